@@ -1,0 +1,52 @@
+// A bump allocator over memory that somebody else owns. In counting mode (no memory) it answers how much is needed, so one
+// function carves a workspace and tells its size.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include <moesaic/base/view.hpp>
+
+namespace moesaic {
+
+/// Bytes handed to a call. Every take is aligned to 64 bytes, a cache line.
+class arena {
+ public:
+  static constexpr std::size_t alignment = 64;
+
+  /// Counting mode: hands out null pointers and adds up `used()`.
+  constexpr arena() = default;
+  /// Over `bytes` bytes at `memory`. The start need not be aligned; `workspace_bytes` leaves room for that.
+  arena(void* memory, std::size_t bytes) : base_(static_cast<std::byte*>(memory)), bytes_(bytes) {
+    auto const misplaced = reinterpret_cast<std::uintptr_t>(memory) % alignment;
+    used_ = misplaced == 0 ? 0 : alignment - misplaced;
+  }
+
+  template <class T>
+  list<T> take(std::int64_t count) {
+    auto* memory = bytes_for(static_cast<std::size_t>(count) * sizeof(T));
+    return {reinterpret_cast<T*>(memory), count};
+  }
+  template <class T>
+  view<T> take(std::int64_t rows, std::int64_t columns) {
+    return {take<T>(rows * columns).data, rows, columns};
+  }
+
+  /// Bytes taken so far, and whether they all fitted (a counting arena always fits).
+  std::size_t used() const { return used_; }
+  bool fits() const { return base_ == nullptr || used_ <= bytes_; }
+
+ private:
+  std::byte* bytes_for(std::size_t bytes) {
+    auto const at = used_;
+    used_ += (bytes + alignment - 1) / alignment * alignment;
+    return base_ != nullptr && used_ <= bytes_ ? base_ + at : nullptr;
+  }
+
+  std::byte* base_ = nullptr;
+  std::size_t bytes_ = 0;
+  std::size_t used_ = 0;
+};
+
+}  // namespace moesaic

@@ -1,0 +1,21 @@
+// The only macros of the library besides config/rules.hpp: version, and how a function is compiled.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#define MOESAIC_VERSION_MAJOR 0
+#define MOESAIC_VERSION_MINOR 1
+#define MOESAIC_VERSION_PATCH 0
+
+/// A function that host and device both compile. Without nvcc it is plain C++.
+#if defined(__CUDACC__)
+#define MOESAIC_FN __host__ __device__
+#else
+#define MOESAIC_FN
+#endif
+
+/// Inlined whatever the optimiser thinks: the small functions that a hot loop is made of.
+#if defined(__GNUC__) || defined(__clang__)
+#define MOESAIC_INLINE MOESAIC_FN inline __attribute__((always_inline))
+#else
+#define MOESAIC_INLINE MOESAIC_FN inline
+#endif

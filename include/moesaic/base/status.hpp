@@ -1,0 +1,40 @@
+// What a call answers. Calls on the hot path return a status and never throw; set-up (loading, packing) throws `error`.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <stdexcept>
+#include <string>
+
+#include <moesaic/base/macros.hpp>
+
+namespace moesaic {
+
+enum class status_code : std::uint8_t { ok, invalid_argument, out_of_range, workspace_too_small, wrong_weights, not_finite };
+
+/// Outcome of a call: a code, a sentence with static storage, and what was expected and found where that is a number.
+/// Trivially copyable and free to return. `if (auto done = call(...); !done) report(done);`
+struct [[nodiscard]] status {
+  status_code code = status_code::ok;
+  const char* what = "";       ///< a whole sentence, static storage; empty when ok
+  std::int64_t expected = 0;   ///< where a number was expected ...
+  std::int64_t found = 0;      ///< ... and what was given instead
+
+  constexpr explicit operator bool() const { return code == status_code::ok; }
+};
+
+/// The sentence and both numbers, for a person.
+inline std::string to_string(status const& s) {
+  if (s) return "ok";
+  std::string text = s.what;
+  if (s.expected != 0 || s.found != 0)
+    text += " (expected " + std::to_string(s.expected) + ", found " + std::to_string(s.found) + ")";
+  return text;
+}
+
+/// Thrown by set-up only. The text says what was expected, what was found and where.
+struct error : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
+}  // namespace moesaic

@@ -1,0 +1,130 @@
+// What a user writes: one transformer layer as a value. Everything here is compile time; every member has a neutral default.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+
+#include <moesaic/base/dtype.hpp>
+
+namespace moesaic {
+
+/// How router logits become scores. `identity` leaves them as they are.
+enum class score : std::uint8_t { softmax, sigmoid, identity };
+/// Whether scores are taken over all experts and then the top-k chosen, or the top-k chosen by logit and the score taken over those.
+enum class score_position : std::uint8_t { before_top_k, after_top_k };
+/// What an expert's output is multiplied by: the (renormalised, scaled) scores, or one.
+enum class combine_weight : std::uint8_t { scores, ones };
+
+/// h = act(gate) ⊙ up for the gated ones (swiglu: SiLU; geglu_*: GELU, tanh form or exact); relu and gelu have no up projection.
+enum class activation : std::uint8_t { swiglu, geglu_tanh, geglu_erf, relu, gelu_tanh };
+constexpr bool gated(activation a) { return a == activation::swiglu || a == activation::geglu_tanh || a == activation::geglu_erf; }
+
+/// Root-mean-square norm, or LayerNorm (mean removed).
+enum class norm_kind : std::uint8_t { rms, layer };
+/// RMS norm of queries and keys before rotation: of each head by itself, or over the whole projected width.
+enum class qk_norm : std::uint8_t { none, per_head, full_width };
+/// Which elements rotate together: (i, i + d/2), or (2i, 2i + 1).
+enum class rope_layout : std::uint8_t { half_split, interleaved };
+enum class rope_scaling_kind : std::uint8_t { none, linear, llama3 };
+
+/// Long-context change of the rotary frequencies. llama3: bands by wavelength (spec of Llama 3.1).
+struct rope_scaling {
+  rope_scaling_kind kind = rope_scaling_kind::none;
+  double factor = 1.0;
+  double low_freq_factor = 1.0;        // llama3 only, as the two below
+  double high_freq_factor = 4.0;
+  int original_positions = 8192;
+
+  friend constexpr bool operator==(rope_scaling const&, rope_scaling const&) = default;
+};
+
+struct attention_config {
+  int heads = 0;
+  int kv_heads = 0;                    ///< 0 = as many as heads (multi-head attention); query head h reads kv head h / (heads / kv_heads)
+  int head_dim = 0;                    ///< 0 = hidden / heads
+  double rope_theta = 1e4;
+  rope_layout layout = rope_layout::half_split;
+  rope_scaling scaling = {};
+  moesaic::qk_norm qk_norm = moesaic::qk_norm::none;
+  bool qkv_bias = false;
+  bool out_bias = false;
+  double scale = 0.0;                  ///< of the scores; 0 = 1 / sqrt(head_dim)
+
+  friend constexpr bool operator==(attention_config const&, attention_config const&) = default;
+};
+
+/// experts == 0 means dense: one feed-forward that every token uses, and no router.
+struct router_config {
+  int experts = 0;
+  int top_k = 0;
+  moesaic::score score = moesaic::score::softmax;
+  moesaic::score_position position = moesaic::score_position::before_top_k;
+  bool renormalize = false;            ///< chosen weights divided by their sum
+  double routed_scale = 1.0;           ///< factor on the chosen weights, after renormalisation
+  bool bias = false;                   ///< the router's linear layer has a bias
+  bool score_bias = false;             ///< a bias an expert, added for selection only (balance without a loss)
+  combine_weight weights = combine_weight::scores;
+
+  friend constexpr bool operator==(router_config const&, router_config const&) = default;
+};
+
+/// One feed-forward: of the dense layer, or of every routed expert.
+struct expert_config {
+  int intermediate = 0;
+  moesaic::activation activation = moesaic::activation::swiglu;
+  bool bias = false;                   ///< on gate, up and down
+
+  friend constexpr bool operator==(expert_config const&, expert_config const&) = default;
+};
+
+/// A feed-forward beside the routed experts that every token uses. Several shared experts are one of their summed width.
+struct shared_config {
+  int intermediate = 0;                ///< 0 = none
+  bool sigmoid_gate = false;           ///< its output times sigmoid(w · x) (Qwen1.5-MoE)
+
+  friend constexpr bool operator==(shared_config const&, shared_config const&) = default;
+};
+
+struct norm_config {
+  norm_kind kind = norm_kind::rms;
+  double epsilon = 1e-5;               ///< inside the mean of squares
+  bool bias = false;                   ///< LayerNorm only
+
+  friend constexpr bool operator==(norm_config const&, norm_config const&) = default;
+};
+
+/// Number formats. Router weights, norms and biases are always fp32.
+struct storage_config {
+  format weights = dtype::bf16;        ///< attention projections, and whatever is not named below
+  format ffn = dtype::same;            ///< expert, shared and dense feed-forward matrices
+  dtype activations = dtype::fp32;     ///< the residual stream and what passes between ops: fp32, bf16, or fp64 (the reference)
+  dtype cache = dtype::same;           ///< keys and values: same = as activations; fp32 or bf16
+
+  friend constexpr bool operator==(storage_config const&, storage_config const&) = default;
+};
+
+/// One transformer layer: x + attention(norm(x)), then + feed-forward(norm(·)), pre-norm.
+struct block_config {
+  int hidden = 0;
+  attention_config attention = {};
+  router_config router = {};
+  expert_config expert = {};
+  shared_config shared = {};
+  norm_config norm = {};
+  storage_config storage = {};
+
+  friend constexpr bool operator==(block_config const&, block_config const&) = default;
+};
+
+/// What a whole model has besides its layers.
+struct decoder_config {
+  int vocabulary = 0;
+  norm_config norm = {};               ///< before the head
+  bool tied_head = false;              ///< the head is the embedding
+  bool head_bias = false;
+  format embedding = dtype::bf16;      ///< storage of the embedding, and of the head
+
+  friend constexpr bool operator==(decoder_config const&, decoder_config const&) = default;
+};
+
+}  // namespace moesaic

@@ -1,0 +1,49 @@
+// Every number derived from a block_config, in one place.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <moesaic/config/block_config.hpp>
+
+namespace moesaic {
+
+/// Shapes of one layer. Weight matrices are [out, in], row-major.
+struct block_shapes {
+  int hidden = 0;
+  int heads = 0, kv_heads = 0, head_dim = 0;
+  int q_width = 0, kv_width = 0;       ///< heads · head_dim, kv_heads · head_dim
+  int qkv_width = 0;                   ///< q, then k, then v
+  int group = 0;                       ///< query heads that share a kv head
+  bool dense = true;
+  int experts = 1;                     ///< 1 for a dense layer
+  int slots = 1;                       ///< expert slots a token has: top_k, or 1 for a dense layer
+  int intermediate = 0, shared_intermediate = 0;
+  int gate_parts = 2;                  ///< matrices side by side in GEMM 1: gate and up, or 1 where the activation has no gate
+  format attention_format, ffn_format;
+  dtype activations = dtype::fp32, cache = dtype::fp32;
+};
+
+constexpr block_shapes shapes(block_config const& c) {
+  block_shapes s;
+  auto const& a = c.attention;
+  s.hidden = c.hidden;
+  s.heads = a.heads;
+  s.kv_heads = a.kv_heads != 0 ? a.kv_heads : a.heads;
+  s.head_dim = a.head_dim != 0 ? a.head_dim : a.heads != 0 ? c.hidden / a.heads : 0;
+  s.q_width = s.heads * s.head_dim;
+  s.kv_width = s.kv_heads * s.head_dim;
+  s.qkv_width = s.q_width + 2 * s.kv_width;
+  s.group = s.kv_heads != 0 ? s.heads / s.kv_heads : 0;
+  s.dense = c.router.experts == 0;
+  s.experts = s.dense ? 1 : c.router.experts;
+  s.slots = s.dense ? 1 : c.router.top_k;
+  s.intermediate = c.expert.intermediate;
+  s.shared_intermediate = c.shared.intermediate;
+  s.gate_parts = gated(c.expert.activation) ? 2 : 1;
+  s.attention_format = c.storage.weights;
+  s.ffn_format = c.storage.ffn.type == dtype::same ? c.storage.weights : c.storage.ffn;
+  s.activations = c.storage.activations;
+  s.cache = c.storage.cache == dtype::same ? c.storage.activations : c.storage.cache;
+  return s;
+}
+
+}  // namespace moesaic
