@@ -8,19 +8,29 @@
 
 namespace moesaic {
 
-/// Element formats. `same` means: as the enclosing setting says.
-enum class dtype : std::uint8_t { same, fp64, fp32, bf16, fp16, e4m3, e5m2, e8m0, int8, int4, mxfp4 };
+/// Element formats. `same` means: as the enclosing setting says. The integers after mxfp4 are met in files (token ids, indices), never as
+/// weights.
+enum class dtype : std::uint8_t {
+  same, fp64, fp32, bf16, fp16, e4m3, e5m2, e8m0, int8, int4, mxfp4, int16, int32, int64, uint8, uint16, uint32, uint64
+};
 
 MOESAIC_FN constexpr int bits(dtype t) {
   switch (t) {
-    case dtype::fp64: return 64;
-    case dtype::fp32: return 32;
+    case dtype::fp64:
+    case dtype::int64:
+    case dtype::uint64: return 64;
+    case dtype::fp32:
+    case dtype::int32:
+    case dtype::uint32: return 32;
     case dtype::bf16:
-    case dtype::fp16: return 16;
+    case dtype::fp16:
+    case dtype::int16:
+    case dtype::uint16: return 16;
     case dtype::e4m3:
     case dtype::e5m2:
     case dtype::e8m0:
-    case dtype::int8: return 8;
+    case dtype::int8:
+    case dtype::uint8: return 8;
     case dtype::int4:
     case dtype::mxfp4: return 4;
     case dtype::same: break;
@@ -40,6 +50,13 @@ constexpr const char* name(dtype t) {
     case dtype::int8: return "int8";
     case dtype::int4: return "int4";
     case dtype::mxfp4: return "mxfp4";
+    case dtype::int16: return "int16";
+    case dtype::int32: return "int32";
+    case dtype::int64: return "int64";
+    case dtype::uint8: return "uint8";
+    case dtype::uint16: return "uint16";
+    case dtype::uint32: return "uint32";
+    case dtype::uint64: return "uint64";
     case dtype::same: break;
   }
   return "same";
