@@ -1,0 +1,83 @@
+// What a spec is: a type that names its configuration, checked by the rules, and whatever behaviour of its own.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <concepts>
+#include <type_traits>
+
+#include <moesaic/config/rules.hpp>
+
+namespace moesaic {
+
+/// One layer: `struct mine { static constexpr moesaic::block_config config{...}; };`, and optionally `using routing = a_policy;`.
+template <class Spec>
+concept block_spec = std::same_as<std::remove_cv_t<decltype(Spec::config)>, block_config>;
+
+/// A whole model: a decoder_config named config, and `using layers = moesaic::layers<...>;` of block specs.
+template <class Model>
+concept decoder_spec = std::same_as<std::remove_cv_t<decltype(Model::config)>, decoder_config> && requires { typename Model::layers; };
+
+/// A configuration as a type, where a value is at hand: block<named_value<block_config{...}>>. Sugar for tests: a struct of one's own
+/// gives shorter symbols and error messages.
+template <block_config Config>
+struct named_value {
+  static constexpr block_config config = Config;
+};
+
+namespace detail {
+
+template <class Spec, class Default>
+struct routing_or {
+  using type = Default;
+};
+template <class Spec, class Default>
+  requires requires { typename Spec::routing; }
+struct routing_or<Spec, Default> {
+  using type = typename Spec::routing;
+};
+
+// A configuration that breaks no rule, to go on with after the sentence: it stays the only error.
+constexpr block_config harmless(block_config const&) { return {.hidden = 64, .attention = {.heads = 1}, .expert = {.intermediate = 64}}; }
+constexpr decoder_config harmless(decoder_config const&) { return {.vocabulary = 64}; }
+constexpr layer_stack harmless(layer_stack const&) { return {.layers = 1}; }
+
+template <class Spec, bool holds = explain(Spec::config) == nullptr>
+struct validated {
+  static constexpr auto config = Spec::config;
+};
+template <class Spec>
+struct validated<Spec, false> : rules::refuse<Spec, decltype(rules::about(Spec::config))> {
+  static constexpr auto config = harmless(Spec::config);
+};
+
+}  // namespace detail
+
+/// The policy a spec names as `routing`, or Default (route/ has the default: softmax top-k and what else router_config says).
+template <class Spec, class Default>
+using routing_of = typename detail::routing_or<Spec, Default>::type;
+
+/// validated<Spec>::config is Spec::config where every rule holds. Otherwise naming it is a compile error for each broken rule:
+/// `static assertion failed: attention.kv_heads must divide attention.heads, ... because ...`, with the spec and you_gave<4, 9> beside it.
+template <class Spec>
+struct validated : detail::validated<Spec> {
+  static_assert(block_spec<Spec>, "a spec names `static constexpr moesaic::block_config config`, a model a decoder_config and `layers`");
+};
+
+namespace detail {
+
+// Always true; what it instantiates on the way may not compile.
+template <class Model>
+constexpr bool layers_hold() {
+  for_each_layer<typename Model::layers>([]<class Spec>(int) { (void)moesaic::validated<Spec>::config; });
+  return true;
+}
+
+}  // namespace detail
+
+/// Of a model: its own rules, those of each layer, and those of the layers together.
+template <decoder_spec Model>
+struct validated<Model> : detail::validated<Model> {
+  static_assert(detail::layers_hold<Model>() && detail::validated<stack_of<Model>>::config.layers > 0);
+};
+
+}  // namespace moesaic
