@@ -1,0 +1,51 @@
+#!/usr/bin/env bash
+# Installs what is missing, builds every test and runs them: with g++; with clang, AddressSanitizer and UBSan; with a newer clang and ThreadSanitizer.
+# SPDX-License-Identifier: Apache-2.0
+usage="usage: bash tests/run.sh [options]
+  --oracle-dir DIR      only the oracle test, over the files in DIR; nothing else is built or run
+  --without-sanitizers  only the g++ build
+  --without-cuda        accepted; this version has no CUDA side
+  --build DIR           build there, in place of build/"
+set -euo pipefail
+cd "$(dirname "$0")/.."
+source cmake/setup.sh
+
+build=build
+builds=(release asan tsan)
+while [ $# -gt 0 ]; do
+  case $1 in
+    --oracle-dir)
+      [ $# -gt 1 ] || { echo "$usage" >&2; exit 2; }
+      setup build test
+      exec bash tests/oracle/run.sh "$2" </dev/null ;;
+    --without-sanitizers) builds=(release) ;;
+    --without-cuda) ;;
+    --build)
+      [ $# -gt 1 ] || { echo "$usage" >&2; exit 2; }
+      build=$2
+      shift ;;
+    --help) echo "$usage"; exit ;;
+    *) echo "$usage" >&2; exit 2 ;;
+  esac
+  shift
+done
+
+say() { printf '== %4d s  %s\n' "$SECONDS" "$*"; }
+setup build test
+if [[ " ${builds[*]} " == *" tsan "* ]] && ! setup newer; then
+  say "no newer clang to be had here; clang++ serves in its place"
+fi
+jobs=$(nproc)
+declare -A compiler=([release]=g++ [asan]=clang++ [tsan]=$(command -v clang++-19 || echo clang++))
+
+mkdir -p "$build"
+for name in "${builds[@]}"; do
+  say "building $name with ${compiler[$name]}"
+  cmake --preset "$name" -B "$build/$name" -DCMAKE_CXX_COMPILER="${compiler[$name]}" --log-level=WARNING
+  cmake --build "$build/$name" -j "$jobs"
+done
+
+# One ctest over all builds, so that one line at the end says how it went.
+echo "subdirs(${builds[*]})" >"$build/CTestTestfile.cmake"
+say "testing"
+ctest --test-dir "$build" --output-on-failure --no-tests=error -j "$jobs" </dev/null
