@@ -23,9 +23,9 @@ struct list {
   template <class Range>
     requires requires(Range& r) { static_cast<T*>(std::data(r)); static_cast<std::int64_t>(std::size(r)); }
   constexpr list(Range&& r) : data(std::data(r)), size(static_cast<std::int64_t>(std::size(r))) {}
-  MOESAIC_FN constexpr list(list<std::remove_const_t<T>> const& other)
-    requires std::is_const_v<T>
-      : data(other.data), size(other.size) {}
+  template <class U>
+    requires std::is_same_v<U const, T>
+  MOESAIC_FN constexpr list(list<U> const& other) : data(other.data), size(other.size) {}
 
   MOESAIC_FN constexpr T& operator[](std::int64_t i) const { return data[i]; }
   MOESAIC_FN constexpr bool empty() const { return size == 0; }
@@ -36,6 +36,7 @@ struct list {
 /// `rows` rows of `columns` elements, `stride` elements apart.
 template <class T>
 struct view {
+  using element = T;
   T* data = nullptr;
   std::int64_t rows = 0;
   std::int64_t columns = 0;
@@ -45,9 +46,9 @@ struct view {
   MOESAIC_FN constexpr view(T* first, std::int64_t rows_, std::int64_t columns_) : view(first, rows_, columns_, columns_) {}
   MOESAIC_FN constexpr view(T* first, std::int64_t rows_, std::int64_t columns_, std::int64_t stride_)
       : data(first), rows(rows_), columns(columns_), stride(stride_) {}
-  MOESAIC_FN constexpr view(view<std::remove_const_t<T>> const& other)
-    requires std::is_const_v<T>
-      : data(other.data), rows(other.rows), columns(other.columns), stride(other.stride) {}
+  template <class U>
+    requires std::is_same_v<U const, T>
+  MOESAIC_FN constexpr view(view<U> const& other) : data(other.data), rows(other.rows), columns(other.columns), stride(other.stride) {}
 
   MOESAIC_FN constexpr T* row(std::int64_t r) const { return data + r * stride; }
   MOESAIC_FN constexpr T& operator()(std::int64_t r, std::int64_t c) const { return data[r * stride + c]; }
