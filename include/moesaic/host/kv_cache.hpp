@@ -1,0 +1,155 @@
+// Keys and values of past tokens as packed panels, so that attention reads them as a linear layer reads its weights.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+
+#include <moesaic/base/math.hpp>
+#include <moesaic/base/packed.hpp>
+#include <moesaic/base/status.hpp>
+#include <moesaic/base/view.hpp>
+#include <moesaic/host/pool.hpp>
+
+namespace moesaic::host {
+
+/// One layer's cache, a view. Every (sequence, kv head) has two matrices in the layout of base/packed.hpp:
+///   keys    outputs = slots, inputs = head_dim: one vector holds 16 tokens, so scores of 32 keys come out side by side
+///   values  outputs = head_dim, inputs = slots: one vector holds 16 elements of a token, so a weighted sum runs down the slots
+/// All keys lie first, then all values. A token's slot is its position − its sequence's first position.
+/// fp64 takes the index map of fp32 with lanes twice as wide.
+struct kv_cache {
+  dtype storage = dtype::fp32;               ///< fp32, bf16 or fp64
+  int sequences = 0, kv_heads = 0, head_dim = 0;
+  int max_tokens = 0;                        ///< slots of a sequence
+  std::byte* data = nullptr;                 ///< bytes(cache) bytes, 64-byte aligned, zero at first
+  list<const std::int32_t> first_position;   ///< [sequences], or empty: all sequences start at position 0
+};
+
+/// Index maps, in fp32 lanes where the storage is fp64.
+constexpr packed_matrix key_panels(kv_cache const& c) {
+  return {.stored = c.storage == dtype::bf16 ? dtype::bf16 : dtype::fp32, .outputs = c.max_tokens, .inputs = c.head_dim,
+          .count = std::int64_t{c.sequences} * c.kv_heads};
+}
+constexpr packed_matrix value_panels(kv_cache const& c) {
+  auto m = key_panels(c);
+  m.outputs = c.head_dim;
+  m.inputs = c.max_tokens;
+  return m;
+}
+
+/// 4, or 8 where a lane holds a double.
+constexpr int lane_bytes(dtype storage) { return storage == dtype::fp64 ? 8 : 4; }
+
+/// Memory of one layer's cache.
+constexpr std::size_t bytes(kv_cache const& c) {
+  return static_cast<std::size_t>((packed::bytes(key_panels(c)) + packed::bytes(value_panels(c))) * (lane_bytes(c.storage) / 4));
+}
+
+/// First byte of a head's keys, and of its values.
+inline std::byte* keys_of(kv_cache const& c, std::int64_t sequence, std::int64_t kv_head) {
+  return c.data + (sequence * c.kv_heads + kv_head) * packed::matrix_bytes(key_panels(c)) * (lane_bytes(c.storage) / 4);
+}
+inline std::byte* values_of(kv_cache const& c, std::int64_t sequence, std::int64_t kv_head) {
+  auto const before = packed::bytes(key_panels(c)) + (sequence * c.kv_heads + kv_head) * packed::matrix_bytes(value_panels(c));
+  return c.data + before * (lane_bytes(c.storage) / 4);
+}
+
+inline std::int64_t slot_of(kv_cache const& c, std::int64_t sequence, std::int64_t position) {
+  return position - (c.first_position.empty() ? 0 : c.first_position[sequence]);
+}
+
+namespace cache_detail {
+
+/// Byte offset of element (output, input) of one head's matrix of Stored.
+template <class Stored>
+std::int64_t offset(packed_matrix const& m, std::int64_t output, std::int64_t input) {
+  constexpr std::int64_t in_lane = sizeof(Stored) == 2 ? 2 : 1;
+  constexpr std::int64_t wide = sizeof(Stored) == 8 ? 2 : 1;
+  auto const lane = packed::row_offset(input / in_lane, static_cast<int>(output / packed::lanes % 2), packed::rows(m.stored.type, m.inputs)) +
+                    output % packed::lanes * 4;
+  auto const pair = output / (2 * packed::lanes) * packed::pair_bytes(m.stored, m.inputs);
+  return (pair + lane) * wide + input % in_lane * static_cast<std::int64_t>(sizeof(Stored));
+}
+
+template <class Stored>
+Stored read(const std::byte* matrix, packed_matrix const& m, std::int64_t output, std::int64_t input) {
+  Stored value;
+  std::memcpy(&value, matrix + offset<Stored>(m, output, input), sizeof value);
+  return value;
+}
+
+/// The element of T as it is stored; narrower by one rounding to nearest even.
+template <class Stored, class T>
+void write(std::byte* matrix, packed_matrix const& m, std::int64_t output, std::int64_t input, T x) {
+  auto const value = static_cast<Stored>(static_cast<accumulator<Stored>>(x));
+  std::memcpy(matrix + offset<Stored>(m, output, input), &value, sizeof value);
+}
+
+/// Calls f.operator()<Stored>() for the cache's storage; false where activations of T do not go with it.
+template <class T, class F>
+bool with_storage(dtype storage, F&& f) {
+  if constexpr (std::is_same_v<T, double>) {
+    if (storage != dtype::fp64) return false;
+    f.template operator()<double>();
+  } else {
+    if (storage == dtype::fp32) f.template operator()<float>();
+    else if (storage == dtype::bf16) f.template operator()<bf16>();
+    else return false;
+  }
+  return true;
+}
+
+inline constexpr status wrong_storage{
+    status_code::invalid_argument, "A cache holds fp64 for double activations, and fp32 or bf16 for float and bf16 ones.", 0, 0};
+
+}  // namespace cache_detail
+
+/// Whether every token's sequence and position lie in the cache; the first that does not, otherwise.
+inline status check(kv_cache const& c, list<const std::int32_t> sequence, list<const std::int32_t> position) {
+  if (sequence.size != position.size)
+    return {status_code::invalid_argument, "Every token has one sequence and one position.", sequence.size, position.size};
+  if (!c.first_position.empty() && c.first_position.size != c.sequences)
+    return {status_code::invalid_argument, "A cache has one first position for every sequence.", c.sequences, c.first_position.size};
+  for (std::int64_t t = 0; t < sequence.size; ++t) {
+    if (sequence[t] < 0 || sequence[t] >= c.sequences)
+      return {status_code::out_of_range, "A token's sequence must be below the number of sequences that the cache was made for.", c.sequences, sequence[t]};
+    auto const slot = slot_of(c, sequence[t], position[t]);
+    if (slot < 0 || slot >= c.max_tokens)
+      return {status_code::out_of_range,
+              "A token's position must lie in the cache: less than max_tokens after its sequence's first position.", c.max_tokens, slot};
+  }
+  return {};
+}
+
+/// Writes the batch's keys and values into their slots. k, v [tokens, kv_heads · head_dim]; sequence, position [tokens].
+/// Of two tokens with one slot the later stays. out_of_range where a token has no slot: nothing is written then.
+template <class T>
+status append(pool& where, kv_cache const& cache, view<const T> k, view<const T> v, list<const std::int32_t> sequence,
+              list<const std::int32_t> position) {
+  if (auto const fits = check(cache, sequence, position); !fits) return fits;
+  if (k.rows != sequence.size || v.rows != sequence.size)
+    return {status_code::invalid_argument, "Keys and values have one row for every token.", sequence.size, k.rows != sequence.size ? k.rows : v.rows};
+  auto const width = std::int64_t{cache.kv_heads} * cache.head_dim;
+  if (k.columns != width || v.columns != width)
+    return {status_code::invalid_argument, "Keys and values are kv_heads · head_dim wide.", width, k.columns != width ? k.columns : v.columns};
+
+  auto const known = cache_detail::with_storage<T>(cache.storage, [&]<class Stored>() {
+    auto const key_map = key_panels(cache), value_map = value_panels(cache);
+    where.for_each(cache.kv_heads, [&](std::int64_t h) {   // a task a head: tokens that share a cache line stay on one thread
+      for (std::int64_t t = 0; t < sequence.size; ++t) {
+        auto const slot = slot_of(cache, sequence[t], position[t]);
+        auto* const keys = keys_of(cache, sequence[t], h);
+        auto* const values = values_of(cache, sequence[t], h);
+        for (std::int64_t d = 0; d < cache.head_dim; ++d) {
+          cache_detail::write<Stored>(keys, key_map, slot, d, k(t, h * cache.head_dim + d));
+          cache_detail::write<Stored>(values, value_map, d, slot, v(t, h * cache.head_dim + d));
+        }
+      }
+    });
+  });
+  return known ? status{} : cache_detail::wrong_storage;
+}
+
+}  // namespace moesaic::host

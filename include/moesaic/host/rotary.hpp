@@ -1,0 +1,89 @@
+// Positions into queries and keys: pairs of elements turned by position · frequency (RoPE, arXiv:2104.09864).
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+
+#include <moesaic/base/math.hpp>
+#include <moesaic/base/status.hpp>
+#include <moesaic/base/view.hpp>
+#include <moesaic/config/block_config.hpp>
+#include <moesaic/host/pool.hpp>
+
+namespace moesaic::host {
+
+/// Radians a position for each pair of a head, made once at set-up. Sum is double, or float (float and bf16 activations).
+template <class Sum>
+struct rope_table {
+  static constexpr int max_pairs = 256;
+
+  rope_layout layout = rope_layout::half_split;
+  int pairs = 0;                          ///< head_dim / 2
+  Sum frequency[max_pairs] = {};
+};
+
+/// frequency[i] = θ^(−2i / head_dim), then the scaling; computed in double and rounded once. Throws where head_dim is odd or above 512.
+///   linear   divided by factor
+///   llama3   by wavelength λ = 2π / frequency: kept below original / high_freq_factor, divided by factor above
+///            original / low_freq_factor, a linear blend in original / λ between (Llama 3.1's rope_scaling)
+template <class Sum>
+rope_table<Sum> make_rope_table(attention_config const& config, int head_dim) {
+  using table = rope_table<Sum>;
+  if (head_dim <= 0 || head_dim % 2 != 0 || head_dim > 2 * table::max_pairs)
+    throw error("rotary embedding: head_dim must be even and at most 512, because elements turn in pairs and their sines are kept on the stack; found " +
+                std::to_string(head_dim));
+  constexpr auto two_pi = 6.283185307179586476925;
+  auto const& scaling = config.scaling;
+  table result;
+  result.layout = config.layout;
+  result.pairs = head_dim / 2;
+  for (int i = 0; i < result.pairs; ++i) {
+    auto const plain = std::pow(config.rope_theta, -2.0 * i / head_dim);
+    auto keep = 1.0;                                                        // 1 = as it is, 0 = divided by factor
+    if (scaling.kind == rope_scaling_kind::linear) keep = 0.0;
+    if (scaling.kind == rope_scaling_kind::llama3) {
+      auto const turns = scaling.original_positions * plain / two_pi;       // of the original context: original / λ
+      keep = (turns - scaling.low_freq_factor) / (scaling.high_freq_factor - scaling.low_freq_factor);
+      keep = keep < 0.0 ? 0.0 : keep > 1.0 ? 1.0 : keep;
+    }
+    result.frequency[i] = static_cast<Sum>(keep == 1.0 ? plain : (1.0 - keep) * plain / scaling.factor + keep * plain);
+  }
+  return result;
+}
+
+/// In place: pair (a, b) of every head becomes (a cos − b sin, b cos + a sin), angle = position · frequency of the pair.
+/// x [tokens, heads · head_dim], positions [tokens]. Queries and keys lie side by side in a fused projection: one call turns both.
+/// Angles in float (double for double); at bf16 cos and sin are rounded to bf16 first, as the HuggingFace Llama classes do.
+template <class T>
+void rotate(pool& where, rope_table<accumulator<T>> const& table, list<const std::int32_t> positions, view<T> x, int heads) {
+  using sum = accumulator<T>;
+  auto const half_split = table.layout == rope_layout::half_split;
+  auto const pairs = table.pairs;
+  auto const next = half_split ? 1 : 2;                                     // from a pair's first element to the next pair's
+  auto const partner = half_split ? pairs : 1;                              // from a pair's first element to its second
+  where.for_each(x.rows, [&](std::int64_t t) {
+    sum cosine[rope_table<sum>::max_pairs], sine[rope_table<sum>::max_pairs];
+    for (int i = 0; i < pairs; ++i) {
+      auto const angle = static_cast<sum>(positions[t]) * table.frequency[i];
+      cosine[i] = static_cast<sum>(static_cast<T>(std::cos(angle)));
+      sine[i] = static_cast<sum>(static_cast<T>(std::sin(angle)));
+    }
+    for (std::int64_t h = 0; h < heads; ++h) {
+      auto* const head = x.row(t) + h * 2 * pairs;
+      for (int i = 0; i < pairs; ++i) {
+        auto const a = static_cast<sum>(head[i * next]), b = static_cast<sum>(head[i * next + partner]);
+        head[i * next] = static_cast<T>(a * cosine[i] - b * sine[i]);
+        head[i * next + partner] = static_cast<T>(b * cosine[i] + a * sine[i]);
+      }
+    }
+  });
+}
+
+/// The same with a table made for this call: for trying out, not for speed.
+template <class T>
+void rotate(pool& where, attention_config const& config, int head_dim, list<const std::int32_t> positions, view<T> x, int heads) {
+  rotate<T>(where, make_rope_table<accumulator<T>>(config, head_dim), positions, x, heads);
+}
+
+}  // namespace moesaic::host
