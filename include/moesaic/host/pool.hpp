@@ -1,0 +1,132 @@
+// Threads that share the tasks of one call. Which thread runs a task never shows in a result.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <algorithm>
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <thread>
+#include <type_traits>
+
+#include <moesaic/host/simd/level.hpp>
+
+namespace moesaic::host {
+
+/// Threads of the caller's own: `run` calls task(context, i) once for every i in [0, tasks), on any threads in any order, and returns when
+/// all are done. It must not allocate or throw if a forward call is not to.
+struct executor {
+  void* self = nullptr;
+  void (*run)(void* self, std::int64_t tasks, void (*task)(void* context, std::int64_t index), void* context) = nullptr;
+  int threads = 1;
+};
+
+/// Where host calls run: their threads and their instruction set. The calling thread works too, so pool(1) starts no thread.
+/// A call while another is under way (from inside a task, or from a second thread) runs on its own thread alone.
+class pool {
+ public:
+  explicit pool(int threads = 1) : pool(threads, best_level()) {}
+  /// `level` is lowered to what the processor has.
+  pool(int threads, host::level level) : threads_(std::max(threads, 1)), level_(std::min(level, detected_level())) {
+    if (threads_ > 1) workers_ = std::make_unique<std::thread[]>(static_cast<std::size_t>(threads_ - 1));
+    for (int i = 0; i + 1 < threads_; ++i) workers_[static_cast<std::size_t>(i)] = std::thread([this] { work(); });
+  }
+  explicit pool(executor e) : pool(e, best_level()) {}
+  pool(executor e, host::level level) : threads_(std::max(e.threads, 1)), level_(std::min(level, detected_level())), executor_(e) {}
+
+  pool(pool const&) = delete;
+  pool& operator=(pool const&) = delete;
+  ~pool() {
+    if (!workers_) return;
+    stop_.store(true, std::memory_order_relaxed);
+    wake();
+    for (int i = 0; i + 1 < threads_; ++i) workers_[static_cast<std::size_t>(i)].join();
+  }
+
+  int threads() const { return threads_; }
+  host::level level() const { return level_; }
+
+  /// f(index) for every index in [0, tasks), tasks < 2^31; returns when all are done. Allocates nothing. f must not throw.
+  template <class F>
+  void for_each(std::int64_t tasks, F&& f) {
+    if (threads_ == 1 || tasks <= 1 || busy_.exchange(true, std::memory_order_acquire)) {
+      for (std::int64_t i = 0; i < tasks; ++i) f(i);
+      return;
+    }
+    auto* const context = const_cast<void*>(static_cast<const void*>(std::addressof(f)));
+    auto const task = [](void* c, std::int64_t index) { (*static_cast<std::remove_reference_t<F>*>(c))(index); };
+    if (executor_.run != nullptr)
+      executor_.run(executor_.self, tasks, task, context);
+    else
+      share(static_cast<std::uint32_t>(tasks), task, context);
+    busy_.store(false, std::memory_order_release);
+  }
+
+ private:
+  using task_function = void (*)(void*, std::int64_t);
+  static constexpr int spins = 2000;   // some tens of microseconds: the gap between two ops of a layer, not more on a shared machine
+
+  // `unclaimed_` holds the number of the call and the tasks not yet taken. Whoever takes a task has, by that, proved the call to be
+  // under way, so what it read of the call before is valid; a worker that comes late finds nothing to take and touches nothing.
+  void share(std::uint32_t tasks, task_function task, void* context) {
+    tasks_.store(tasks, std::memory_order_relaxed);
+    task_.store(task, std::memory_order_relaxed);
+    context_.store(context, std::memory_order_relaxed);
+    unfinished_.store(tasks, std::memory_order_relaxed);
+    auto const call = (unclaimed_.load(std::memory_order_relaxed) >> 32) + 1;
+    unclaimed_.store(call << 32 | tasks, std::memory_order_release);
+    wake();
+    take_tasks();
+    for (int i = 0; i < spins && unfinished_.load(std::memory_order_acquire) != 0; ++i) pause();
+    for (std::uint32_t left = 0; (left = unfinished_.load(std::memory_order_acquire)) != 0;) unfinished_.wait(left, std::memory_order_acquire);
+  }
+
+  void take_tasks() {
+    auto seen = unclaimed_.load(std::memory_order_acquire);
+    while ((seen & 0xffffffffu) != 0) {
+      auto const tasks = tasks_.load(std::memory_order_relaxed);
+      auto const task = task_.load(std::memory_order_relaxed);
+      auto* const context = context_.load(std::memory_order_relaxed);
+      if (!unclaimed_.compare_exchange_weak(seen, seen - 1, std::memory_order_acq_rel, std::memory_order_acquire)) continue;
+      task(context, static_cast<std::int64_t>(tasks - (seen & 0xffffffffu)));
+      if (unfinished_.fetch_sub(1, std::memory_order_acq_rel) == 1) unfinished_.notify_one();
+      seen = unclaimed_.load(std::memory_order_acquire);
+    }
+  }
+
+  void work() {
+    for (;;) {
+      auto const woken = wakes_.load(std::memory_order_acquire);
+      if (stop_.load(std::memory_order_relaxed)) return;
+      take_tasks();
+      for (int i = 0; i < spins && wakes_.load(std::memory_order_relaxed) == woken; ++i) pause();
+      wakes_.wait(woken, std::memory_order_acquire);
+    }
+  }
+
+  void wake() {
+    wakes_.fetch_add(1, std::memory_order_release);
+    wakes_.notify_all();
+  }
+
+  static void pause() {
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#endif
+  }
+
+  int threads_ = 1;
+  host::level level_ = host::level::portable;
+  executor executor_;
+  std::unique_ptr<std::thread[]> workers_;
+  std::atomic<bool> busy_ = false, stop_ = false;
+
+  alignas(64) std::atomic<std::uint64_t> unclaimed_ = 0;
+  std::atomic<task_function> task_ = nullptr;
+  std::atomic<void*> context_ = nullptr;
+  std::atomic<std::uint32_t> tasks_ = 0;
+  alignas(64) std::atomic<std::uint32_t> unfinished_ = 0;
+  alignas(64) std::atomic<std::uint32_t> wakes_ = 0;
+};
+
+}  // namespace moesaic::host
