@@ -14,6 +14,7 @@ WINGS = {room for room, floor in FLOOR.items() if floor == 6}
 # Headers that cost every user compile time, and where one of them is needed all the same.
 COSTLY = {"iostream", "functional", "regex", "filesystem", "map", "unordered_map", "sstream", "fstream", "iomanip", "random", "format", "ranges"}
 ONLY_IN = {"immintrin.h": "host/simd/", "arm_neon.h": "host/simd/", "nlohmann/json.hpp": "io/"}
+MACRO_FILES = {"base/macros.hpp", "config/rules.hpp"}
 INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]')
 
 
@@ -32,6 +33,10 @@ def problems(root):
             yield f"{name}: must begin with a line that says what the file turns into what, and the licence line"
         if not name.endswith(".inl") and "#pragma once" not in lines:
             yield f"{name}: has no #pragma once"
+        if name not in MACRO_FILES:
+            for macro in re.findall(r"^\s*#\s*define\s+(\w+)", text, re.M):
+                if not re.search(rf"^\s*#\s*undef\s+{macro}\b", text, re.M):
+                    yield f"{name}: macro {macro} is seen by every user; macros live in {' and '.join(sorted(MACRO_FILES))}, others end with #undef"
         graph[name] = []
         for number, line in enumerate(lines, 1):
             match = INCLUDE.match(line)
@@ -42,6 +47,8 @@ def problems(root):
             if quote == '"':
                 yield f'{where}: "{target}" must be included as <moesaic/...>'
             elif not target.startswith("moesaic/"):
+                if name.endswith(".inl"):
+                    yield f"{where}: <{target}> would be compiled for one instruction set only; the header around the region includes it"
                 home_of = ONLY_IN.get(target)
                 if home_of and not name.startswith(home_of):
                     yield f"{where}: <{target}> belongs to {home_of} alone"
@@ -114,7 +121,9 @@ def selftest():
         "costs every user": ("base/a.hpp", head + "#include <iostream>\n"),
         "must begin with": ("base/a.hpp", "#pragma once\n"),
         "has no #pragma once": ("base/a.hpp", head.replace("#pragma once\n", "")),
+        "is seen by every user": ("base/a.hpp", head + "#define EVERYWHERE 1\n"),
         "lies on no floor": ("attic/h.hpp", head),
+        "for one instruction set": ("host/j.inl", head + "#include <cstddef>\n"),
         "does not reach it": ("cost/i.hpp", head),
         "include each other": ("base/a.hpp", head + "#include <moesaic/base/a.hpp>\n"),
     }
