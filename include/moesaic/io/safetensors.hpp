@@ -8,15 +8,18 @@
 #include <cstdint>
 #include <cstring>
 #include <filesystem>
+#include <initializer_list>
 #include <limits>
 #include <string>
 #include <string_view>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
 #include <nlohmann/json.hpp>
 
 #include <moesaic/base/dtype.hpp>
+#include <moesaic/base/floats.hpp>
 #include <moesaic/base/status.hpp>
 #include <moesaic/base/view.hpp>
 #include <moesaic/config/tensor.hpp>
@@ -29,8 +32,8 @@ namespace moesaic {
 /// The tensors of a checkpoint, by name. A `tensor_source`.
 ///
 /// Everything a file says is checked when it is opened; what does not hold throws `error` with the file, the tensor, what was expected and
-/// what was found. After that no tensor reaches outside its file. Format: https://github.com/huggingface/safetensors (header of at most
-/// 100 MB; tensors tile the data without a hole). Reading from several threads is safe.
+/// what was found. After that no tensor reaches outside its file. Format: https://github.com/huggingface/safetensors (a header of at most
+/// 100 MB; the tensors tile the data without a hole). Reading from several threads is safe.
 class safetensors {
  public:
   struct entry {
@@ -43,7 +46,7 @@ class safetensors {
   };
   using metadata_list = std::vector<std::pair<std::string, std::string>>;
 
-  /// A file, an index (`*.json`), or a folder: of `model.safetensors`, else of one index, else of a single file of tensors. Shards may have
+  /// A file, an index (`*.json`), or a folder: its `model.safetensors`, else its one index, else its one file of tensors. Shards may have
   /// any name and lie in the index's folder or below it.
   explicit safetensors(std::string const& path);
   /// A whole file in memory, which must outlive this; `name` stands for the path in errors.
@@ -63,8 +66,9 @@ class safetensors {
 
  private:
   const entry* look_up(std::string_view name) const;
-  void open_file(std::string const& path);
+  void open_folder(std::string const& path);
   void open_index(std::string const& path);
+  void open_file(std::string const& path);
   void add(list<const std::byte> bytes);
   void sort_names();
 
@@ -90,38 +94,49 @@ namespace detail {
 
 inline constexpr std::uint64_t header_limit = 100'000'000;   // the reference implementation's
 inline constexpr std::size_t dimension_limit = 64;
+inline constexpr std::uint64_t largest = static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max());
 
 struct stored_format {
   std::string_view name;
   dtype type;
 };
-/// The first entry of a type is how it is written.
+/// Of two names for one type the first is written.
 inline constexpr stored_format stored_formats[] = {
     {"F64", dtype::fp64},     {"F32", dtype::fp32},     {"BF16", dtype::bf16},    {"F16", dtype::fp16},   {"F8_E4M3", dtype::e4m3},
     {"F8_E5M2", dtype::e5m2}, {"F8_E8M0", dtype::e8m0}, {"I64", dtype::int64},    {"I32", dtype::int32},  {"I16", dtype::int16},
     {"I8", dtype::int8},      {"U64", dtype::uint64},   {"U32", dtype::uint32},   {"U16", dtype::uint16}, {"U8", dtype::uint8},
     {"BOOL", dtype::uint8}};
 
+[[noreturn]] inline void fail(std::initializer_list<std::string_view> parts) {
+  std::string text;
+  for (auto const part : parts) text += part;
+  throw error(text);
+}
+
 /// A name out of a file, fit for a message whatever it contains.
 inline std::string in_quotes(std::string_view text) {
   constexpr std::size_t longest = 200;
   std::string out = "'";
   for (char const c : text.substr(0, longest)) out += static_cast<unsigned char>(c) < 32 || c == 127 ? '?' : c;
-  return out + (text.size() > longest ? "...'" : "'");
+  return out += text.size() > longest ? "...'" : "'";
 }
 
-inline std::string text_of(std::vector<std::int64_t> const& shape) {
+inline std::string text_of(std::vector<std::int64_t> const& numbers) {
   std::string out = "[";
-  for (auto const extent : shape) out += (out.size() > 1 ? ", " : "") + std::to_string(extent);
-  return out + "]";
+  for (auto const number : numbers) {
+    if (out.size() > 1) out += ", ";
+    out += std::to_string(number);
+  }
+  return out += ']';
 }
 
 /// nlohmann's events boiled down to four: a value (scalars, and the opening of an object or array), a key, a close, a syntax error. The
-/// parser keeps its own stack, so that no nesting in a file exhausts ours.
+/// parser keeps its own stack, so that no nesting in a file exhausts ours. Virtual, so that the parser is compiled once.
 enum class json_kind : std::uint8_t { null, boolean, integer, negative, fraction, string, object, array };
 
-inline const char* name(json_kind kind) {
-  constexpr const char* names[] = {"null", "a boolean", "an integer", "a negative integer", "a number that is no 64-bit integer", "a string", "an object", "an array"};
+constexpr std::string_view name(json_kind kind) {
+  constexpr std::string_view names[] = {"null",     "a boolean", "an integer", "a negative integer", "a number that is no 64-bit integer",
+                                        "a string", "an object", "an array"};
   return names[static_cast<int>(kind)];
 }
 
@@ -129,13 +144,40 @@ struct json_value {
   json_kind kind;
   std::uint64_t integer = 0;
   std::string* text = nullptr;
+
+  bool opens() const { return kind == json_kind::object || kind == json_kind::array; }
 };
 
-template <class Rules>
-struct json_events {
-  Rules& rules;
+struct json_rules {
+  std::string const& where;
+  int depth = 0;   ///< objects and arrays open around the next event
 
-  bool pass(json_value const& value) { return rules.value(value), true; }
+  explicit json_rules(std::string const& where_) : where(where_) {}
+  virtual void value(json_value const& found) = 0;
+  virtual void key(std::string& text) = 0;
+  virtual void close() = 0;
+
+  void expect(json_kind kind, json_value const& found, std::string_view what) const {
+    if (found.kind != kind) fail({where, ": ", what, ": expected ", name(kind), ", found ", name(found.kind)});
+  }
+
+ protected:
+  ~json_rules() = default;
+};
+
+struct json_events {
+  json_rules& rules;
+
+  bool pass(json_value const& value) {
+    rules.value(value);
+    rules.depth += value.opens();
+    return true;
+  }
+  bool closed() {
+    --rules.depth;
+    rules.close();
+    return true;
+  }
   bool null() { return pass({json_kind::null}); }
   bool boolean(bool) { return pass({json_kind::boolean}); }
   bool number_integer(std::int64_t) { return pass({json_kind::negative}); }
@@ -145,231 +187,217 @@ struct json_events {
   bool binary(nlohmann::json::binary_t&) { return false; }
   bool start_object(std::size_t) { return pass({json_kind::object}); }
   bool start_array(std::size_t) { return pass({json_kind::array}); }
-  bool key(std::string& text) { return rules.key(std::move(text)), true; }
-  bool end_object() { return rules.close(), true; }
-  bool end_array() { return rules.close(), true; }
+  bool key(std::string& text) { return rules.key(text), true; }
+  bool end_object() { return closed(); }
+  bool end_array() { return closed(); }
   bool parse_error(std::size_t byte, std::string const&, nlohmann::json::exception const& reason) {
-    rules.fail("expected JSON, found an error at byte " + std::to_string(byte) + " of it: " + in_quotes(reason.what()));
-    return false;
+    fail({rules.where, ": expected JSON, found an error at byte ", std::to_string(byte), " of it: ", in_quotes(reason.what())});
   }
 };
 
-template <class Rules>
-void read_json(list<const std::byte> bytes, Rules& rules) {
+inline void read_json(list<const std::byte> bytes, json_rules& rules) {
   auto const* const text = reinterpret_cast<const char*>(bytes.data);
   // The parser takes a zero byte for the end of its input, and would overlook what follows.
-  if (std::find(text, text + bytes.size, '\0') != text + bytes.size) rules.fail("expected JSON, found a zero byte in it");
-  auto events = json_events<Rules>{rules};
+  if (!bytes.empty() && std::memchr(text, 0, static_cast<std::size_t>(bytes.size)) != nullptr)
+    fail({rules.where, ": expected JSON, found a zero byte in it"});
+  auto events = json_events{rules};
   nlohmann::json::sax_parse(text, text + bytes.size, &events);
 }
 
 /// What a header may say. Its entries have ranges inside the data, of the size that shape and format ask for.
-struct header_rules {
-  std::string const& path;
+struct header_rules final : json_rules {
   std::int64_t data_bytes;
-  std::vector<safetensors::entry> entries{};
-  safetensors::metadata_list metadata{};
+  std::vector<safetensors::entry> entries;
+  safetensors::metadata_list metadata;
 
-  enum field : int { none = 0, type = 1, shape = 2, offsets = 4, all = 7 };
-  int depth = 0;
-  bool in_metadata = false, met_metadata = false;
-  field current = none;
-  int seen = none;
-  std::vector<std::uint64_t> range{};
+  header_rules(std::string const& path, std::int64_t bytes) : json_rules(path), data_bytes(bytes) {}
 
-  [[noreturn]] void fail(std::string const& what) const { throw error(path + ": header: " + what); }
-  [[noreturn]] void fail_tensor(std::string const& what) const { throw error(path + ": tensor " + in_quotes(entries.back().name) + ": " + what); }
-
-  void key(std::string&& text) {
+  void key(std::string& text) override {
     if (depth == 1) {
       in_metadata = text == "__metadata__";
-      if (in_metadata && std::exchange(met_metadata, true)) fail("expected '__metadata__' once, found it twice");
+      if (in_metadata && std::exchange(met_metadata, true)) fail({where, ": expected '__metadata__' once, found it twice"});
       if (in_metadata) return;
       entries.emplace_back().name = std::move(text);
-      seen = none;
       range.clear();
+      seen = 0;
     } else if (in_metadata) {
       metadata.emplace_back(std::move(text), std::string());
     } else {
-      current = text == "dtype" ? type : text == "shape" ? shape : text == "data_offsets" ? offsets : none;
-      if (current == none) fail_tensor("expected the keys dtype, shape and data_offsets, found " + in_quotes(text));
-      if ((seen & current) != 0) fail_tensor("expected " + in_quotes(text) + " once, found it twice");
-      seen |= current;
+      field = static_cast<int>(std::find(std::begin(field_names), std::end(field_names), text) - std::begin(field_names));
+      if (field == fields) fail_tensor({"expected the keys dtype, shape and data_offsets, found ", in_quotes(text)});
+      if ((seen >> field & 1) != 0) fail_tensor({"expected ", field_names[field], " once, found it twice"});
+      seen |= 1 << field;
     }
   }
 
-  void value(json_value const& found) {
-    if (depth == 0) {
-      if (found.kind != json_kind::object) fail(std::string("expected an object, found ") + name(found.kind));
-    } else if (in_metadata) {
-      metadata_value(found);
-    } else if (depth == 1) {
-      expect(json_kind::object, found, "value");
-    } else if (depth == 2) {
-      expect(current == type ? json_kind::string : json_kind::array, found, current == type ? "dtype" : current == shape ? "shape" : "data_offsets");
-      if (current == type) entries.back().stored_as = std::move(*found.text);
-    } else {
-      expect(json_kind::integer, found, current == shape ? "number in shape" : "number in data_offsets");
-      number(found.integer);
-    }
-    if (found.kind == json_kind::object || found.kind == json_kind::array) ++depth;
+  void value(json_value const& found) override {
+    if (depth == 0) return expect(json_kind::object, found, "header");
+    if (in_metadata) return metadata_value(found);
+    if (depth == 1) return expect(json_kind::object, found, "tensor " + in_quotes(entries.back().name));
+    auto const kind = depth == 3 ? json_kind::integer : field == dtype_field ? json_kind::string : json_kind::array;
+    if (found.kind != kind)
+      fail_tensor({"expected ", name(kind), depth == 3 ? " in " : " as ", field_names[field], ", found ", name(found.kind)});
+    if (kind == json_kind::string) entries.back().stored_as = std::move(*found.text);
+    if (kind == json_kind::integer) number(found.integer);
   }
 
-  void close() {
-    --depth;
-    if (depth == 1 && !std::exchange(in_metadata, false)) finish_tensor();
+  void close() override {
+    if (depth != 1) return;
+    if (!in_metadata) finish_tensor();
+    in_metadata = false;
   }
 
  private:
-  void expect(json_kind kind, json_value const& found, const char* what) const {
-    if (found.kind != kind) fail_tensor(std::string("expected ") + name(kind) + " as " + what + ", found " + name(found.kind));
+  enum : int { dtype_field, shape_field, offsets_field, fields };
+  static constexpr std::string_view field_names[] = {"dtype", "shape", "data_offsets"};
+
+  [[noreturn]] void fail_tensor(std::initializer_list<std::string_view> parts) const {
+    std::string text;
+    for (auto const part : parts) text += part;
+    fail({where, ": tensor ", in_quotes(entries.back().name), ": ", text});
   }
 
   void metadata_value(json_value const& found) {
     if (depth == 1) {
-      if (found.kind != json_kind::object && found.kind != json_kind::null)
-        fail(std::string("expected an object as '__metadata__', found ") + name(found.kind));
-      if (found.kind == json_kind::null) in_metadata = false;
-      return;
+      if (found.kind != json_kind::null) expect(json_kind::object, found, "__metadata__");
+      in_metadata = found.kind == json_kind::object;
+    } else {
+      expect(json_kind::string, found, "__metadata__, key " + in_quotes(metadata.back().first));
+      metadata.back().second = std::move(*found.text);
     }
-    auto& [key, text] = metadata.back();
-    if (found.kind != json_kind::string) fail("expected a string as metadata " + in_quotes(key) + ", found " + name(found.kind));
-    text = std::move(*found.text);
   }
 
   void number(std::uint64_t integer) {
-    auto& extents = entries.back().shape;
-    if (current == offsets && range.size() == 2) fail_tensor("expected two data_offsets, found more");
-    if (current == offsets) return range.push_back(integer);
-    if (integer > static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max()))
-      fail_tensor("expected dimensions of 63 bits, found " + std::to_string(integer));
-    if (extents.size() == dimension_limit) fail_tensor("expected at most " + std::to_string(dimension_limit) + " dimensions, found more");
-    extents.push_back(static_cast<std::int64_t>(integer));
+    auto& shape = entries.back().shape;
+    if (field == offsets_field) {
+      range.push_back(integer);
+      if (range.size() > 2) fail_tensor({"expected two data_offsets, found more"});
+    } else {
+      if (integer > largest) fail_tensor({"expected dimensions below 2^63, found ", std::to_string(integer)});
+      if (shape.size() == dimension_limit) fail_tensor({"expected at most ", std::to_string(dimension_limit), " dimensions, found more"});
+      shape.push_back(static_cast<std::int64_t>(integer));
+    }
   }
 
   void finish_tensor() {
-    auto& made = entries.back();
-    if (seen != all) {
-      auto const* const lacking = (seen & type) == 0 ? "dtype" : (seen & shape) == 0 ? "shape" : "data_offsets";
-      fail_tensor(std::string("expected the keys dtype, shape and data_offsets, found no ") + lacking);
-    }
-    if (range.size() != 2) fail_tensor("expected two data_offsets, found " + std::to_string(range.size()));
-    auto const text = "[" + std::to_string(range[0]) + ", " + std::to_string(range[1]) + "]";
-    if (range[0] > range[1]) fail_tensor("expected data_offsets in rising order, found " + text);
+    for (int f = 0; f < fields; ++f)
+      if ((seen >> f & 1) == 0) fail_tensor({"expected the keys dtype, shape and data_offsets, found no ", field_names[f]});
+    if (range.size() != 2) fail_tensor({"expected two data_offsets, found ", std::to_string(range.size())});
+    auto const offsets = "[" + std::to_string(range[0]) + ", " + std::to_string(range[1]) + "]";
+    if (range[0] > range[1]) fail_tensor({"expected rising data_offsets, found ", offsets});
     if (range[1] > static_cast<std::uint64_t>(data_bytes))
-      fail_tensor("expected data_offsets within the " + std::to_string(data_bytes) + " bytes of data in the file, found " + text + "; is the file truncated?");
+      fail_tensor({"expected data_offsets within the ", std::to_string(data_bytes), " bytes of data in the file, found ", offsets, "; is it truncated?"});
+    auto& made = entries.back();
     made.begin = static_cast<std::int64_t>(range[0]);
     made.end = static_cast<std::int64_t>(range[1]);
 
-    auto const* const known = std::find_if(std::begin(stored_formats), std::end(stored_formats), [&](auto const& f) { return f.name == made.stored_as; });
-    auto const element = known == std::end(stored_formats) ? 1 : bits(known->type) / 8;
-    std::int64_t bytes = element;
+    for (auto const& format : stored_formats)
+      if (format.name == made.stored_as) made.value.type = format.type;
+    auto const known = made.value.type != dtype::same;
+    auto bytes = known ? std::uint64_t(bits(made.value.type)) / 8 : 1;
     for (auto const extent : made.shape) {
-      if (extent != 0 && bytes > std::numeric_limits<std::int64_t>::max() / extent)
-        fail_tensor("expected a shape of less than 2^63 bytes, found " + text_of(made.shape) + " " + in_quotes(made.stored_as));
-      bytes *= extent;
+      if (extent != 0 && bytes > largest / static_cast<std::uint64_t>(extent))
+        fail_tensor({"expected a shape of less than 2^63 bytes, found ", text_of(made.shape), " ", in_quotes(made.stored_as)});
+      bytes *= static_cast<std::uint64_t>(extent);
     }
-    if (known == std::end(stored_formats)) return;
-    made.value.type = known->type;
-    if (bytes != made.end - made.begin)
-      fail_tensor("expected " + std::to_string(bytes) + " bytes for " + text_of(made.shape) + " " + made.stored_as + ", found " + std::to_string(made.end - made.begin) + " in data_offsets " + text);
+    if (known && bytes != range[1] - range[0])
+      fail_tensor({"expected ", std::to_string(bytes), " bytes for ", text_of(made.shape), " ", made.stored_as, ", found ",
+                   std::to_string(range[1] - range[0]), " in data_offsets ", offsets});
   }
+
+  bool in_metadata = false, met_metadata = false;
+  int field = 0;                     // of the open tensor, whose key came last
+  int seen = 0;                      // a bit a field
+  std::vector<std::uint64_t> range;  // its data_offsets
 };
 
-/// A header's entries, whose ranges tile `data_bytes`: whoever writes in one tensor changes no other, and no byte is hidden.
+/// A header's entries in order of their names. Their ranges tile `data_bytes`: no tensor lies in another, and no byte is hidden.
 inline header_rules read_header(list<const std::byte> text, std::int64_t data_bytes, std::string const& path) {
   auto header = header_rules{path, data_bytes};
-  if (text.empty() || text[0] != std::byte{'{'}) header.fail("expected JSON that begins with '{'");
+  if (text.empty() || text[0] != std::byte{'{'}) fail({path, ": expected a header that begins with '{', found ", text.empty() ? "none" : "another byte"});
   read_json(text, header);
 
   auto& entries = header.entries;
-  std::sort(entries.begin(), entries.end(), [](auto const& a, auto const& b) { return std::pair(a.begin, a.end) < std::pair(b.begin, b.end); });
+  std::sort(entries.begin(), entries.end(), [](auto const& a, auto const& b) { return a.name < b.name; });
+  auto const twice = std::adjacent_find(entries.begin(), entries.end(), [](auto const& a, auto const& b) { return a.name == b.name; });
+  if (twice != entries.end()) fail({path, ": tensor ", in_quotes(twice->name), ": expected it once, found it twice"});
+  auto& pairs = header.metadata;
+  std::sort(pairs.begin(), pairs.end());
+  auto const again = std::adjacent_find(pairs.begin(), pairs.end(), [](auto const& a, auto const& b) { return a.first == b.first; });
+  if (again != pairs.end()) fail({path, ": __metadata__, key ", in_quotes(again->first), ": expected it once, found it twice"});
+
+  std::vector<const safetensors::entry*> in_file;
+  for (auto const& made : entries) in_file.push_back(&made);
+  std::sort(in_file.begin(), in_file.end(), [](auto* a, auto* b) { return a->begin != b->begin ? a->begin < b->begin : a->end < b->end; });
   std::int64_t reached = 0;
-  const safetensors::entry* previous = nullptr;
-  for (auto const& next : entries) {
-    auto const at = path + ": tensor " + in_quotes(next.name) + ": expected its data at byte " + std::to_string(reached) + ", where " +
-                    (previous != nullptr ? "tensor " + in_quotes(previous->name) + " ends" : std::string("the data begins"));
-    if (next.begin < reached) throw error(at + ", found it at " + std::to_string(next.begin) + ": they overlap");
-    if (next.begin > reached) throw error(at + ", found it at " + std::to_string(next.begin) + ": bytes that belong to no tensor");
-    reached = next.end;
-    previous = &next;
+  for (auto const* made : in_file) {
+    if (made->begin != reached)
+      fail({path, ": tensor ", in_quotes(made->name), ": expected its data at ", std::to_string(reached), ", where the tensors before it end, found it at ",
+            std::to_string(made->begin), made->begin < reached ? ": they overlap" : ": a hole"});
+    reached = made->end;
   }
   if (reached != data_bytes)
-    throw error(path + ": expected " + std::to_string(reached) + " bytes of data, found " + std::to_string(data_bytes) + ": bytes that belong to no tensor");
+    fail({path, ": expected ", std::to_string(reached), " bytes of data, found ", std::to_string(data_bytes), ": bytes that belong to no tensor"});
   return header;
 }
 
-/// An index: which file of its folder holds which tensor.
-struct index_rules {
-  std::string const& path;
-  std::vector<std::pair<std::string, std::string>> file_of{};   // (tensor, file)
-  bool met_map = false;
-  bool in_map = false;
-  int depth = 0;
+/// What an index may say: which file of its folder holds which tensor. Other keys than `weight_map` are skipped.
+struct index_rules final : json_rules {
+  std::vector<std::pair<std::string, std::string>> file_of;   // (tensor, file)
 
-  [[noreturn]] void fail(std::string const& what) const { throw error(path + ": " + what); }
+  explicit index_rules(std::string const& path) : json_rules(path) {}
 
-  void key(std::string&& text) {
+  void key(std::string& text) override {
     if (depth == 1) {
       in_map = text == "weight_map";
-      if (in_map && std::exchange(met_map, true)) fail("expected 'weight_map' once, found it twice");
+      if (in_map && std::exchange(met_map, true)) fail({where, ": expected 'weight_map' once, found it twice"});
     } else if (in_map) {
       file_of.emplace_back(std::move(text), std::string());
     }
   }
 
-  void value(json_value const& found) {
-    if (depth == 0 && found.kind != json_kind::object) fail(std::string("expected an object, found ") + name(found.kind));
-    if (depth == 1 && in_map && found.kind != json_kind::object) fail(std::string("expected an object as 'weight_map', found ") + name(found.kind));
-    if (depth == 2 && in_map) {
-      auto& [tensor_name, file] = file_of.back();
-      if (found.kind != json_kind::string) fail("tensor " + in_quotes(tensor_name) + ": expected the name of a file, found " + name(found.kind));
-      file = std::move(*found.text);
-      if (!stays_inside(file)) fail("tensor " + in_quotes(tensor_name) + ": expected a file in the index's folder, found " + in_quotes(file));
-    }
-    if (found.kind == json_kind::object || found.kind == json_kind::array) ++depth;
+  void value(json_value const& found) override {
+    if (depth == 0) return expect(json_kind::object, found, "index");
+    if (!in_map) return;
+    if (depth == 1) return expect(json_kind::object, found, "weight_map");
+    auto& [tensor_name, file] = file_of.back();
+    expect(json_kind::string, found, "file of tensor " + in_quotes(tensor_name));
+    file = std::move(*found.text);
+    if (!stays_inside(file)) fail({where, ": tensor ", in_quotes(tensor_name), ": expected a file below the index's folder, found ", in_quotes(file)});
   }
 
-  void close() { --depth; }
+  void close() override {}
 
  private:
   static bool stays_inside(std::string const& file) {
-    if (file.empty() || file.find_first_of(std::string_view("\\\0", 2)) != std::string::npos) return false;
-    auto const relative = std::filesystem::path(file);
-    return relative.is_relative() && std::find(relative.begin(), relative.end(), "..") == relative.end();
+    if (file.empty() || file.find('\0') != std::string::npos || file.find('\\') != std::string::npos) return false;
+    auto const path = std::filesystem::path(file);
+    return path.is_relative() && std::find(path.begin(), path.end(), "..") == path.end();
   }
+
+  bool in_map = false, met_map = false;
 };
+
+/// A JSON string. Bytes above 127 stay as they are: names are UTF-8.
+inline std::string json_text(std::string_view text) {
+  constexpr char digits[] = "0123456789abcdef";
+  std::string out = "\"";
+  for (char const c : text) {
+    auto const code = static_cast<unsigned char>(c);
+    if (code < 32) out.append("\\u00").append(1, digits[code / 16]).append(1, digits[code % 16]);
+    else if (c == '"' || c == '\\') out.append(1, '\\').append(1, c);
+    else out += c;
+  }
+  return out += '"';
+}
 
 }  // namespace detail
 
 inline safetensors::safetensors(std::string const& path) : path_(path) {
-  namespace fs = std::filesystem;
-  auto const ends_with = [](std::string const& text, std::string_view end) { return std::string_view(text).ends_with(end); };
   std::error_code ignored;
-  if (!fs::is_directory(path, ignored)) {
-    ends_with(path, ".json") ? open_index(path) : open_file(path);
-    sort_names();
-    return;
-  }
-  auto const usual = (fs::path(path) / "model.safetensors").string();
-  std::vector<std::string> files, indices;
-  std::error_code reason;
-  for (auto entries = fs::directory_iterator(path, reason); !reason && entries != fs::directory_iterator(); entries.increment(reason)) {
-    auto const file = entries->path().string();
-    if (ends_with(file, ".safetensors")) files.push_back(file);
-    if (ends_with(file, ".safetensors.index.json")) indices.push_back(file);
-  }
-  if (reason) throw error(path + ": cannot be listed: " + reason.message());
-  if (std::find(files.begin(), files.end(), usual) != files.end()) {
-    open_file(usual);
-  } else if (indices.size() == 1) {
-    open_index(indices[0]);
-  } else if (indices.empty() && files.size() == 1) {
-    open_file(files[0]);
-  } else {
-    throw error(path + ": expected model.safetensors, or one index, or one file of tensors, found " + std::to_string(indices.size()) + " indices and " +
-                std::to_string(files.size()) + " files of tensors");
-  }
+  if (std::filesystem::is_directory(path, ignored)) open_folder(path);
+  else if (path.ends_with(".json")) open_index(path);
+  else open_file(path);
   sort_names();
 }
 
@@ -379,78 +407,86 @@ inline safetensors::safetensors(list<const std::byte> bytes, std::string name) :
   sort_names();
 }
 
-inline void safetensors::open_file(std::string const& path) {
-  files_.push_back(path);
-  mappings_.emplace_back(path);
-  add(mappings_.back().bytes());
+inline void safetensors::open_folder(std::string const& path) {
+  std::vector<std::string> files, indices;
+  std::error_code reason;
+  for (auto at = std::filesystem::directory_iterator(path, reason); !reason && at != std::filesystem::directory_iterator(); at.increment(reason)) {
+    auto file = at->path().string();
+    if (at->path().filename() == "model.safetensors") return open_file(file);
+    if (file.ends_with(".safetensors.index.json")) indices.push_back(std::move(file));
+    else if (file.ends_with(".safetensors")) files.push_back(std::move(file));
+  }
+  if (reason) detail::fail({path, ": cannot be listed: ", reason.message()});
+  if (indices.size() == 1) return open_index(indices[0]);
+  if (indices.empty() && files.size() == 1) return open_file(files[0]);
+  detail::fail({path, ": expected model.safetensors, or one index, or one file of tensors, found ", std::to_string(indices.size()), " indices and ",
+                std::to_string(files.size()), " files of tensors"});
 }
 
 inline void safetensors::open_index(std::string const& path) {
   auto const content = mapped_file(path);
+  auto const size = static_cast<std::uint64_t>(content.bytes().size);
+  if (size > detail::header_limit) detail::fail({path, ": expected an index of at most ", std::to_string(detail::header_limit), " bytes, found ", std::to_string(size)});
   auto index = detail::index_rules{path};
-  if (content.bytes().size > static_cast<std::int64_t>(detail::header_limit))
-    index.fail("expected an index of at most " + std::to_string(detail::header_limit) + " bytes, found " + std::to_string(content.bytes().size));
   detail::read_json(content.bytes(), index);
   auto& file_of = index.file_of;
-  if (file_of.empty()) index.fail("expected 'weight_map' with tensors, found none");
-
+  if (file_of.empty()) detail::fail({path, ": expected a weight_map with tensors, found none"});
   std::sort(file_of.begin(), file_of.end());
-  for (std::size_t i = 1; i < file_of.size(); ++i)
-    if (file_of[i].first == file_of[i - 1].first) index.fail("tensor " + detail::in_quotes(file_of[i].first) + ": expected it once, found it twice");
+  auto const twice = std::adjacent_find(file_of.begin(), file_of.end(), [](auto const& a, auto const& b) { return a.first == b.first; });
+  if (twice != file_of.end()) detail::fail({path, ": tensor ", detail::in_quotes(twice->first), ": expected it once, found it twice"});
 
+  path_ = path;
   auto const folder = std::filesystem::path(path).parent_path();
-  auto const in_folder = [&](std::string const& file) { return (folder / file).string(); };
   std::vector<std::string> shards;
-  for (auto const& [tensor_name, file] : file_of) shards.push_back(in_folder(file));
+  for (auto& [tensor_name, file] : file_of) shards.push_back(file = (folder / file).lexically_normal().string());
   std::sort(shards.begin(), shards.end());
   shards.erase(std::unique(shards.begin(), shards.end()), shards.end());
   for (auto const& shard : shards) open_file(shard);
   sort_names();
   for (auto const& [tensor_name, file] : file_of) {
     auto const* const found = look_up(tensor_name);
-    if (found == nullptr || files_[found->file] != in_folder(file))
-      index.fail("tensor " + detail::in_quotes(tensor_name) + ": expected it in " + detail::in_quotes(file) + ", found it " +
-                 (found == nullptr ? "in no shard" : "in " + detail::in_quotes(files_[found->file])));
+    if (found == nullptr || files_[found->file] != file)
+      detail::fail({path, ": tensor ", detail::in_quotes(tensor_name), ": expected it in ", file, ", found it in ", found != nullptr ? files_[found->file] : "no shard"});
   }
+}
+
+inline void safetensors::open_file(std::string const& path) {
+  files_.push_back(path);
+  mappings_.emplace_back(path);
+  add(mappings_.back().bytes());
 }
 
 inline void safetensors::add(list<const std::byte> bytes) {
   auto const& path = files_.back();
-  constexpr std::int64_t prefix = 8;
-  if (bytes.size < prefix)
-    throw error(path + ": expected at least 8 bytes, the length of the header, found " + (bytes.empty() ? std::string("an empty file") : std::to_string(bytes.size)));
-  std::uint64_t header_bytes;
+  std::uint64_t header_bytes = 0;
+  auto const left = bytes.size - static_cast<std::int64_t>(sizeof header_bytes);
+  if (left < 0) detail::fail({path, ": expected at least the 8 bytes of the header's length, found ", bytes.empty() ? "an empty file" : std::to_string(bytes.size)});
   std::memcpy(&header_bytes, bytes.data, sizeof header_bytes);
-  if (header_bytes > detail::header_limit)
-    throw error(path + ": expected a header of at most " + std::to_string(detail::header_limit) + " bytes, found a length of " + std::to_string(header_bytes));
-  auto const left = bytes.size - prefix;
+  auto const found = std::to_string(header_bytes);
+  if (header_bytes > detail::header_limit) detail::fail({path, ": expected a header of at most ", std::to_string(detail::header_limit), " bytes, found a length of ", found});
   if (header_bytes > static_cast<std::uint64_t>(left))
-    throw error(path + ": expected a header of " + std::to_string(header_bytes) + " bytes, found " + std::to_string(left) + " left in the file; is it truncated?");
-  auto const header_size = static_cast<std::int64_t>(header_bytes);
-  auto const data = list<const std::byte>{bytes.data + prefix + header_size, left - header_size};
+    detail::fail({path, ": expected a header of ", found, " bytes, found ", std::to_string(left), " bytes left in the file; is it truncated?"});
 
-  auto header = detail::read_header({bytes.data + prefix, header_size}, data.size, path);
+  auto const header_size = static_cast<std::int64_t>(header_bytes);
+  auto const* const text = bytes.data + sizeof header_bytes;
+  auto header = detail::read_header({text, header_size}, left - header_size, path);
   for (auto& made : header.entries) {
     made.file = files_.size() - 1;
-    made.value.data = data.data + made.begin;
+    made.value.data = text + header_size + made.begin;
     made.value.bytes = made.end - made.begin;
     entries_.push_back(std::move(made));
   }
-  for (auto& [key, text] : header.metadata) {
-    auto const same = [&](auto const& other) { return other.first == key; };
-    if (std::none_of(metadata_.begin(), metadata_.end(), same)) metadata_.emplace_back(std::move(key), std::move(text));
-  }
+  metadata_.insert(metadata_.end(), std::move_iterator(header.metadata.begin()), std::move_iterator(header.metadata.end()));
 }
 
 inline void safetensors::sort_names() {
-  std::sort(entries_.begin(), entries_.end(), [](auto const& a, auto const& b) { return std::pair(std::string_view(a.name), a.file) < std::pair(std::string_view(b.name), b.file); });
-  for (auto& made : entries_) made.value.shape = made.shape;
-  for (std::size_t i = 1; i < entries_.size(); ++i) {
-    auto const &a = entries_[i - 1], &b = entries_[i];
-    if (a.name == b.name)
-      throw error(files_[b.file] + ": tensor " + detail::in_quotes(b.name) + ": expected it once, found it " +
-                  (a.file == b.file ? std::string("twice") : "in " + detail::in_quotes(files_[a.file]) + " too"));
+  if (files_.size() > 1) {
+    std::sort(entries_.begin(), entries_.end(), [](auto const& a, auto const& b) { return a.name < b.name; });
+    auto const twice = std::adjacent_find(entries_.begin(), entries_.end(), [](auto const& a, auto const& b) { return a.name == b.name; });
+    if (twice != entries_.end())
+      detail::fail({files_[twice->file], ": tensor ", detail::in_quotes(twice->name), ": expected it once, found it in ", files_[twice[1].file], " too"});
   }
+  for (auto& made : entries_) made.value.shape = made.shape;
 }
 
 inline const safetensors::entry* safetensors::look_up(std::string_view name) const {
@@ -460,10 +496,9 @@ inline const safetensors::entry* safetensors::look_up(std::string_view name) con
 
 inline const tensor* safetensors::find(std::string_view name) const {
   auto const* const found = look_up(name);
-  if (found == nullptr) return nullptr;
-  if (found->value.type == dtype::same)
-    throw error(files_[found->file] + ": tensor " + detail::in_quotes(name) + ": expected a format that the library knows, found " + detail::in_quotes(found->stored_as));
-  return &found->value;
+  if (found != nullptr && found->value.type == dtype::same)
+    detail::fail({files_[found->file], ": tensor ", detail::in_quotes(name), ": expected a format that the library knows, found ", detail::in_quotes(found->stored_as)});
+  return found != nullptr ? &found->value : nullptr;
 }
 
 inline std::string safetensors::where(std::string_view name) const {
@@ -477,42 +512,82 @@ inline std::string_view safetensors::metadata(std::string_view key) const {
   return {};
 }
 
-namespace detail {
-
-/// A JSON string. Bytes above 127 stay as they are: names are UTF-8.
-inline std::string json_text(std::string_view text) {
-  constexpr char digits[] = "0123456789abcdef";
-  std::string out = "\"";
-  for (char const c : text) {
-    if (c == '"' || c == '\\') out += '\\';
-    if (static_cast<unsigned char>(c) >= 32) out += c;
-    else (out += c < 16 ? "\\u000" : "\\u001") += digits[c % 16];
+/// All elements of a stored tensor as `To`. A float `To` takes every stored format, rounded to nearest; an integer `To` takes integers that
+/// fit. Throws `error` for an unknown name, a format or a value that cannot be had.
+template <class To, tensor_source Source>
+std::vector<To> read(Source const& source, std::string_view name) {
+  auto const* const stored = source.find(name);
+  auto const refuse = [&](std::string_view expected, std::string_view found) {
+    detail::fail({source.where(name), ": tensor ", detail::in_quotes(name), ": expected ", expected, ", found ", found});
+  };
+  if (stored == nullptr) refuse("it in the file", "none of that name");
+  std::vector<To> out;
+  auto const convert = [&]<class From>(From) {
+    auto const count = static_cast<std::size_t>(stored->bytes) / sizeof(From);
+    out.resize(count);
+    for (std::size_t i = 0; i < count; ++i) {
+      From x;
+      std::memcpy(static_cast<void*>(&x), stored->data + i * sizeof(From), sizeof(From));
+      if constexpr (std::is_same_v<From, To>) {
+        out[i] = x;
+      } else if constexpr (std::is_integral_v<To>) {
+        if constexpr (!std::is_integral_v<From>) return refuse("integers", moesaic::name(stored->type));
+        else if (!std::in_range<To>(x)) return refuse("integers of " + std::to_string(8 * sizeof(To)) + " bits", std::to_string(x));
+        else out[i] = static_cast<To>(x);
+      } else if constexpr (std::is_floating_point_v<To> && std::is_arithmetic_v<From>) {
+        out[i] = static_cast<To>(x);
+      } else {
+        out[i] = To(static_cast<float>(x));
+      }
+    }
+  };
+  switch (stored->type) {
+    case dtype::fp64: convert(double{}); break;
+    case dtype::fp32: convert(float{}); break;
+    case dtype::bf16: convert(bf16{}); break;
+    case dtype::fp16: convert(fp16{}); break;
+    case dtype::e4m3: convert(e4m3{}); break;
+    case dtype::e5m2: convert(e5m2{}); break;
+    case dtype::e8m0: convert(e8m0{}); break;
+    case dtype::int64: convert(std::int64_t{}); break;
+    case dtype::int32: convert(std::int32_t{}); break;
+    case dtype::int16: convert(std::int16_t{}); break;
+    case dtype::int8: convert(std::int8_t{}); break;
+    case dtype::uint64: convert(std::uint64_t{}); break;
+    case dtype::uint32: convert(std::uint32_t{}); break;
+    case dtype::uint16: convert(std::uint16_t{}); break;
+    case dtype::uint8: convert(std::uint8_t{}); break;
+    case dtype::int4:
+    case dtype::mxfp4:
+    case dtype::same: refuse("a format of whole bytes", moesaic::name(stored->type));
   }
-  return out + "\"";
+  return out;
 }
-
-}  // namespace detail
 
 inline void write_safetensors(std::string const& path, std::vector<named_tensor> const& tensors, safetensors::metadata_list const& metadata) {
   std::string header = "{";
-  auto const separate = [&] { if (header.back() != '{') header += ','; };
+  auto const key = [&](std::string_view text) {
+    if (header.back() != '{') header += ',';
+    header.append(detail::json_text(text)).append(1, ':');
+  };
   if (!metadata.empty()) {
-    header += "\"__metadata__\":{";
-    for (auto const& [key, text] : metadata) {
-      separate();
-      header += detail::json_text(key) + ':' + detail::json_text(text);
+    key("__metadata__");
+    header += '{';
+    for (auto const& [name, text] : metadata) {
+      key(name);
+      header += detail::json_text(text);
     }
     header += '}';
   }
   std::vector<list<const std::byte>> parts(2);
   std::int64_t at = 0;
   for (auto const& written : tensors) {
-    auto const* const known = std::find_if(std::begin(detail::stored_formats), std::end(detail::stored_formats), [&](auto const& f) { return f.type == written.type; });
-    if (known == std::end(detail::stored_formats))
-      throw error(path + ": tensor " + detail::in_quotes(written.name) + ": expected a format that a file can hold, found " + moesaic::name(written.type));
-    separate();
-    header += detail::json_text(written.name) + ":{\"dtype\":\"" + std::string(known->name) + "\",\"shape\":" + detail::text_of(written.shape) + ",\"data_offsets\":" +
-              detail::text_of({at, at + written.data.size}) + '}';
+    auto const* const format = std::find_if(std::begin(detail::stored_formats), std::end(detail::stored_formats), [&](auto const& f) { return f.type == written.type; });
+    if (format == std::end(detail::stored_formats))
+      detail::fail({path, ": tensor ", detail::in_quotes(written.name), ": expected a format that a file can hold, found ", moesaic::name(written.type)});
+    key(written.name);
+    header.append("{\"dtype\":\"").append(format->name).append("\",\"shape\":").append(detail::text_of(written.shape));
+    header.append(",\"data_offsets\":").append(detail::text_of({at, at + written.data.size})).append(1, '}');
     at += written.data.size;
     parts.push_back(written.data);
   }
