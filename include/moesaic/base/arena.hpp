@@ -24,21 +24,21 @@ class arena {
   }
 
   template <class T>
-  list<T> take(std::int64_t count) {
-    auto* memory = bytes_for(static_cast<std::size_t>(count) * sizeof(T));
-    return {reinterpret_cast<T*>(memory), count};
+  constexpr list<T> take(std::int64_t count) {
+    auto* const memory = bytes_for(static_cast<std::size_t>(count) * sizeof(T));
+    return {memory != nullptr ? reinterpret_cast<T*>(memory) : nullptr, count};   // counting is a constant expression
   }
   template <class T>
-  view<T> take(std::int64_t rows, std::int64_t columns) {
+  constexpr view<T> take(std::int64_t rows, std::int64_t columns) {
     return {take<T>(rows * columns).data, rows, columns};
   }
 
   /// Bytes taken so far, and whether they all fitted (a counting arena always fits).
-  std::size_t used() const { return used_; }
-  bool fits() const { return base_ == nullptr || used_ <= bytes_; }
+  constexpr std::size_t used() const { return used_; }
+  constexpr bool fits() const { return base_ == nullptr || used_ <= bytes_; }
 
  private:
-  std::byte* bytes_for(std::size_t bytes) {
+  constexpr std::byte* bytes_for(std::size_t bytes) {
     auto const at = used_;
     used_ += (bytes + alignment - 1) / alignment * alignment;
     return base_ != nullptr && used_ <= bytes_ ? base_ + at : nullptr;

@@ -2,7 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <utility>
+#include <type_traits>
 
 namespace moesaic {
 
@@ -20,19 +20,35 @@ struct layers {};
 
 namespace detail {
 
-// visit(run, first, f): calls f.template operator()<Spec>(index) for every layer of a run, in order, and answers the index after it.
+template <class...>
+struct type_list {};
+
+// Of one element of a list: how many layers, the specs in it, and a visit: f.template operator()<Spec>(index) for every layer in order,
+// answering the index after it.
 template <class Spec>
 struct run {
   static constexpr int count = 1;
+  using specs = type_list<Spec>;
   template <class F>
   static constexpr int visit(int first, F& f) {
     f.template operator()<Spec>(first);
     return first + 1;
   }
 };
+
+template <class...>
+struct join;
+template <>
+struct join<> { using type = type_list<>; };
+template <class... A>
+struct join<type_list<A...>> { using type = type_list<A...>; };
+template <class... A, class... B, class... Rest>
+struct join<type_list<A...>, type_list<B...>, Rest...> : join<type_list<A..., B...>, Rest...> {};
+
 template <class... Specs>
 struct run<pattern<Specs...>> {
   static constexpr int count = (run<Specs>::count + ... + 0);
+  using specs = typename join<typename run<Specs>::specs...>::type;
   template <class F>
   static constexpr int visit(int first, F& f) {
     ((first = run<Specs>::visit(first, f)), ...);
@@ -42,6 +58,7 @@ struct run<pattern<Specs...>> {
 template <class Inner, int Count>
 struct run<repeat<Inner, Count>> {
   static constexpr int count = run<Inner>::count * Count;
+  using specs = typename run<Inner>::specs;
   template <class F>
   static constexpr int visit(int first, F& f) {
     for (int i = 0; i < Count; ++i) first = run<Inner>::visit(first, f);   // a loop, not an unrolling: one instantiation a spec
@@ -50,6 +67,13 @@ struct run<repeat<Inner, Count>> {
 };
 template <class... Runs>
 struct run<layers<Runs...>> : run<pattern<Runs...>> {};
+template <class... Specs>
+struct run<type_list<Specs...>> : run<pattern<Specs...>> {};
+
+template <class>
+struct head;
+template <class First, class... Rest>
+struct head<type_list<First, Rest...>> { using type = First; };
 
 }  // namespace detail
 
@@ -57,7 +81,15 @@ struct run<layers<Runs...>> : run<pattern<Runs...>> {};
 template <class List>
 inline constexpr int layer_count = detail::run<List>::count;
 
-/// f.template operator()<Spec>(int index) for every layer in order.
+/// The specs named in a list, without their repetitions.
+template <class List>
+using specs_of = typename detail::run<List>::specs;
+
+/// The first layer's spec.
+template <class List>
+using first_spec = typename detail::head<specs_of<List>>::type;
+
+/// f.template operator()<Spec>(int index) for every layer in order. Takes a `specs_of` too, each then once.
 template <class List, class F>
 constexpr void for_each_layer(F&& f) {
   detail::run<List>::visit(0, f);

@@ -1,12 +1,9 @@
-// The weights of a layer as plain views, and where tensors come from. Weights depend on shapes and storage only: the same loaded
-// weights serve every routing policy and every k.
+// The weights of a layer as plain views. They depend on shapes and storage only: the same loaded weights serve every routing policy
+// and every k.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <concepts>
 #include <cstdint>
-#include <string>
-#include <string_view>
 
 #include <moesaic/base/packed.hpp>
 #include <moesaic/base/view.hpp>
@@ -37,7 +34,7 @@ struct moe_weights {
   router_weights router;
   ffn_weights experts;
   ffn_weights shared;                  ///< empty without shared expert
-  list<const float> shared_gate;       ///< [hidden] or empty
+  packed_matrix shared_gate;           ///< [1, hidden], fp32; empty without gate
 };
 
 struct attention_weights {
@@ -51,22 +48,6 @@ struct block_weights {
   norm_weights attention_norm, ffn_norm;
   attention_weights attention;
   moe_weights ffn;
-};
-
-/// A stored tensor: row-major, `data` valid as long as its source.
-struct tensor {
-  dtype type = dtype::same;
-  list<const std::int64_t> shape;
-  const std::byte* data = nullptr;     ///< may be unaligned
-  std::int64_t bytes = 0;
-};
-
-/// Where tensors come from: a checkpoint file, a folder of shards, memory. `find` answers nullptr for a name it does not have;
-/// `where` says, for an error message, which file a name would be in.
-template <class S>
-concept tensor_source = requires(S const& s, std::string_view name) {
-  { s.find(name) } -> std::same_as<const tensor*>;
-  { s.where(name) } -> std::convertible_to<std::string>;
 };
 
 }  // namespace moesaic

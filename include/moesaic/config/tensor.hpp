@@ -1,0 +1,95 @@
+// Where weights come from: named tensors as a checkpoint stores them, and the spellings of their names.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <concepts>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <string>
+#include <string_view>
+
+#include <moesaic/base/dtype.hpp>
+#include <moesaic/base/floats.hpp>
+#include <moesaic/base/view.hpp>
+
+namespace moesaic {
+
+/// A stored tensor: row-major, `data` valid as long as its source.
+struct tensor {
+  dtype type = dtype::same;
+  list<const std::int64_t> shape;
+  const std::byte* data = nullptr;     ///< may be unaligned
+  std::int64_t bytes = 0;
+};
+
+/// Where tensors come from: a checkpoint file, a folder of shards, memory. `find` answers nullptr for a name it does not have;
+/// `where` says, for an error message, which file a name would be in.
+template <class S>
+concept tensor_source = requires(S const& s, std::string_view name) {
+  { s.find(name) } -> std::same_as<const tensor*>;
+  { s.where(name) } -> std::convertible_to<std::string>;
+};
+
+/// Whether `widen` reads it: fp64, fp32, bf16, fp16, e4m3, e5m2.
+constexpr bool widens(dtype t) {
+  return t == dtype::fp64 || t == dtype::fp32 || t == dtype::bf16 || t == dtype::fp16 || t == dtype::e4m3 || t == dtype::e5m2;
+}
+
+/// Elements [first, first + count) of a stored float tensor as fp32. The type must be one that `widens`.
+inline void widen(tensor const& t, std::int64_t first, std::int64_t count, float* out) {
+  auto const copy = [&]<class X>(X) {
+    for (std::int64_t i = 0; i < count; ++i) {
+      X x;
+      std::memcpy(&x, t.data + (first + i) * static_cast<std::int64_t>(sizeof(X)), sizeof(X));
+      out[i] = static_cast<float>(x);
+    }
+  };
+  switch (t.type) {
+    case dtype::fp64: return copy(double{});
+    case dtype::fp32: std::memcpy(out, t.data + first * 4, static_cast<std::size_t>(count) * 4); return;
+    case dtype::bf16: return copy(bf16{});
+    case dtype::fp16: return copy(fp16{});
+    case dtype::e4m3: return copy(e4m3{});
+    case dtype::e5m2: return copy(e5m2{});
+    default: return;
+  }
+}
+
+/// How published checkpoints spell one weight, relative to its layer; the first that exists is taken. `{}` stands for the expert's number.
+struct spellings {
+  const char* options[4] = {};
+};
+
+/// Names of a layer's tensors. The defaults cover every published family of config/presets/; give your own for others.
+/// An expert's matrices are found one by one (gate, up, down), or stacked: gate_up [experts, 2 · intermediate, hidden] (gate rows first)
+/// and down [experts, hidden, intermediate].
+struct tensor_names {
+  spellings attention_norm = {"input_layernorm.weight"};
+  spellings attention_norm_bias = {"input_layernorm.bias"};
+  spellings ffn_norm = {"post_attention_layernorm.weight"};
+  spellings ffn_norm_bias = {"post_attention_layernorm.bias"};
+  spellings q = {"self_attn.q_proj"}, k = {"self_attn.k_proj"}, v = {"self_attn.v_proj"}, out = {"self_attn.o_proj"};   // + .weight, .bias
+  spellings q_norm = {"self_attn.q_norm.weight"}, k_norm = {"self_attn.k_norm.weight"};
+  spellings gate = {"mlp.gate_proj"}, up = {"mlp.up_proj"}, down = {"mlp.down_proj"};                                   // + .weight, .bias
+  spellings router = {"mlp.gate.weight", "block_sparse_moe.gate.weight"};
+  spellings router_bias = {"mlp.gate.bias", "block_sparse_moe.gate.bias"};
+  spellings score_bias = {"mlp.gate.e_score_correction_bias"};
+  spellings expert_gate = {"mlp.experts.{}.gate_proj", "block_sparse_moe.experts.{}.w1"};                               // + .weight, .bias
+  spellings expert_up = {"mlp.experts.{}.up_proj", "block_sparse_moe.experts.{}.w3"};
+  spellings expert_down = {"mlp.experts.{}.down_proj", "block_sparse_moe.experts.{}.w2"};
+  spellings stacked_gate_up = {"mlp.experts.gate_up_proj"};
+  spellings stacked_down = {"mlp.experts.down_proj"};
+  spellings shared_gate_proj = {"mlp.shared_expert.gate_proj", "mlp.shared_experts.gate_proj"};                         // + .weight, .bias
+  spellings shared_up_proj = {"mlp.shared_expert.up_proj", "mlp.shared_experts.up_proj"};
+  spellings shared_down_proj = {"mlp.shared_expert.down_proj", "mlp.shared_experts.down_proj"};
+  spellings shared_gate = {"mlp.shared_expert_gate.weight"};
+
+  // of a whole model
+  spellings layer = {"model.layers.{}."};
+  spellings embedding = {"model.embed_tokens.weight"};
+  spellings final_norm = {"model.norm.weight"}, final_norm_bias = {"model.norm.bias"};
+  spellings head = {"lm_head.weight"}, head_bias = {"lm_head.bias"};
+};
+
+}  // namespace moesaic

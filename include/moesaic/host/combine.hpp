@@ -1,0 +1,82 @@
+// Expert outputs back to tokens: weighted sum over a token's slots, plus the shared expert, plus the residual; and plain addition.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+#include <moesaic/base/math.hpp>
+#include <moesaic/host/pool.hpp>
+#include <moesaic/route/plan.hpp>
+#include <moesaic/route/policy.hpp>
+
+namespace moesaic::host {
+
+/// Optional results of `combine`, for a tap: rows as of y; empty = not wanted.
+template <class T>
+struct combine_parts {
+  view<T> moe_out, shared_out, ffn_out;
+};
+
+/// y[t] = residual[t] + (Σ_i weights[t, i] · expert_out[slot_of_choice[t, i]] + gate[t] · shared[t]), the slots in order, best first.
+/// Sums are in accumulator<T>; the mixture, the shared term, their sum and y are each rounded to T, so that a tap sees what is added.
+/// expert_out [slots, hidden]; shared [tokens, hidden] or empty; gate [tokens] logits, used as sigmoid, or empty; y may be residual.
+template <class T>
+void combine(pool& where, view<const T> expert_out, view<const std::int32_t> slot_of_choice, view<const accumulator<T>> weights, view<const T> shared,
+             list<const accumulator<T>> gate, view<const T> residual, view<T> y, combine_parts<T> const& parts = {}) {
+  using sum = accumulator<T>;
+  constexpr std::int64_t block = 256;                                       // columns summed at a time, on the stack
+  where.for_each(y.rows, [&](std::int64_t t) {
+    for (std::int64_t first = 0; first < y.columns; first += block) {
+      auto const width = y.columns - first < block ? y.columns - first : block;
+      sum mixture[block];
+      for (auto& m : mixture) m = -sum(0);                                  // −0 + x is x for every x, so one expert of weight 1 passes bit for bit
+      for (std::int64_t i = 0; i < slot_of_choice.columns; ++i) {
+        auto const slot = slot_of_choice(t, i);
+        if (slot < 0) continue;
+        T const* const out = expert_out.row(slot) + first;
+        sum const w = weights(t, i);
+        for (std::int64_t c = 0; c < width; ++c) mixture[c] += w * static_cast<sum>(out[c]);
+      }
+      sum const g = gate.empty() ? sum(1) : sigmoid(gate[t]);
+      for (std::int64_t c = 0; c < width; ++c) {
+        T const routed = static_cast<T>(mixture[c]);
+        T together = routed;
+        if (shared.data != nullptr) {
+          T const always = static_cast<T>(g * static_cast<sum>(shared(t, first + c)));
+          together = static_cast<T>(static_cast<sum>(routed) + static_cast<sum>(always));
+          if (parts.shared_out.data != nullptr) parts.shared_out(t, first + c) = always;
+        }
+        if (parts.moe_out.data != nullptr) parts.moe_out(t, first + c) = routed;
+        if (parts.ffn_out.data != nullptr) parts.ffn_out(t, first + c) = together;
+        y(t, first + c) = static_cast<T>(static_cast<sum>(residual(t, first + c)) + static_cast<sum>(together));
+      }
+    }
+  });
+}
+
+/// Rows of the expert GEMMs back in the order of the choices: y [tokens · slots, hidden], zero where a slot is unused. For taps.
+template <class T>
+void gather_choices(pool&, view<const T> expert_out, view<const std::int32_t> slot_of_choice, view<T> y) {
+  for (std::int64_t choice = 0; choice < y.rows; ++choice) {
+    auto const slot = slot_of_choice(choice / slot_of_choice.columns, choice % slot_of_choice.columns);
+    for (std::int64_t c = 0; c < y.columns; ++c) y(choice, c) = slot < 0 ? T(0.0f) : expert_out(slot, c);
+  }
+}
+
+/// y[i] = x[rows[i]]. rows [y.rows], indices into x.
+template <class T>
+void pick_rows(pool& where, view<const T> x, list<const std::int32_t> rows, view<T> y) {
+  where.for_each(y.rows, [&](std::int64_t i) { std::copy_n(x.row(rows[i]), y.columns, y.row(i)); });
+}
+
+/// y = a + b, element by element, rounded once. y may be a or b.
+template <class T>
+void add(pool& where, view<const T> a, view<const T> b, view<T> y) {
+  using sum = accumulator<T>;
+  where.for_each(y.rows, [&](std::int64_t t) {
+    for (std::int64_t c = 0; c < y.columns; ++c) y(t, c) = static_cast<T>(static_cast<sum>(a(t, c)) + static_cast<sum>(b(t, c)));
+  });
+}
+
+}  // namespace moesaic::host

@@ -1,0 +1,77 @@
+// What a layer needs before it runs: weights packed by all threads, an empty cache, a table of rotary frequencies.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <algorithm>
+#include <atomic>
+#include <cstdint>
+#include <utility>
+#include <vector>
+
+#include <moesaic/config/shapes.hpp>
+#include <moesaic/host/kv_cache.hpp>
+#include <moesaic/host/memory.hpp>
+#include <moesaic/host/pack.hpp>
+#include <moesaic/host/pool.hpp>
+#include <moesaic/host/rotary.hpp>
+
+namespace moesaic::host {
+
+/// Packs matrix `index` of `m` into the memory that m.data points to, which the caller owns. `source` as of pack_pairs; threads call it at
+/// the same time. Throws what packing throws, of the first rows that fail.
+template <class RowSource>
+void pack(pool& where, packed_matrix const& m, std::int64_t index, RowSource const& source) {
+  constexpr std::int64_t pairs_a_task = 8;               // 128 or 256 outputs: whole fp8 blocks, whose rows are read twice
+  auto const pairs = packed::pairs(m);
+  auto const tasks = (pairs + pairs_a_task - 1) / pairs_a_task;
+  std::atomic<std::int64_t> failed{tasks};
+  where.for_each(tasks, [&](std::int64_t task) {
+    try {
+      auto const first = task * pairs_a_task;
+      pack_pairs(m, index, source, const_cast<std::byte*>(m.data), first, std::min(pairs, first + pairs_a_task));
+    } catch (...) {
+      auto earliest = failed.load();
+      while (task < earliest && !failed.compare_exchange_weak(earliest, task)) {}
+    }
+  });
+  if (failed < tasks) {                                   // once more, alone, so that the message does not depend on threads
+    auto const first = failed * pairs_a_task;
+    pack_pairs(m, index, source, const_cast<std::byte*>(m.data), first, std::min(pairs, first + pairs_a_task));
+  }
+}
+
+/// A layer's cache and its memory. Converts to the view that forward calls take.
+class owned_kv_cache {
+ public:
+  explicit owned_kv_cache(kv_cache shape) : memory_(bytes(shape)), first_position_(static_cast<std::size_t>(shape.sequences)), view_(shape) {
+    view_.data = memory_.data();
+    view_.first_position = first_position_;
+  }
+  owned_kv_cache(owned_kv_cache&&) = default;
+  owned_kv_cache& operator=(owned_kv_cache&&) = default;
+
+  operator kv_cache const&() const { return view_; }
+  /// The position of the first token that a sequence keeps: 0 unless set before its tokens come.
+  void set_first_position(int sequence, std::int32_t position) { first_position_[static_cast<std::size_t>(sequence)] = position; }
+
+ private:
+  buffer memory_;
+  std::vector<std::int32_t> first_position_;   // [sequences]
+  kv_cache view_;
+};
+
+/// An empty cache for a layer of these shapes: `sequences` sequences of up to max_tokens tokens.
+template <class T>
+owned_kv_cache make_kv_cache(pool&, block_shapes const& s, int sequences, int max_tokens) {
+  if (sequences < 1 || max_tokens < 1)
+    throw error("cache: expected at least one sequence and one token, found " + std::to_string(sequences) + " and " + std::to_string(max_tokens));
+  return owned_kv_cache(kv_cache{s.cache, sequences, s.kv_heads, s.head_dim, max_tokens, nullptr, {}});
+}
+
+/// Frequencies of the rotary embedding, in the precision that T's angles are computed in.
+template <class T>
+rope_table<accumulator<T>> rope_of(pool&, attention_config const& config, int head_dim) {
+  return make_rope_table<accumulator<T>>(config, head_dim);
+}
+
+}  // namespace moesaic::host

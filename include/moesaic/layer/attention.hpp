@@ -1,0 +1,107 @@
+// Grouped-query attention: qkv projection → QK norm → rotary embedding → append to the cache → attend → output projection.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cmath>
+
+#include <moesaic/config/spec.hpp>
+#include <moesaic/config/shapes.hpp>
+#include <moesaic/config/weights.hpp>
+#include <moesaic/layer/load.hpp>
+#include <moesaic/layer/tap.hpp>
+
+namespace moesaic {
+
+/// Which sequence each row of a batch belongs to, and its position there. Rows of many sequences mix freely: whole prompts, pieces of
+/// prompts and single tokens; those of one sequence stand in ascending order of position.
+struct row_sites {
+  list<const std::int32_t> sequence;     ///< [tokens], index into the cache
+  list<const std::int32_t> position;     ///< [tokens]
+};
+
+/// Keys and values are kept in the cache in the packed layout, so the projections' kernels serve attention too.
+template <class Spec>
+struct attention {
+  static constexpr auto whole = validated<Spec>::config;
+  static constexpr auto config = whole.attention;
+  static constexpr auto shape = shapes(whole);
+  static constexpr auto stored = shape.attention_format.type;
+  using scalar = scalar_of<shape.activations>;
+
+  struct scratch {
+    view<scalar> qkv;                    // [tokens, q_width + 2 · kv_width]
+    view<scalar> heads;                  // [tokens, q_width]
+    view<scalar> out;                    // [tokens, hidden]
+  };
+  static constexpr scratch carve(arena& memory, std::int64_t tokens) {
+    return {memory.take<scalar>(tokens, shape.qkv_width), memory.take<scalar>(tokens, shape.q_width), memory.take<scalar>(tokens, shape.hidden)};
+  }
+
+  /// x [tokens, hidden], normalised, and residual -> y = residual + attention(x). The tokens' keys and values are in the cache afterwards.
+  template <class Where, class Cache, class Tap = no_tap>
+  static status forward(Where& where, attention_weights const& w, view<const scalar> x, view<const scalar> residual, row_sites sites, Cache const& cache,
+                        view<scalar> y, scratch const& s, Tap&& tap = {}, int layer = 0) {
+    auto const columns = [&](std::int64_t first, std::int64_t width) { return view<scalar>(s.qkv.data + first, s.qkv.rows, width, s.qkv.stride); };
+    auto const q = columns(0, shape.q_width), k = columns(shape.q_width, shape.kv_width), v = columns(shape.q_width + shape.kv_width, shape.kv_width);
+    auto const show = [&](stage what, view<scalar> values) { tap(tap_point{layer, what}, view<const scalar>(values)); };
+
+    linear<stored>(where, w.qkv, x, w.qkv_bias, s.qkv);
+    show(stage::q, q), show(stage::k, k), show(stage::v, v);
+    if constexpr (config.qk_norm != qk_norm::none) {
+      constexpr bool full = config.qk_norm == qk_norm::full_width;
+      normalize_heads(where, whole.norm.epsilon, w.q_norm, q, full ? 1 : shape.heads, full ? shape.q_width : shape.head_dim);
+      normalize_heads(where, whole.norm.epsilon, w.k_norm, k, full ? 1 : shape.kv_heads, full ? shape.kv_width : shape.head_dim);
+      show(stage::q_norm, q), show(stage::k_norm, k);
+    }
+    static auto const table = rope_of<scalar>(where, config, shape.head_dim);
+    rotate(where, table, sites.position, q, shape.heads);
+    rotate(where, table, sites.position, k, shape.kv_heads);
+    show(stage::q_rope, q), show(stage::k_rope, k);
+
+    if (auto done = append<scalar>(where, cache, k, v, sites.sequence, sites.position); !done) return done;
+    if (auto done = attend<scalar>(where, score_scale(), cache, q, sites.sequence, sites.position, s.heads); !done) return done;
+    if constexpr (requires { tap.attention_probabilities(int{}, std::int64_t{}); })
+      if (auto const probs = tap.attention_probabilities(shape.heads, x.rows); probs.data != nullptr) {
+        if (auto done = attention_probabilities<scalar>(where, score_scale(), cache, q, sites.sequence, sites.position, probs); !done) return done;
+        tap(tap_point{layer, stage::attn_probs}, view<const accumulator<scalar>>(probs));
+      }
+    show(stage::attn_heads, s.heads);
+
+    linear<stored>(where, w.out, view<const scalar>(s.heads), w.out_bias, s.out);
+    add<scalar>(where, residual, s.out, y);
+    show(stage::attn_out, s.out), show(stage::attn_residual, y);
+    return {};
+  }
+
+  /// Factor of the scores q · k.
+  static double score_scale() { return config.scale != 0.0 ? config.scale : 1.0 / std::sqrt(static_cast<double>(shape.head_dim)); }
+
+  static constexpr attention_weights carve_weights(arena& memory) {
+    constexpr bool per_head = config.qk_norm == qk_norm::per_head, full = config.qk_norm == qk_norm::full_width;
+    return {matrix(memory, shape.attention_format, shape.qkv_width, shape.hidden),
+            matrix(memory, shape.attention_format, shape.hidden, shape.q_width),
+            memory.take<float>(config.qkv_bias ? shape.qkv_width : 0),
+            memory.take<float>(config.out_bias ? shape.hidden : 0),
+            memory.take<float>(per_head ? shape.head_dim : full ? shape.q_width : 0),
+            memory.take<float>(per_head ? shape.head_dim : full ? shape.kv_width : 0)};
+  }
+  template <class Loader>
+  static void load(attention_weights const& w, Loader& from) {
+    auto const& n = from.names;
+    constexpr std::int64_t hidden = shape.hidden, q = shape.q_width, kv = shape.kv_width;
+    from.matrix(w.qkv, 0, {from.find(n.q, ".weight", {q, hidden}), from.find(n.k, ".weight", {kv, hidden}), from.find(n.v, ".weight", {kv, hidden})});
+    from.matrix(w.out, 0, {from.find(n.out, ".weight", {hidden, q})});
+    if (config.qkv_bias) {
+      from.vector(n.q, ".bias", {w.qkv_bias.data, q});
+      from.vector(n.k, ".bias", {w.qkv_bias.data + q, kv});
+      from.vector(n.v, ".bias", {w.qkv_bias.data + q + kv, kv});
+    }
+    if (config.out_bias) from.vector(n.out, ".bias", w.out_bias);
+    if (config.qk_norm != qk_norm::none) {
+      from.vector(n.q_norm, "", w.q_norm);
+      from.vector(n.k_norm, "", w.k_norm);
+    }
+  }
+};
+
+}  // namespace moesaic

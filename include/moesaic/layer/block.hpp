@@ -1,0 +1,170 @@
+// One transformer layer, dense or mixture of experts: x + attention(norm(x)), then + feed-forward(norm(·)).
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstddef>
+#include <string_view>
+#include <utility>
+
+#include <moesaic/layer/attention.hpp>
+#include <moesaic/layer/moe.hpp>
+#include <moesaic/layer/norm.hpp>
+
+namespace moesaic {
+
+/// Rows of a call: x [tokens, hidden], and where each belongs.
+template <class T>
+struct batch {
+  view<const T> x;
+  list<const std::int32_t> sequence;     ///< [tokens], index into the cache
+  list<const std::int32_t> position;     ///< [tokens]; rows of one sequence in ascending order
+};
+
+/// A layer as its Spec describes it: a type with `static constexpr block_config config`, and `using routing = policy` where it has its own.
+/// Calls on different workspaces and caches may run at the same time; weights are only read.
+template <class Spec>
+struct block {
+  static constexpr block_config config = validated<Spec>::config;
+  static constexpr auto shape = shapes(config);
+  using scalar = scalar_of<shape.activations>;
+  using weights = block_weights;
+  using policy_state = typename policy_of<Spec>::state;
+
+  struct scratch {
+    std::int32_t* not_finite;            // raised when a token's router logits are not finite
+    view<scalar> normed, stream;         // [tokens, hidden]
+    typename attention<Spec>::scratch attention;
+    typename moe<Spec>::scratch ffn;
+  };
+
+  /// batch.x -> y [tokens, hidden]; y may be batch.x. Appends the tokens' keys and values to the cache. `workspace` has workspace_bytes(tokens)
+  /// bytes and keeps nothing between calls but the flag that `check` reads.
+  /// Errors: shapes that do not fit (invalid_argument), a sequence or position beyond the cache (out_of_range; nothing is written),
+  /// workspace_too_small, weights of another configuration (wrong_weights).
+  template <class Where, class Cache, class Tap = no_tap>
+  static status forward(Where& where, weights const& w, batch<scalar> const& rows, Cache const& cache, view<scalar> y, list<std::byte> workspace,
+                        policy_state const& state = {}, Tap&& tap = {}) {
+    auto const tokens = rows.x.rows;
+    if (rows.x.columns != shape.hidden) return {status_code::invalid_argument, "batch.x must have `hidden` columns", shape.hidden, rows.x.columns};
+    if (y.rows != tokens || y.columns != shape.hidden) return {status_code::invalid_argument, "y must have the shape of batch.x", tokens, y.rows};
+    if (rows.sequence.size != tokens || rows.position.size != tokens)
+      return {status_code::invalid_argument, "batch.sequence and batch.position must have an entry a token", tokens, rows.sequence.size};
+    if (auto fits = check_weights(w); !fits) return fits;
+    arena memory(workspace.data, static_cast<std::size_t>(workspace.size));
+    auto const s = carve<std::remove_cvref_t<Tap>>(memory, tokens);
+    if (!memory.fits())
+      return {status_code::workspace_too_small, "the workspace must have workspace_bytes(tokens) bytes", static_cast<std::int64_t>(memory.used()), workspace.size};
+    clear(where, s.not_finite);
+    return run(where, w, rows, cache, y, s, state, tap, 0);
+  }
+
+  /// The same with a carved workspace, as a decoder calls it for layer after layer.
+  template <class Where, class Cache, class Tap>
+  static status run(Where& where, weights const& w, batch<scalar> const& rows, Cache const& cache, view<scalar> y, scratch const& s,
+                    policy_state const& state, Tap& tap, int layer) {
+    auto const show = [&](stage what, view<scalar> values) { tap(tap_point{layer, what}, view<const scalar>(values)); };
+
+    normalize<scalar>(where, config.norm, w.attention_norm, rows.x, s.normed);
+    show(stage::attn_norm, s.normed);
+    auto const done = attention<Spec>::forward(where, w.attention, s.normed, rows.x, {rows.sequence, rows.position}, cache, s.stream, s.attention, tap, layer);
+    if (!done) return done;
+    normalize<scalar>(where, config.norm, w.ffn_norm, s.stream, s.normed);
+    show(stage::ffn_norm, s.normed);
+    moe<Spec>::forward(where, w.ffn, s.normed, s.stream, y, state, s.ffn, s.not_finite, tap, layer);
+    show(stage::block_out, y);
+    return {};
+  }
+
+  /// Bytes that `forward` needs for a batch of so many rows (of a tap's kind: a tap looks at more). 64 of them are for alignment.
+  template <class Tap = no_tap>
+  static constexpr std::size_t workspace_bytes(std::int64_t tokens) {
+    arena counting;
+    carve<Tap>(counting, tokens);
+    return counting.used() + arena::alignment;
+  }
+  template <class Tap = no_tap>
+  static constexpr scratch carve(arena& memory, std::int64_t tokens) {
+    scratch s{};
+    s.not_finite = memory.take<std::int32_t>(1).data;      // first, where `check` finds it
+    s.normed = memory.take<scalar>(tokens, shape.hidden);
+    s.stream = memory.take<scalar>(tokens, shape.hidden);
+    auto rest = memory;                                    // attention's scratch is free when the feed-forward starts
+    s.attention = attention<Spec>::carve(memory, tokens);
+    s.ffn = moe<Spec>::template carve<Tap>(rest, tokens);
+    memory = memory.used() > rest.used() ? memory : rest;
+    return s;
+  }
+
+  /// Bytes of the packed weights, known before anything is loaded.
+  static constexpr std::size_t weights_bytes() {
+    arena counting;
+    carve_weights(counting);
+    return counting.used();
+  }
+  static constexpr weights carve_weights(arena& memory) {
+    weights w;
+    w.attention_norm = norm::carve_weights(config.norm, shape.hidden, memory);
+    w.ffn_norm = norm::carve_weights(config.norm, shape.hidden, memory);
+    w.attention = attention<Spec>::carve_weights(memory);
+    w.ffn = moe<Spec>::carve_weights(memory);
+    return w;
+  }
+  /// Views of packed weights that somebody kept (a file mapped again): `memory` has weights_bytes() bytes, aligned to 64.
+  static weights bind(list<std::byte> memory) {
+    arena over(memory.data, static_cast<std::size_t>(memory.size));
+    return carve_weights(over);
+  }
+
+  /// Packs a layer's tensors, named `prefix` + names, for this machine; quantises where storage is narrower than what is stored.
+  /// Answers an owner that converts to the weights. Throws moesaic::error for what is missing, misshapen or not a number.
+  template <class Where, tensor_source Source>
+  static auto load(Where& where, Source const& source, std::string_view prefix, tensor_names const& names = {}) {
+    auto memory = allocate(where, weights_bytes());
+    auto const w = bind({memory.data(), static_cast<std::int64_t>(memory.size())});
+    load_into(where, w, source, prefix, names);
+    return loaded<weights, decltype(memory)>{std::move(memory), w};
+  }
+  /// The same into memory of the caller's own, bound before.
+  template <class Where, tensor_source Source>
+  static void load_into(Where& where, weights const& w, Source const& source, std::string_view prefix, tensor_names const& names = {}) {
+    loader<Where, Source> from(where, source, prefix, names);
+    norm::load(config.norm, w.attention_norm, from, names.attention_norm, names.attention_norm_bias);
+    norm::load(config.norm, w.ffn_norm, from, names.ffn_norm, names.ffn_norm_bias);
+    attention<Spec>::load(w.attention, from);
+    moe<Spec>::load(w.ffn, from);
+  }
+
+  /// An empty cache of keys and values for `sequences` sequences of up to `max_tokens` tokens.
+  template <class Where>
+  static auto make_cache(Where& where, int sequences, int max_tokens) {
+    return make_kv_cache<scalar>(where, shape, sequences, max_tokens);
+  }
+
+ private:
+  static status check_weights(weights const& w) {
+    constexpr weights expected = [] {
+      arena counting;
+      return carve_weights(counting);
+    }();
+    auto const same = [](packed_matrix const& a, packed_matrix const& b) {
+      return a.stored == b.stored && a.outputs == b.outputs && a.inputs == b.inputs && a.parts == b.parts && a.count == b.count;
+    };
+    if (!same(w.attention.qkv, expected.attention.qkv) || !same(w.attention.out, expected.attention.out) ||
+        !same(w.ffn.experts.gate_up, expected.ffn.experts.gate_up) || !same(w.ffn.experts.down, expected.ffn.experts.down) ||
+        !same(w.ffn.router.weight, expected.ffn.router.weight) || !same(w.ffn.shared.down, expected.ffn.shared.down))
+      return {status_code::wrong_weights, "the weights must have been loaded for a configuration of the same shapes and storage",
+              static_cast<std::int64_t>(weights_bytes()), 0};
+    return {};
+  }
+};
+
+/// Whether the last call on this workspace was free of router logits that are not finite. Reads the flag; waits for nothing on the host.
+template <class Where>
+status check(Where& where, list<std::byte> workspace) {
+  arena memory(workspace.data, static_cast<std::size_t>(workspace.size));
+  if (read_flag(where, memory.take<std::int32_t>(1).data) != 0)
+    return {status_code::not_finite, "some token's router logits were not finite; it got no expert", 0, 0};
+  return {};
+}
+
+}  // namespace moesaic

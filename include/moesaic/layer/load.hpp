@@ -1,0 +1,104 @@
+// Named tensors -> packed weights. Finds each under its published names, checks shape and type, converts, packs for this machine.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <initializer_list>
+#include <string>
+#include <utility>
+
+#include <moesaic/base/arena.hpp>
+#include <moesaic/base/packed.hpp>
+#include <moesaic/base/status.hpp>
+#include <moesaic/config/tensor.hpp>
+#include <moesaic/config/weights.hpp>
+
+namespace moesaic {
+
+/// Weights and the memory they lie in. Converts to the views that forward calls take.
+template <class Weights, class Buffer>
+struct loaded {
+  Buffer memory;
+  Weights views;
+  operator Weights const&() const { return views; }
+};
+
+/// A packed matrix over memory of its own; in a counting arena, its size.
+constexpr packed_matrix matrix(arena& memory, format stored, std::int64_t outputs, std::int64_t inputs, int parts = 1, std::int64_t count = 1) {
+  packed_matrix m{stored, outputs, inputs, parts, count, nullptr};
+  m.data = memory.take<std::byte>(packed::bytes(m)).data;
+  return m;
+}
+
+/// Reads one layer's (or a model's) tensors. Throws moesaic::error: what was expected, what was found, in which file.
+template <class Where, tensor_source Source>
+class loader {
+ public:
+  tensor_names const& names;
+
+  loader(Where& where, Source const& source, std::string_view prefix, tensor_names const& spelled)
+      : names(spelled), where_(where), source_(source), prefix_(prefix) {}
+
+  /// `rows` rows of a stored matrix, from `first` on, as inputs of a packed one.
+  struct rows_of {
+    tensor const* stored;
+    std::int64_t rows;
+    std::int64_t first = 0;
+  };
+
+  /// A tensor of this shape under one of its names, or an error.
+  rows_of find(spellings const& name, const char* suffix, std::initializer_list<std::int64_t> shape, int expert = 0) {
+    auto const [stored, full] = look(name, suffix, expert);
+    if (stored == nullptr) throw error(source_.where(full) + ": expected a tensor '" + full + "' " + text(shape) + ", found none of that name");
+    bool same = stored->shape.size == static_cast<std::int64_t>(shape.size());
+    for (std::int64_t i = 0; same && i < stored->shape.size; ++i) same = stored->shape[i] == shape.begin()[i];
+    if (!same) throw error(source_.where(full) + ": '" + full + "': expected shape " + text(shape) + ", found " + text(stored->shape));
+    if (!widens(stored->type))
+      throw error(source_.where(full) + ": '" + full + "': expected a floating-point type, found " + moesaic::name(stored->type));
+    return {stored, shape.begin()[0]};
+  }
+  bool has(spellings const& name, const char* suffix, int expert = 0) { return look(name, suffix, expert).first != nullptr; }
+
+  /// A vector of fp32 from a tensor of that many elements; a piece of it where `into` is part of a longer list.
+  void vector(spellings const& name, const char* suffix, list<const float> into, int expert = 0) {
+    auto const found = find(name, suffix, {into.size}, expert);
+    widen(*found.stored, 0, into.size, const_cast<float*>(into.data));      // carved from the loader's own memory
+  }
+
+  /// Matrix `index` of `into` from stored rows, one piece after another: first the rows of part 0, then of part 1.
+  void matrix(packed_matrix const& into, std::int64_t index, std::initializer_list<rows_of> pieces) {
+    pack(where_, into, index, [&into, pieces](int part, std::int64_t output, float* row) {
+      auto at = part * into.outputs + output;
+      auto piece = pieces.begin();
+      for (; at >= piece->rows; ++piece) at -= piece->rows;
+      widen(*piece->stored, (piece->first + at) * into.inputs, into.inputs, row);
+    });
+  }
+
+ private:
+  // The first spelling that the source has; else the first spelling, for the message.
+  std::pair<tensor const*, std::string> look(spellings const& name, const char* suffix, int expert) {
+    std::string first;
+    for (auto const* option : name.options) {
+      if (option == nullptr) break;
+      auto full = prefix_ + option + suffix;
+      if (auto const hole = full.find("{}"); hole != std::string::npos) full.replace(hole, 2, std::to_string(expert));
+      if (auto const* stored = source_.find(full)) return {stored, full};
+      if (first.empty()) first = std::move(full);
+    }
+    return {nullptr, std::move(first)};
+  }
+
+  template <class Shape>
+  static std::string text(Shape const& shape) {
+    std::string s;
+    for (auto const n : shape) s += (s.empty() ? "[" : ", ") + std::to_string(n);
+    return s + "]";
+  }
+
+  Where& where_;
+  Source const& source_;
+  std::string prefix_;
+};
+
+}  // namespace moesaic

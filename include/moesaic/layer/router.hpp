@@ -1,0 +1,60 @@
+// x [tokens, hidden] -> which experts each token uses, and with what weight.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <moesaic/config/shapes.hpp>
+#include <moesaic/config/spec.hpp>
+#include <moesaic/config/weights.hpp>
+#include <moesaic/layer/load.hpp>
+#include <moesaic/layer/tap.hpp>
+#include <moesaic/route/policy.hpp>
+
+namespace moesaic {
+
+template <class Spec>
+struct router {
+  static constexpr auto config = validated<Spec>::config.router;
+  static constexpr auto shape = shapes(validated<Spec>::config);
+  using scalar = scalar_of<shape.activations>;
+  using sum = accumulator<scalar>;
+  using policy = policy_of<Spec>;
+
+  struct scratch {
+    view<sum> logits, scores, choice;    // [tokens, experts]
+    routing_slots<sum> slots;            // [tokens, slots]
+    list<std::byte> batch;               // of a coupled policy
+  };
+  static constexpr scratch carve(arena& memory, std::int64_t tokens) {
+    auto const matrix = [&] { return memory.take<sum>(tokens, config.experts); };
+    return {matrix(), matrix(), matrix(),
+            {memory.take<std::int32_t>(tokens, shape.slots), memory.take<sum>(tokens, shape.slots), memory.take<std::int32_t>(tokens)},
+            memory.take<std::byte>(batch_bytes_of<policy>(config, tokens))};
+  }
+
+  /// Fills s.slots. A token whose logits are not finite gets no expert and raises `not_finite`.
+  template <class Where, class Tap = no_tap>
+  static void forward(Where& where, router_weights const& w, view<const scalar> x, typename policy::state const& state, scratch const& s,
+                      std::int32_t* not_finite, Tap&& tap = {}, int layer = 0) {
+    linear<dtype::fp32>(where, w.weight, x, w.bias, s.logits);
+    route<policy>(where, config, state, view<const sum>(s.logits), w.score_bias, s.scores, s.choice, s.slots, s.batch, not_finite);
+
+    tap(tap_point{layer, stage::router_logits}, view<const sum>(s.logits));
+    tap(tap_point{layer, stage::router_scores}, view<const sum>(s.scores));
+    tap(tap_point{layer, stage::router_choice}, view<const sum>(s.choice));
+    tap(tap_point{layer, stage::topk_index}, view<const std::int32_t>(s.slots.ids));
+    tap(tap_point{layer, stage::topk_weight}, view<const sum>(s.slots.weights));
+  }
+
+  static constexpr router_weights carve_weights(arena& memory) {
+    return {matrix(memory, dtype::fp32, config.experts, shape.hidden), memory.take<float>(config.bias ? config.experts : 0),
+            memory.take<float>(config.score_bias ? config.experts : 0)};
+  }
+  template <class Loader>
+  static void load(router_weights const& w, Loader& from) {
+    from.matrix(w.weight, 0, {from.find(from.names.router, "", {config.experts, shape.hidden})});
+    if (config.bias) from.vector(from.names.router_bias, "", w.bias);
+    if (config.score_bias) from.vector(from.names.score_bias, "", w.score_bias);
+  }
+};
+
+}  // namespace moesaic

@@ -1,0 +1,44 @@
+// Looking inside a call: named intermediates, in the order the data flows. Compiled out by default.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+
+#include <moesaic/base/view.hpp>
+
+namespace moesaic {
+
+enum class stage : std::uint8_t {
+  attn_norm, q, k, v, q_norm, k_norm, q_rope, k_rope, attn_probs, attn_heads, attn_out, attn_residual,
+  ffn_norm, router_logits, router_scores, router_choice, topk_index, topk_weight, expert_out, moe_out, shared_out, ffn_out, block_out,
+  final_norm, logits
+};
+
+constexpr const char* name(stage s) {
+  constexpr const char* names[] = {"attn_norm", "q", "k", "v", "q_norm", "k_norm", "q_rope", "k_rope", "attn_probs", "attn_heads", "attn_out",
+                                   "attn_residual", "ffn_norm", "router_logits", "router_scores", "router_choice", "topk_index", "topk_weight", "expert_out", "moe_out",
+                                   "shared_out", "ffn_out", "block_out", "final_norm", "logits"};
+  return names[static_cast<int>(s)];
+}
+
+/// What a tap is told besides the values.
+struct tap_point {
+  int layer = 0;
+  moesaic::stage stage = stage::attn_norm;
+};
+
+/// A tap is called as tap(tap_point, view<const X>), X the activation scalar, its accumulator or std::int32_t; rows are tokens but for
+///   expert_out  [tokens · slots, hidden], unweighted, slot by slot of each token, zero where a slot is unused
+///   attn_probs  [heads · tokens, keys], only where the tap offers memory: `view<T> attention_probabilities(int heads, int tokens)`
+/// The views are valid during the call only. With no_tap nothing of it is compiled.
+struct no_tap {
+  template <class X>
+  constexpr void operator()(tap_point, view<const X>) const {}
+};
+
+template <class Tap>
+inline constexpr bool taps = true;
+template <>
+inline constexpr bool taps<no_tap> = false;
+
+}  // namespace moesaic

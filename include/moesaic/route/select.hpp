@@ -1,0 +1,70 @@
+// One token through the hooks: logits [experts] -> expert ids and weights [slots]. Host and device alike; no memory of its own.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <limits>
+
+#include <moesaic/route/policy.hpp>
+
+namespace moesaic {
+
+/// The `slots` largest of `choice` [experts] into `ids`, by value descending, then index ascending; −inf is never chosen.
+/// Answers how many were found; the rest of `ids` is −1.
+template <class T>
+MOESAIC_FN int top_k(T const* choice, int experts, int slots, std::int32_t* ids) {
+  int found = 0;
+  for (std::int32_t e = 0; e < experts; ++e) {
+    T const value = choice[e];
+    if (!(value > -std::numeric_limits<T>::infinity())) continue;
+    if (found == slots && !(value > choice[ids[found - 1]])) continue;
+    int at = found < slots ? found++ : slots - 1;
+    for (; at > 0 && value > choice[ids[at - 1]]; --at) ids[at] = ids[at - 1];   // strictly greater: of equals the lower index stays in front
+    ids[at] = e;
+  }
+  for (int i = found; i < slots; ++i) ids[i] = -1;
+  return found;
+}
+
+/// Scores and choice of one token. logits, scores, choice [experts], three memories; score_bias [experts] or empty. An expert whose logit is
+/// −inf is never chosen. False if a logit is NaN or +inf, or all are −inf: then scores and choice hold NaN, so that no later step can choose
+/// by accident.
+template <class Policy, class T, class Group>
+MOESAIC_FN bool score_token(router_config const& c, Group const& g, typename Policy::state const& state, list<const float> score_bias,
+                            std::int64_t token, T const* logits, T* scores, T* choice) {
+  int bad = 0, open = 0;
+  for (int e = g.rank(); e < c.experts; e += g.size()) {
+    bad |= !(logits[e] < std::numeric_limits<T>::infinity());
+    open |= logits[e] > -std::numeric_limits<T>::infinity();
+  }
+  if (g.max(bad) != 0 || g.max(open) == 0) {
+    for (int e = g.rank(); e < c.experts; e += g.size()) scores[e] = choice[e] = std::numeric_limits<T>::quiet_NaN();
+    return false;
+  }
+  Policy::score(c, g, state, token, logits, scores);
+  for (int e = g.rank(); e < c.experts; e += g.size()) {
+    T value = scores[e];
+    if (!score_bias.empty()) value += static_cast<T>(score_bias[e]);
+    value -= static_cast<T>(Policy::price(c, state, routing_site{token, e}, scores[e]));
+    choice[e] = logits[e] > -std::numeric_limits<T>::infinity() ? value : logits[e];
+  }
+  Policy::limit(c, g, state, token, choice);
+  return true;
+}
+
+/// Cuts a token's list where the policy stops keeping, and weighs what is left. ids, weights [slots]; answers the count.
+template <class Policy, class T, class Group>
+MOESAIC_FN int finish_token(router_config const& c, Group const& g, typename Policy::state const& state, std::int64_t token, T const* scores,
+                            T const* choice, int found, int slots, std::int32_t* ids, T* weights) {
+  int count = 0;
+  while (count < found && Policy::keep(c, state, routing_site{token, ids[count]}, count, choice[ids[count]])) ++count;
+  for (int i = count; i < slots; ++i) {
+    ids[i] = -1;
+    weights[i] = T(0);
+  }
+  if (count > 0) Policy::weigh(c, g, state, token, scores, ids, count, weights);
+  return count;
+}
+
+}  // namespace moesaic
