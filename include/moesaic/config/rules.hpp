@@ -2,7 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <moesaic/config/layers.hpp>
+#include <moesaic/base/view.hpp>
 #include <moesaic/config/shapes.hpp>
 
 namespace moesaic {
@@ -22,6 +22,19 @@ struct real {
 struct layer_stack {
   int layers = 0;
   block_config first = {}, odd = {};
+
+  constexpr layer_stack() = default;
+  constexpr layer_stack(list<const block_config> all) {
+    for (auto const& layer : all) {
+      if (layers++ == 0) first = odd = layer;
+      if (agrees(odd) && !agrees(layer)) odd = layer;
+    }
+  }
+
+ private:
+  constexpr bool agrees(block_config const& c) const {
+    return c.hidden == first.hidden && c.storage.activations == first.storage.activations;
+  }
 };
 
 /// *What must hold, because why.* Fields are named as a user writes them. Every broken rule is reported, so a condition stays true where
@@ -47,103 +60,103 @@ namespace rules {
 // ---- shape
 
 MOESAIC_RULE(block_config, hidden_is_positive,
-             "hidden must be positive, because it is the width of every row that enters and leaves the layer",
-             c.hidden > 0, c.hidden);
+    "hidden must be positive, because it is the width of every row that enters and leaves the layer",
+    c.hidden > 0, c.hidden);
 MOESAIC_RULE(block_config, heads_are_positive,
-             "attention.heads must be positive, because every layer attends",
-             c.attention.heads > 0, c.attention.heads);
+    "attention.heads must be positive, because every layer attends",
+    c.attention.heads > 0, c.attention.heads);
 MOESAIC_RULE(block_config, heads_divide_hidden,
-             "attention.heads must divide hidden where attention.head_dim is not given, because the head dimension is then hidden / heads",
-             c.attention.head_dim != 0 || c.attention.heads <= 0 || c.hidden % c.attention.heads == 0, c.attention.heads, c.hidden);
+    "attention.heads must divide hidden where attention.head_dim is not given, because the head dimension is then hidden / heads",
+    c.attention.head_dim != 0 || c.attention.heads <= 0 || c.hidden % c.attention.heads == 0, c.attention.heads, c.hidden);
 MOESAIC_RULE(block_config, head_dim_is_positive,
-             "attention.head_dim must be positive, or 0 for hidden / heads, because it is the width of a head",
-             c.attention.head_dim >= 0, c.attention.head_dim);
+    "attention.head_dim must be positive, or 0 for hidden / heads, because it is the width of a head",
+    c.attention.head_dim >= 0, c.attention.head_dim);
 MOESAIC_RULE(block_config, head_dim_is_even,
-             "the head dimension (attention.head_dim, or hidden / heads) must be even, because rotary embedding turns pairs of elements",
-             shapes(c).head_dim % 2 == 0, shapes(c).head_dim);
+    "the head dimension (attention.head_dim, or hidden / heads) must be even, because rotary embedding turns pairs of elements",
+    shapes(c).head_dim % 2 == 0, shapes(c).head_dim);
 MOESAIC_RULE(block_config, kv_heads_divide_heads,
-             "attention.kv_heads must divide attention.heads, or be 0 for as many, because every key-value head serves equally many query heads",
-             c.attention.kv_heads == 0 || (c.attention.kv_heads > 0 && c.attention.heads % c.attention.kv_heads == 0),
-             c.attention.kv_heads, c.attention.heads);
+    "attention.kv_heads must divide attention.heads, or be 0 for as many, because every key-value head serves equally many query heads",
+    c.attention.kv_heads == 0 || (c.attention.kv_heads > 0 && c.attention.heads % c.attention.kv_heads == 0),
+    c.attention.kv_heads, c.attention.heads);
 MOESAIC_RULE(block_config, intermediate_is_positive,
-             "expert.intermediate must be positive, because it is the width of the feed-forward, of a dense layer's one as of every expert's",
-             c.expert.intermediate > 0, c.expert.intermediate);
+    "expert.intermediate must be positive, because it is the width of the feed-forward, of a dense layer's one as of every expert's",
+    c.expert.intermediate > 0, c.expert.intermediate);
 
 // ---- attention
 
 MOESAIC_RULE(block_config, rope_theta_is_positive,
-             "attention.rope_theta must be positive, because the rotary frequencies are its powers",
-             c.attention.rope_theta > 0, real{c.attention.rope_theta});
+    "attention.rope_theta must be positive, because the rotary frequencies are its powers",
+    c.attention.rope_theta > 0, real{c.attention.rope_theta});
 MOESAIC_RULE(block_config, scaling_has_a_kind,
-             "attention.scaling.factor needs attention.scaling.kind, because without a kind nothing is scaled",
-             c.attention.scaling.kind != rope_scaling_kind::none || c.attention.scaling.factor == 1.0, real{c.attention.scaling.factor});
+    "attention.scaling.factor needs attention.scaling.kind, because without a kind nothing is scaled",
+    c.attention.scaling.kind != rope_scaling_kind::none || c.attention.scaling.factor == 1.0, real{c.attention.scaling.factor});
 MOESAIC_RULE(block_config, scaling_stretches,
-             "attention.scaling.factor must be at least 1, because scaling stretches the positions a model was trained on",
-             c.attention.scaling.kind == rope_scaling_kind::none || c.attention.scaling.factor >= 1.0, real{c.attention.scaling.factor});
+    "attention.scaling.factor must be at least 1, because scaling stretches the positions a model was trained on",
+    c.attention.scaling.kind == rope_scaling_kind::none || c.attention.scaling.factor >= 1.0, real{c.attention.scaling.factor});
 MOESAIC_RULE(block_config, scaling_bands_are_ordered,
-             "attention.scaling.low_freq_factor must be positive and below high_freq_factor, because llama3 scaling blends the frequencies between",
-             c.attention.scaling.kind != rope_scaling_kind::llama3 ||
-                 (c.attention.scaling.low_freq_factor > 0 && c.attention.scaling.low_freq_factor < c.attention.scaling.high_freq_factor),
-             real{c.attention.scaling.low_freq_factor}, real{c.attention.scaling.high_freq_factor});
+    "attention.scaling.low_freq_factor must be positive and below high_freq_factor, because llama3 scaling blends the frequencies between",
+    c.attention.scaling.kind != rope_scaling_kind::llama3 ||
+        (c.attention.scaling.low_freq_factor > 0 && c.attention.scaling.low_freq_factor < c.attention.scaling.high_freq_factor),
+    real{c.attention.scaling.low_freq_factor}, real{c.attention.scaling.high_freq_factor});
 MOESAIC_RULE(block_config, scaling_knows_original_positions,
-             "attention.scaling.original_positions must be positive, because llama3 scaling measures wavelengths against it",
-             c.attention.scaling.kind != rope_scaling_kind::llama3 || c.attention.scaling.original_positions > 0,
-             c.attention.scaling.original_positions);
+    "attention.scaling.original_positions must be positive, because llama3 scaling measures wavelengths against it",
+    c.attention.scaling.kind != rope_scaling_kind::llama3 || c.attention.scaling.original_positions > 0,
+    c.attention.scaling.original_positions);
 MOESAIC_RULE(block_config, attention_scale_is_positive,
-             "attention.scale must be positive, or 0 for 1 / sqrt(head_dim), because a negative one prefers the keys least alike",
-             c.attention.scale >= 0, real{c.attention.scale});
+    "attention.scale must be positive, or 0 for 1 / sqrt(head_dim), because a negative one prefers the keys least alike",
+    c.attention.scale >= 0, real{c.attention.scale});
 
 // ---- router
 
 MOESAIC_RULE(block_config, experts_are_not_negative,
-             "router.experts must be positive, or 0 for a dense layer, because it counts the experts",
-             c.router.experts >= 0, c.router.experts);
+    "router.experts must be positive, or 0 for a dense layer, because it counts the experts",
+    c.router.experts >= 0, c.router.experts);
 MOESAIC_RULE(block_config, top_k_is_within_experts,
-             "router.top_k must lie between 1 and router.experts, because a token goes to that many different experts",
-             c.router.experts <= 0 || (c.router.top_k > 0 && c.router.top_k <= c.router.experts), c.router.top_k, c.router.experts);
+    "router.top_k must lie between 1 and router.experts, because a token goes to that many different experts",
+    c.router.experts <= 0 || (c.router.top_k > 0 && c.router.top_k <= c.router.experts), c.router.top_k, c.router.experts);
 MOESAIC_RULE(block_config, router_has_experts,
-             "router settings (top_k, score, renormalize and the rest) need router.experts, because a layer of 0 experts is dense and has no router",
-             c.router.experts != 0 || c.router == router_config{}, c.router.top_k, c.router.experts);
+    "router settings (top_k, score, renormalize and the rest) need router.experts, because a layer of 0 experts is dense and has no router",
+    c.router.experts != 0 || c.router == router_config{}, c.router.top_k, c.router.experts);
 MOESAIC_RULE(block_config, score_bias_meets_scores,
-             "router.score_bias needs score_position::before_top_k, because it is added to scores, and after_top_k chooses by logits",
-             !c.router.score_bias || c.router.position == score_position::before_top_k, c.router.position);
+    "router.score_bias needs score_position::before_top_k, because it is added to scores, and after_top_k chooses by logits",
+    !c.router.score_bias || c.router.position == score_position::before_top_k, c.router.position);
 MOESAIC_RULE(block_config, renormalize_has_positive_scores,
-             "router.renormalize needs softmax or sigmoid scores, because identity leaves logits, whose sum may be zero or negative",
-             !c.router.renormalize || c.router.score != score::identity, c.router.score);
+    "router.renormalize needs softmax or sigmoid scores, because identity leaves logits, whose sum may be zero or negative",
+    !c.router.renormalize || c.router.score != score::identity, c.router.score);
 MOESAIC_RULE(block_config, ones_are_not_scaled,
-             "router.renormalize and router.routed_scale need combine_weight::scores, because weights that are ones are used as they are",
-             c.router.weights == combine_weight::scores || (!c.router.renormalize && c.router.routed_scale == 1.0),
-             c.router.renormalize, real{c.router.routed_scale});
+    "router.renormalize and router.routed_scale need combine_weight::scores, because weights that are ones are used as they are",
+    c.router.weights == combine_weight::scores || (!c.router.renormalize && c.router.routed_scale == 1.0),
+    c.router.renormalize, real{c.router.routed_scale});
 MOESAIC_RULE(block_config, routed_scale_is_positive,
-             "router.routed_scale must be positive, because it multiplies what the chosen experts add",
-             c.router.routed_scale > 0, real{c.router.routed_scale});
+    "router.routed_scale must be positive, because it multiplies what the chosen experts add",
+    c.router.routed_scale > 0, real{c.router.routed_scale});
 
 // ---- shared expert
 
 MOESAIC_RULE(block_config, shared_is_not_negative,
-             "shared.intermediate must be positive, or 0 for no shared expert, because it is a width",
-             c.shared.intermediate >= 0, c.shared.intermediate);
+    "shared.intermediate must be positive, or 0 for no shared expert, because it is a width",
+    c.shared.intermediate >= 0, c.shared.intermediate);
 MOESAIC_RULE(block_config, shared_has_experts_beside_it,
-             "shared.intermediate needs router.experts, because every token uses a dense layer's feed-forward anyway: widen expert.intermediate",
-             c.shared.intermediate <= 0 || c.router.experts != 0, c.shared.intermediate, c.router.experts);
+    "shared.intermediate needs router.experts, because every token uses a dense layer's feed-forward anyway: widen expert.intermediate",
+    c.shared.intermediate <= 0 || c.router.experts != 0, c.shared.intermediate, c.router.experts);
 MOESAIC_RULE(block_config, shared_gate_has_a_shared_expert,
-             "shared.sigmoid_gate needs shared.intermediate, because there is nothing else for it to gate",
-             !c.shared.sigmoid_gate || c.shared.intermediate != 0, c.shared.intermediate);
+    "shared.sigmoid_gate needs shared.intermediate, because there is nothing else for it to gate",
+    !c.shared.sigmoid_gate || c.shared.intermediate != 0, c.shared.intermediate);
 
 // ---- norms
 
 MOESAIC_RULE(block_config, epsilon_is_positive,
-             "norm.epsilon must be positive, because a row of zeros would be divided by zero",
-             c.norm.epsilon > 0, real{c.norm.epsilon});
+    "norm.epsilon must be positive, because a row of zeros would be divided by zero",
+    c.norm.epsilon > 0, real{c.norm.epsilon});
 MOESAIC_RULE(block_config, norm_bias_has_a_layer_norm,
-             "norm.bias needs norm_kind::layer, because a root-mean-square norm has no bias",
-             !c.norm.bias || c.norm.kind == norm_kind::layer, c.norm.kind);
+    "norm.bias needs norm_kind::layer, because a root-mean-square norm has no bias",
+    !c.norm.bias || c.norm.kind == norm_kind::layer, c.norm.kind);
 
 // ---- storage
 
 /// Formats a weight matrix may be stored in.
 constexpr bool stores_weights(dtype t) {
-  return t == dtype::fp32 || t == dtype::bf16 || t == dtype::fp16 || t == dtype::e4m3 || t == dtype::int8 || t == dtype::int4 || t == dtype::mxfp4;
+  return t == dtype::fp32 || t == dtype::bf16 || t == dtype::fp16 || has_scales(t);
 }
 /// Group sizes a format may have; a format that stores no weights is another rule's matter.
 constexpr bool group_fits(format f) {
@@ -155,64 +168,64 @@ constexpr bool group_fits(format f) {
 constexpr bool zero_point_fits(format f) { return !f.zero_point || f.type == dtype::int4; }
 
 MOESAIC_RULE(block_config, weights_have_a_weight_format,
-             "storage.weights must be fp32, bf16, fp16, e4m3, int8, int4 or mxfp4, because these are the formats that matrices are packed in",
-             stores_weights(c.storage.weights.type), c.storage.weights.type);
+    "storage.weights must be fp32, bf16, fp16, e4m3, int8, int4 or mxfp4, because these are the formats that matrices are packed in",
+    stores_weights(c.storage.weights.type), c.storage.weights.type);
 MOESAIC_RULE(block_config, ffn_has_a_weight_format,
-             "storage.ffn must be fp32, bf16, fp16, e4m3, int8, int4, mxfp4 or same, because these are the formats that matrices are packed in",
-             c.storage.ffn.type == dtype::same || stores_weights(c.storage.ffn.type), c.storage.ffn.type);
+    "storage.ffn must be fp32, bf16, fp16, e4m3, int8, int4, mxfp4 or same, because these are the formats that matrices are packed in",
+    c.storage.ffn.type == dtype::same || stores_weights(c.storage.ffn.type), c.storage.ffn.type);
 MOESAIC_RULE(block_config, groups_fit_their_format,
-             "the groups of storage.weights and storage.ffn must be 32 for mxfp4, a positive multiple of 16 for e4m3, positive or 0 (a whole row) "
-             "for int8 and int4, and 0 for the others, because that is how scales are stored",
-             group_fits(c.storage.weights) && group_fits(c.storage.ffn), c.storage.weights.group, c.storage.ffn.group);
+    "the groups of storage.weights and storage.ffn must be 32 for mxfp4, a positive multiple of 16 for e4m3, positive or 0 (a whole row) "
+    "for int8 and int4, and 0 for the others, because that is how scales are stored",
+    group_fits(c.storage.weights) && group_fits(c.storage.ffn), c.storage.weights.group, c.storage.ffn.group);
 MOESAIC_RULE(block_config, zero_points_are_int4,
-             "zero_point in storage.weights and storage.ffn needs int4, because every other format is symmetric about zero",
-             zero_point_fits(c.storage.weights) && zero_point_fits(c.storage.ffn), c.storage.weights.type, c.storage.ffn.type);
+    "zero_point in storage.weights and storage.ffn needs int4, because every other format is symmetric about zero",
+    zero_point_fits(c.storage.weights) && zero_point_fits(c.storage.ffn), c.storage.weights.type, c.storage.ffn.type);
 MOESAIC_RULE(block_config, activations_have_an_activation_format,
-             "storage.activations must be fp32, bf16 or fp64, because these are the formats that ops are compiled for",
-             c.storage.activations == dtype::fp32 || c.storage.activations == dtype::bf16 || c.storage.activations == dtype::fp64,
-             c.storage.activations);
+    "storage.activations must be fp32, bf16 or fp64, because these are the formats that ops are compiled for",
+    c.storage.activations == dtype::fp32 || c.storage.activations == dtype::bf16 || c.storage.activations == dtype::fp64,
+    c.storage.activations);
 MOESAIC_RULE(block_config, cache_has_a_cache_format,
-             "storage.cache must be fp32, bf16 or same, or fp64 with fp64 activations, because keys and values are kept no finer than computed",
-             c.storage.cache == dtype::same || c.storage.cache == dtype::fp32 || c.storage.cache == dtype::bf16 ||
-                 (c.storage.cache == dtype::fp64 && c.storage.activations == dtype::fp64),
-             c.storage.cache, c.storage.activations);
+    "storage.cache must be fp32, bf16 or same, or fp64 with fp64 activations, because keys and values are kept no finer than computed",
+    c.storage.cache == dtype::same || c.storage.cache == dtype::fp32 || c.storage.cache == dtype::bf16 ||
+        (c.storage.cache == dtype::fp64 && c.storage.activations == dtype::fp64),
+    c.storage.cache, c.storage.activations);
 
 // ---- decoder
 
 MOESAIC_RULE(decoder_config, vocabulary_is_positive,
-             "vocabulary must be positive, because it counts the rows of the embedding and of the head",
-             c.vocabulary > 0, c.vocabulary);
+    "vocabulary must be positive, because it counts the rows of the embedding and of the head",
+    c.vocabulary > 0, c.vocabulary);
 MOESAIC_RULE(decoder_config, head_bias_has_a_head,
-             "head_bias needs tied_head = false, because a tied head is the embedding, which has no bias",
-             !c.head_bias || !c.tied_head, c.tied_head);
+    "head_bias needs tied_head = false, because a tied head is the embedding, which has no bias",
+    !c.head_bias || !c.tied_head, c.tied_head);
 MOESAIC_RULE(decoder_config, final_epsilon_is_positive,
-             "the epsilon of a decoder's norm must be positive, because a row of zeros would be divided by zero",
-             c.norm.epsilon > 0, real{c.norm.epsilon});
+    "the epsilon of a decoder's norm must be positive, because a row of zeros would be divided by zero",
+    c.norm.epsilon > 0, real{c.norm.epsilon});
 MOESAIC_RULE(decoder_config, final_norm_bias_has_a_layer_norm,
-             "the bias of a decoder's norm needs norm_kind::layer, because a root-mean-square norm has no bias",
-             !c.norm.bias || c.norm.kind == norm_kind::layer, c.norm.kind);
+    "the bias of a decoder's norm needs norm_kind::layer, because a root-mean-square norm has no bias",
+    !c.norm.bias || c.norm.kind == norm_kind::layer, c.norm.kind);
 MOESAIC_RULE(decoder_config, embedding_has_a_weight_format,
-             "embedding must be fp32, bf16, fp16, e4m3, int8, int4 or mxfp4, because these are the formats that matrices are packed in",
-             stores_weights(c.embedding.type), c.embedding.type);
+    "embedding must be fp32, bf16, fp16, e4m3, int8, int4 or mxfp4, because these are the formats that matrices are packed in",
+    stores_weights(c.embedding.type), c.embedding.type);
 MOESAIC_RULE(decoder_config, embedding_groups_fit_their_format,
-             "the group of embedding must be 32 for mxfp4, a positive multiple of 16 for e4m3, positive or 0 (a whole row) for int8 and int4, "
-             "and 0 for the others, because that is how scales are stored",
-             group_fits(c.embedding), c.embedding.group);
+    "the group of embedding must be 32 for mxfp4, a positive multiple of 16 for e4m3, positive or 0 (a whole row) for int8 and int4, "
+    "and 0 for the others, because that is how scales are stored",
+    group_fits(c.embedding), c.embedding.group);
 MOESAIC_RULE(decoder_config, embedding_zero_point_is_int4,
-             "zero_point in embedding needs int4, because every other format is symmetric about zero",
-             zero_point_fits(c.embedding), c.embedding.type);
+    "zero_point in embedding needs int4, because every other format is symmetric about zero",
+    zero_point_fits(c.embedding), c.embedding.type);
 
 // ---- the layers of a decoder, together
 
 MOESAIC_RULE(layer_stack, there_are_layers,
-             "layers must name at least one layer, because a decoder without any reads a token and nothing before it",
-             c.layers > 0, c.layers);
+    "layers must name at least one layer, because a decoder without any reads a token and nothing before it",
+    c.layers > 0, c.layers);
 MOESAIC_RULE(layer_stack, layers_share_hidden,
-             "all layers must have the same hidden, because one residual stream runs through them",
-             c.first.hidden == c.odd.hidden, c.first.hidden, c.odd.hidden);
+    "all layers must have the same hidden, because one residual stream runs through them",
+    c.first.hidden == c.odd.hidden, c.first.hidden, c.odd.hidden);
 MOESAIC_RULE(layer_stack, layers_share_activations,
-             "all layers must have the same storage.activations, because one residual stream runs through them",
-             c.first.storage.activations == c.odd.storage.activations, c.first.storage.activations, c.odd.storage.activations);
+    "all layers must have the same storage.activations, because one residual stream runs through them",
+    c.first.storage.activations == c.odd.storage.activations, c.first.storage.activations, c.odd.storage.activations);
 
 #undef MOESAIC_RULE
 
@@ -269,7 +282,7 @@ struct refuse<Spec, List, -1> {};
 
 }  // namespace rules
 
-/// f(sentence) for every rule that a configuration (block_config, decoder_config or layer_stack) breaks.
+/// f(sentence) for every rule that a configuration breaks: a block_config, a decoder_config, or layer_stack(configs of all layers).
 template <class Config, class F>
 constexpr void explain(Config const& config, F&& f) {
   rules::for_each_broken(config, f, rules::about(config));
@@ -282,24 +295,5 @@ constexpr const char* explain(Config const& config) {
   explain(config, [&](const char* sentence) { first = first != nullptr ? first : sentence; });
   return first;
 }
-
-/// The layers of a Model as the rules see them.
-template <class Model>
-struct stack_of {
-  static constexpr layer_stack config = [] {
-    layer_stack s;
-    bool agree = true;
-    for_each_layer<typename Model::layers>([&]<class Spec>(int index) {
-      constexpr block_config c = Spec::config;
-      if (index == 0) s.first = s.odd = c;
-      if (agree && (c.hidden != s.first.hidden || c.storage.activations != s.first.storage.activations)) {
-        s.odd = c;
-        agree = false;
-      }
-      s.layers = index + 1;
-    });
-    return s;
-  }();
-};
 
 }  // namespace moesaic

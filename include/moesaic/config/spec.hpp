@@ -2,9 +2,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <array>
 #include <concepts>
 #include <type_traits>
 
+#include <moesaic/config/layers.hpp>
 #include <moesaic/config/rules.hpp>
 
 namespace moesaic {
@@ -36,10 +38,17 @@ struct routing_or<Spec, Default> {
   using type = typename Spec::routing;
 };
 
+template <class Layers>
+constexpr auto configs_of() {
+  std::array<block_config, static_cast<std::size_t>(layer_count<Layers>)> all = {};
+  for_each_layer<Layers>([&]<class Spec>(int index) { all[static_cast<std::size_t>(index)] = Spec::config; });
+  return all;
+}
+
 // A configuration that breaks no rule, to go on with after the sentence: it stays the only error.
 constexpr block_config harmless(block_config const&) { return {.hidden = 64, .attention = {.heads = 1}, .expert = {.intermediate = 64}}; }
 constexpr decoder_config harmless(decoder_config const&) { return {.vocabulary = 64}; }
-constexpr layer_stack harmless(layer_stack const&) { return {.layers = 1}; }
+constexpr layer_stack harmless(layer_stack const& s) { return s; }
 
 template <class Spec, bool holds = explain(Spec::config) == nullptr>
 struct validated {
@@ -56,6 +65,10 @@ struct validated<Spec, false> : rules::refuse<Spec, decltype(rules::about(Spec::
 template <class Spec, class Default>
 using routing_of = typename detail::routing_or<Spec, Default>::type;
 
+/// The configurations of a model's layers, in order.
+template <decoder_spec Model>
+inline constexpr auto layer_configs = detail::configs_of<typename Model::layers>();
+
 /// validated<Spec>::config is Spec::config where every rule holds. Otherwise naming it is a compile error for each broken rule:
 /// `static assertion failed: attention.kv_heads must divide attention.heads, ... because ...`, with the spec and you_gave<4, 9> beside it.
 template <class Spec>
@@ -65,10 +78,16 @@ struct validated : detail::validated<Spec> {
 
 namespace detail {
 
+template <class Model>
+struct stack_of {
+  static constexpr layer_stack config = list<const block_config>(layer_configs<Model>);
+};
+
 // Always true; what it instantiates on the way may not compile.
 template <class Model>
 constexpr bool layers_hold() {
   for_each_layer<typename Model::layers>([]<class Spec>(int) { (void)moesaic::validated<Spec>::config; });
+  (void)validated<stack_of<Model>>::config;
   return true;
 }
 
@@ -77,7 +96,7 @@ constexpr bool layers_hold() {
 /// Of a model: its own rules, those of each layer, and those of the layers together.
 template <decoder_spec Model>
 struct validated<Model> : detail::validated<Model> {
-  static_assert(detail::layers_hold<Model>() && detail::validated<stack_of<Model>>::config.layers > 0);
+  static_assert(detail::layers_hold<Model>());
 };
 
 }  // namespace moesaic

@@ -1,0 +1,135 @@
+// Every tensor of a layer and of a decoder, said once: parameters, FLOPs and bytes are sums of a price over it.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+
+#include <moesaic/base/view.hpp>
+#include <moesaic/config/spec.hpp>
+
+namespace moesaic {
+
+/// What a tensor belongs to. Of `expert` there is one for each routed expert; a dense layer's feed-forward is its only one.
+enum class part : std::uint8_t { norm, attention, router, expert, shared, embedding, head };
+
+/// A matrix [outputs, inputs] that is multiplied (`parts` of them side by side), or a vector [outputs] that is not: a norm, a bias.
+struct weight_tensor {
+  moesaic::part part = part::norm;
+  format stored = dtype::fp32;
+  std::int64_t outputs = 0, inputs = 1;
+  int parts = 1;
+  bool matrix = true;
+};
+
+namespace detail {
+
+constexpr weight_tensor vector(part p, std::int64_t size) { return {p, dtype::fp32, size, 1, 1, false}; }
+
+template <class F>
+constexpr void visit_norm(norm_config const& norm, part p, std::int64_t width, F& f) {
+  f(vector(p, width));
+  if (norm.bias) f(vector(p, width));
+}
+
+template <class F>
+constexpr void visit_ffn(block_config const& c, part p, std::int64_t width, F& f) {
+  auto const s = shapes(c);
+  f(weight_tensor{p, s.ffn_format, width, s.hidden, s.gate_parts});
+  f(weight_tensor{p, s.ffn_format, s.hidden, width});
+  if (c.expert.bias) f(vector(p, s.gate_parts * width + s.hidden));
+}
+
+}  // namespace detail
+
+/// f(weight_tensor) for the tensors of one layer; those of the routed experts once, as of one expert.
+template <class F>
+constexpr void for_each_tensor(block_config const& c, F&& f) {
+  using detail::vector;
+  auto const s = shapes(c);
+  detail::visit_norm(c.norm, part::norm, s.hidden, f);  // before attention
+  detail::visit_norm(c.norm, part::norm, s.hidden, f);  // before the feed-forward
+
+  f(weight_tensor{part::attention, s.attention_format, s.qkv_width, s.hidden});
+  f(weight_tensor{part::attention, s.attention_format, s.hidden, s.q_width});
+  if (c.attention.qkv_bias) f(vector(part::attention, s.qkv_width));
+  if (c.attention.out_bias) f(vector(part::attention, s.hidden));
+  if (c.attention.qk_norm == qk_norm::per_head) f(vector(part::attention, 2 * s.head_dim));
+  if (c.attention.qk_norm == qk_norm::full_width) f(vector(part::attention, s.q_width + s.kv_width));
+
+  if (!s.dense) f(weight_tensor{part::router, dtype::fp32, s.experts, s.hidden});
+  if (c.router.bias) f(vector(part::router, s.experts));
+  if (c.router.score_bias) f(vector(part::router, s.experts));
+
+  detail::visit_ffn(c, part::expert, s.intermediate, f);
+  if (s.shared_intermediate > 0) detail::visit_ffn(c, part::shared, s.shared_intermediate, f);
+  if (c.shared.sigmoid_gate) f(weight_tensor{part::shared, dtype::fp32, 1, s.hidden});
+}
+
+/// The same for what a decoder has besides its layers.
+template <class F>
+constexpr void for_each_tensor(decoder_config const& c, std::int64_t hidden, F&& f) {
+  f(weight_tensor{part::embedding, c.embedding, c.vocabulary, hidden});
+  if (!c.tied_head) f(weight_tensor{part::head, c.embedding, c.vocabulary, hidden});
+  if (c.head_bias) f(detail::vector(part::head, c.vocabulary));
+  detail::visit_norm(c.norm, part::norm, hidden, f);
+}
+
+/// A layer's price by part, in whatever the price was: parameters, bytes.
+struct block_cost {
+  std::int64_t norm = 0, attention = 0, router = 0, shared = 0;
+  std::int64_t expert = 0;             ///< of one
+  std::int64_t experts = 1, slots = 1; ///< how many there are, and how many of them a token uses
+
+  constexpr std::int64_t always() const { return norm + attention + router + shared; }
+  constexpr std::int64_t total() const { return always() + experts * expert; }
+  constexpr std::int64_t active() const { return always() + slots * expert; }
+  /// With so many of the experts, as a batch of tokens uses them; a mean need not be whole.
+  constexpr double with_experts(double distinct) const { return static_cast<double>(always()) + distinct * static_cast<double>(expert); }
+};
+
+/// A decoder's price. Published counts of active parameters follow either convention, so both are here: with the input embedding, or
+/// without it, since it is looked up and not multiplied. A tied embedding is the head as well and always counts, once.
+struct decoder_cost {
+  std::int64_t embedding = 0, head = 0, norm = 0;   ///< head: 0 when tied, but for its bias
+  std::int64_t layers = 0, layers_active = 0;       ///< all experts; those that one token uses
+  bool tied = false;
+
+  constexpr std::int64_t total() const { return embedding + head + norm + layers; }
+  constexpr std::int64_t active() const { return embedding + head + norm + layers_active; }
+  constexpr std::int64_t total_without_embedding() const { return total() - (tied ? 0 : embedding); }
+  constexpr std::int64_t active_without_embedding() const { return active() - (tied ? 0 : embedding); }
+};
+
+/// Sum of price(weight_tensor) over a layer, or over a decoder of such layers, in order.
+template <class Price>
+constexpr block_cost cost_of(block_config const& c, Price price) {
+  block_cost sum;
+  sum.experts = shapes(c).experts;
+  sum.slots = shapes(c).slots;
+  for_each_tensor(c, [&](weight_tensor const& t) {
+    auto& cell = t.part == part::norm        ? sum.norm
+                 : t.part == part::attention ? sum.attention
+                 : t.part == part::router    ? sum.router
+                 : t.part == part::shared    ? sum.shared
+                                             : sum.expert;
+    cell += price(t);
+  });
+  return sum;
+}
+template <class Price>
+constexpr decoder_cost cost_of(decoder_config const& c, list<const block_config> layers, Price price) {
+  decoder_cost sum;
+  sum.tied = c.tied_head;
+  for_each_tensor(c, layers.empty() ? 0 : layers[0].hidden, [&](weight_tensor const& t) {
+    auto& cell = t.part == part::embedding ? sum.embedding : t.part == part::head ? sum.head : sum.norm;
+    cell += price(t);
+  });
+  for (auto const& layer : layers) {
+    auto const one = cost_of(layer, price);
+    sum.layers += one.total();
+    sum.layers_active += one.active();
+  }
+  return sum;
+}
+
+}  // namespace moesaic
