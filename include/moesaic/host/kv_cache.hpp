@@ -24,7 +24,7 @@ struct kv_cache {
   int sequences = 0, kv_heads = 0, head_dim = 0;
   int max_tokens = 0;                        ///< slots of a sequence
   std::byte* data = nullptr;                 ///< bytes(cache) bytes, 64-byte aligned, zero at first
-  list<const std::int32_t> first_position;   ///< [sequences], or empty: all sequences start at position 0
+  list<const std::int32_t> first_position = {};   ///< [sequences], or empty: all sequences start at position 0
 };
 
 /// Index maps, in fp32 lanes where the storage is fp64.
