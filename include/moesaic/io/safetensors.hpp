@@ -59,7 +59,7 @@ class safetensors {
   /// A value of the file's `__metadata__` (of the first shard that has the key), or empty.
   std::string_view metadata(std::string_view key) const;
 
-  /// All entries in order of their names.
+  /// All entries, as their files list them.
   auto begin() const { return entries_.begin(); }
   auto end() const { return entries_.end(); }
   std::int64_t size() const { return static_cast<std::int64_t>(entries_.size()); }
@@ -70,12 +70,13 @@ class safetensors {
   void open_index(std::string const& path);
   void open_file(std::string const& path);
   void add(list<const std::byte> bytes);
-  void sort_names();
+  void finish();
 
   std::string path_;
   std::vector<std::string> files_;
   std::vector<mapped_file> mappings_;
   std::vector<entry> entries_;
+  std::vector<std::pair<std::string_view, std::size_t>> index_;   // (name, which entry), sorted
   metadata_list metadata_;
 };
 
@@ -128,6 +129,26 @@ inline std::string text_of(std::vector<std::int64_t> const& numbers) {
     out += std::to_string(number);
   }
   return out += ']';
+}
+
+/// (name, position) of all elements, sorted. One type for every list of names, so that the sort is compiled once.
+using name_index = std::vector<std::pair<std::string_view, std::size_t>>;
+
+inline void sort_names(name_index& names) { std::sort(names.begin(), names.end()); }
+
+template <class Elements, class Name>
+name_index index_of(Elements const& elements, Name Elements::value_type::*name) {
+  name_index names;
+  for (auto const& element : elements) names.emplace_back(element.*name, names.size());
+  sort_names(names);
+  return names;
+}
+
+/// The second of two equal names of an index, or nullptr.
+inline const name_index::value_type* repeated(name_index const& names) {
+  for (std::size_t i = 1; i < names.size(); ++i)
+    if (names[i].first == names[i - 1].first) return &names[i];
+  return nullptr;
 }
 
 /// nlohmann's events boiled down to four: a value (scalars, and the opening of an object or array), a key, a close, a syntax error. The
@@ -201,7 +222,9 @@ inline void read_json(list<const std::byte> bytes, json_rules& rules) {
   if (!bytes.empty() && std::memchr(text, 0, static_cast<std::size_t>(bytes.size)) != nullptr)
     fail({rules.where, ": expected JSON, found a zero byte in it"});
   auto events = json_events{rules};
-  nlohmann::json::sax_parse(text, text + bytes.size, &events);
+  // What json::sax_parse calls; that function would have the readers of five binary formats compiled too, which take a second.
+  auto input = nlohmann::detail::input_adapter(text, text + bytes.size);
+  nlohmann::detail::parser<nlohmann::json, decltype(input)>(std::move(input)).sax_parse(&events);
 }
 
 /// What a header may say. Its entries have ranges inside the data, of the size that shape and format ask for.
@@ -311,23 +334,18 @@ struct header_rules final : json_rules {
   std::vector<std::uint64_t> range;  // its data_offsets
 };
 
-/// A header's entries in order of their names. Their ranges tile `data_bytes`: no tensor lies in another, and no byte is hidden.
+/// A header's entries. Their ranges tile `data_bytes`: no tensor lies in another, and no byte is hidden.
 inline header_rules read_header(list<const std::byte> text, std::int64_t data_bytes, std::string const& path) {
   auto header = header_rules{path, data_bytes};
   if (text.empty() || text[0] != std::byte{'{'}) fail({path, ": expected a header that begins with '{', found ", text.empty() ? "none" : "another byte"});
   read_json(text, header);
-
-  auto& entries = header.entries;
-  std::sort(entries.begin(), entries.end(), [](auto const& a, auto const& b) { return a.name < b.name; });
-  auto const twice = std::adjacent_find(entries.begin(), entries.end(), [](auto const& a, auto const& b) { return a.name == b.name; });
-  if (twice != entries.end()) fail({path, ": tensor ", in_quotes(twice->name), ": expected it once, found it twice"});
-  auto& pairs = header.metadata;
-  std::sort(pairs.begin(), pairs.end());
-  auto const again = std::adjacent_find(pairs.begin(), pairs.end(), [](auto const& a, auto const& b) { return a.first == b.first; });
-  if (again != pairs.end()) fail({path, ": __metadata__, key ", in_quotes(again->first), ": expected it once, found it twice"});
+  if (auto const names = index_of(header.entries, &safetensors::entry::name); auto const* const twice = repeated(names))
+    fail({path, ": tensor ", in_quotes(twice->first), ": expected it once, found it twice"});
+  if (auto const keys = index_of(header.metadata, &safetensors::metadata_list::value_type::first); auto const* const twice = repeated(keys))
+    fail({path, ": __metadata__, key ", in_quotes(twice->first), ": expected it once, found it twice"});
 
   std::vector<const safetensors::entry*> in_file;
-  for (auto const& made : entries) in_file.push_back(&made);
+  for (auto const& made : header.entries) in_file.push_back(&made);
   std::sort(in_file.begin(), in_file.end(), [](auto* a, auto* b) { return a->begin != b->begin ? a->begin < b->begin : a->end < b->end; });
   std::int64_t reached = 0;
   for (auto const* made : in_file) {
@@ -398,13 +416,13 @@ inline safetensors::safetensors(std::string const& path) : path_(path) {
   if (std::filesystem::is_directory(path, ignored)) open_folder(path);
   else if (path.ends_with(".json")) open_index(path);
   else open_file(path);
-  sort_names();
+  finish();
 }
 
 inline safetensors::safetensors(list<const std::byte> bytes, std::string name) : path_(std::move(name)) {
   files_.push_back(path_);
   add(bytes);
-  sort_names();
+  finish();
 }
 
 inline void safetensors::open_folder(std::string const& path) {
@@ -431,18 +449,16 @@ inline void safetensors::open_index(std::string const& path) {
   detail::read_json(content.bytes(), index);
   auto& file_of = index.file_of;
   if (file_of.empty()) detail::fail({path, ": expected a weight_map with tensors, found none"});
-  std::sort(file_of.begin(), file_of.end());
-  auto const twice = std::adjacent_find(file_of.begin(), file_of.end(), [](auto const& a, auto const& b) { return a.first == b.first; });
-  if (twice != file_of.end()) detail::fail({path, ": tensor ", detail::in_quotes(twice->first), ": expected it once, found it twice"});
+  using pair = std::pair<std::string, std::string>;
+  if (auto const names = detail::index_of(file_of, &pair::first); auto const* const twice = detail::repeated(names))
+    detail::fail({path, ": tensor ", detail::in_quotes(twice->first), ": expected it once, found it twice"});
 
   path_ = path;
   auto const folder = std::filesystem::path(path).parent_path();
-  std::vector<std::string> shards;
-  for (auto& [tensor_name, file] : file_of) shards.push_back(file = (folder / file).lexically_normal().string());
-  std::sort(shards.begin(), shards.end());
-  shards.erase(std::unique(shards.begin(), shards.end()), shards.end());
-  for (auto const& shard : shards) open_file(shard);
-  sort_names();
+  for (auto& [tensor_name, file] : file_of) file = (folder / file).string();
+  for (auto const& [file, position] : detail::index_of(file_of, &pair::second))
+    if (files_.empty() || files_.back() != file) open_file(std::string(file));
+  finish();
   for (auto const& [tensor_name, file] : file_of) {
     auto const* const found = look_up(tensor_name);
     if (found == nullptr || files_[found->file] != file)
@@ -476,22 +492,21 @@ inline void safetensors::add(list<const std::byte> bytes) {
     made.value.bytes = made.end - made.begin;
     entries_.push_back(std::move(made));
   }
-  metadata_.insert(metadata_.end(), std::move_iterator(header.metadata.begin()), std::move_iterator(header.metadata.end()));
+  for (auto& pair : header.metadata) metadata_.push_back(std::move(pair));
 }
 
-inline void safetensors::sort_names() {
-  if (files_.size() > 1) {
-    std::sort(entries_.begin(), entries_.end(), [](auto const& a, auto const& b) { return a.name < b.name; });
-    auto const twice = std::adjacent_find(entries_.begin(), entries_.end(), [](auto const& a, auto const& b) { return a.name == b.name; });
-    if (twice != entries_.end())
-      detail::fail({files_[twice->file], ": tensor ", detail::in_quotes(twice->name), ": expected it once, found it in ", files_[twice[1].file], " too"});
-  }
+inline void safetensors::finish() {
   for (auto& made : entries_) made.value.shape = made.shape;
+  index_ = detail::index_of(entries_, &entry::name);
+  if (auto const* const twice = detail::repeated(index_)) {
+    auto const &first = entries_[twice[-1].second], &second = entries_[twice->second];
+    detail::fail({files_[second.file], ": tensor ", detail::in_quotes(second.name), ": expected it once, found it in ", files_[first.file], " too"});
+  }
 }
 
 inline const safetensors::entry* safetensors::look_up(std::string_view name) const {
-  auto const at = std::lower_bound(entries_.begin(), entries_.end(), name, [](entry const& e, std::string_view wanted) { return e.name < wanted; });
-  return at != entries_.end() && at->name == name ? &*at : nullptr;
+  auto const at = std::lower_bound(index_.begin(), index_.end(), std::pair(name, std::size_t{0}));
+  return at != index_.end() && at->first == name ? &entries_[at->second] : nullptr;
 }
 
 inline const tensor* safetensors::find(std::string_view name) const {
