@@ -83,12 +83,11 @@ struct stack_of {
   static constexpr layer_stack config = list<const block_config>(layer_configs<Model>);
 };
 
-// Always true; what it instantiates on the way may not compile.
+// Instantiates what may not compile; the result is of no use.
 template <class Model>
-constexpr bool layers_hold() {
+auto check_layers() {
   for_each_layer<typename Model::layers>([]<class Spec>(int) { (void)moesaic::validated<Spec>::config; });
-  (void)validated<stack_of<Model>>::config;
-  return true;
+  return validated<stack_of<Model>>::config;
 }
 
 }  // namespace detail
@@ -96,7 +95,7 @@ constexpr bool layers_hold() {
 /// Of a model: its own rules, those of each layer, and those of the layers together.
 template <decoder_spec Model>
 struct validated<Model> : detail::validated<Model> {
-  static_assert(detail::layers_hold<Model>());
+  using stack = decltype(detail::check_layers<Model>());
 };
 
 }  // namespace moesaic
