@@ -12,12 +12,6 @@
 
 namespace moesaic::host {
 
-/// Optional results of `combine`, for a tap: rows as of y; empty = not wanted.
-template <class T>
-struct combine_parts {
-  view<T> moe_out, shared_out, ffn_out;
-};
-
 /// y[t] = residual[t] + (Σ_i weights[t, i] · expert_out[slot_of_choice[t, i]] + gate[t] · shared[t]), the slots in order, best first.
 /// Sums are in accumulator<T>; the mixture, the shared term, their sum and y are each rounded to T, so that a tap sees what is added.
 /// expert_out [slots, hidden]; shared [tokens, hidden] or empty; gate [tokens] logits, used as sigmoid, or empty; y may be residual.

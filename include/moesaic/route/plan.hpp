@@ -20,6 +20,12 @@ struct dispatch_plan {
   }
 };
 
+/// Optional results of `combine`, for a tap: rows as of its y; empty = not wanted.
+template <class T>
+struct combine_parts {
+  view<T> moe_out, shared_out, ffn_out;
+};
+
 /// Counting sort of the choices by expert. ids [tokens, slots], −1 = unused.
 inline void make_plan(view<const std::int32_t> ids, dispatch_plan const& plan) {
   auto const experts = plan.expert_offsets.size - 1;

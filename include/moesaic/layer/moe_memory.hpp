@@ -1,0 +1,75 @@
+// What a mixture of experts keeps: its workspace, its weights, and how they are loaded. The pipeline itself is layer/moe.hpp.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <moesaic/layer/ffn.hpp>
+#include <moesaic/layer/router.hpp>
+
+namespace moesaic {
+
+template <class Spec>
+struct moe_memory {
+  static constexpr auto config = validated<Spec>::config;
+  static constexpr auto shape = shapes(config);
+  static constexpr bool dense = shape.dense, has_shared = shape.shared_intermediate > 0, has_shared_gate = config.shared.sigmoid_gate;
+  using scalar = scalar_of<shape.activations>;
+  using sum = accumulator<scalar>;
+  using routed_experts = ffn<Spec, shape.experts, shape.intermediate>;
+  using shared_expert = ffn<Spec, 1, shape.shared_intermediate>;
+  using policy_state = typename policy_of<Spec>::state;
+
+  struct scratch {
+    typename router<Spec>::scratch router;
+    dispatch_plan plan;
+    typename routed_experts::scratch experts;
+    view<scalar> expert_out;                           // [tokens · slots, hidden], by expert
+    typename shared_expert::scratch shared;
+    view<scalar> shared_out;                           // [tokens, hidden]
+    view<sum> shared_gate;                             // [tokens, 1] logits
+    combine_parts<scalar> parts;                       // [tokens, hidden] each, for a tap
+    view<scalar> choice_out;                           // [tokens · slots, hidden], by choice, for a tap
+  };
+
+  /// For a batch of so many tokens. What the configuration does not have stays empty.
+  template <class Tap = no_tap>
+  static constexpr scratch carve(arena& memory, std::int64_t tokens) {
+    auto const rows = [&](bool wanted, std::int64_t n) { return wanted ? memory.take<scalar>(n, shape.hidden) : view<scalar>{}; };
+    auto const choices = tokens * shape.slots;
+    scratch s;
+    if constexpr (!dense) s.router = router<Spec>::carve(memory, tokens);
+    if constexpr (!dense) s.plan = dispatch_plan::carve(memory, tokens, shape.experts, shape.slots);
+    if constexpr (has_shared) s.shared = shared_expert::carve(memory, tokens);
+    if constexpr (has_shared_gate) s.shared_gate = memory.take<sum>(tokens, 1);
+    s.shared_out = rows(has_shared, tokens);
+    s.experts = routed_experts::carve(memory, choices);
+    s.expert_out = rows(true, choices);
+    constexpr bool shown = taps<Tap> && !dense;
+    s.parts = {rows(shown, tokens), rows(shown && has_shared, tokens), rows(shown, tokens)};
+    s.choice_out = rows(shown, choices);
+    return s;
+  }
+
+  static constexpr moe_weights carve_weights(arena& memory) {
+    moe_weights w;
+    w.experts = routed_experts::carve_weights(memory);
+    if constexpr (!dense) w.router = router<Spec>::carve_weights(memory);
+    if constexpr (has_shared) w.shared = shared_expert::carve_weights(memory);
+    if constexpr (has_shared_gate) w.shared_gate = matrix(memory, dtype::fp32, 1, shape.hidden);
+    return w;
+  }
+
+  template <class Loader>
+  static void load(moe_weights const& w, Loader& from) {
+    auto const& n = from.names;
+    if constexpr (dense) {
+      routed_experts::load_one(w.experts, from, 0, n.gate, n.up, n.down);
+    } else {
+      routed_experts::load_experts(w.experts, from);
+      router<Spec>::load(w.router, from);
+    }
+    if constexpr (has_shared) shared_expert::load_one(w.shared, from, 0, n.shared_gate_proj, n.shared_up_proj, n.shared_down_proj);
+    if constexpr (has_shared_gate) from.matrix(w.shared_gate, 0, {from.find(n.shared_gate, "", {1, shape.hidden})});
+  }
+};
+
+}  // namespace moesaic
