@@ -44,8 +44,8 @@ stored<R> store(std::vector<float> const& w, std::int64_t rows, groups::extent g
   view<std::uint8_t> const codes(s.codes.data(), rows, inputs);
   view<group_scale> const scales(s.scales.data(), shape.rows, shape.inputs);
   groups::quantize<R::type>(view<const float>(w.data(), rows, inputs), group, codes, scales, R::zero_point);
-  groups::dequantize<R::type>(view<const std::uint8_t>(codes), view<const group_scale>(scales), group, view<float>(s.values.data(), rows, inputs),
-                              R::zero_point);
+  view<float> const values(s.values.data(), rows, inputs);
+  groups::dequantize<R::type>(view<const std::uint8_t>(codes), view<const group_scale>(scales), group, values, R::zero_point);
   return s;
 }
 
@@ -166,7 +166,8 @@ TEST_CASE("a zero among others is exact with a zero point, whatever the range") 
   CHECK(store<zero_point_rule>({-3, -1, -2}).scales[0].zero == 15);
 }
 
-TEST_CASE_TEMPLATE("a power of two times the weights gives the same codes", R, int8_rule, int4_rule, zero_point_rule, e4m3_rule, mxfp4_rule) {
+TEST_CASE_TEMPLATE("a power of two times the weights gives the same codes", R, int8_rule, int4_rule, zero_point_rule, e4m3_rule,
+                   mxfp4_rule) {
   auto const w = some_weights(100, 7);
   auto const s = store<R>(w);
   for (int exponent : {-6, -1, 3, 20}) {
