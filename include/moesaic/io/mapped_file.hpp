@@ -16,13 +16,10 @@
 #include <moesaic/base/view.hpp>
 
 #if defined(__unix__) || defined(__APPLE__)
-#define MOESAIC_POSIX_FILES 1
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
-#else
-#define MOESAIC_POSIX_FILES 0
 #endif
 
 namespace moesaic {
@@ -56,7 +53,7 @@ namespace detail {
 
 }  // namespace detail
 
-#if MOESAIC_POSIX_FILES
+#if defined(__unix__) || defined(__APPLE__)
 
 inline mapped_file::mapped_file(std::string const& path) {
   struct descriptor {
@@ -113,7 +110,7 @@ inline void mapped_file::release() noexcept {
 inline void replace_file(std::string const& path, list<const list<const std::byte>> parts) {
   static std::atomic<unsigned> counter = 0;
   auto temporary = path + ".partial-" + std::to_string(counter++);
-#if MOESAIC_POSIX_FILES
+#if defined(__unix__) || defined(__APPLE__)
   temporary += "-" + std::to_string(::getpid());
 #endif
   std::FILE* file = std::fopen(temporary.c_str(), "wb");
@@ -122,7 +119,7 @@ inline void replace_file(std::string const& path, list<const list<const std::byt
   for (auto const& part : parts)
     done = done && (part.empty() || std::fwrite(part.data, 1, static_cast<std::size_t>(part.size), file) == static_cast<std::size_t>(part.size));
   done = done && std::fflush(file) == 0;
-#if MOESAIC_POSIX_FILES
+#if defined(__unix__) || defined(__APPLE__)
   done = done && ::fsync(::fileno(file)) == 0;
 #endif
   auto reason = errno;
@@ -130,7 +127,7 @@ inline void replace_file(std::string const& path, list<const list<const std::byt
     done = false;
     reason = errno;
   }
-#if !MOESAIC_POSIX_FILES
+#if !defined(__unix__) && !defined(__APPLE__)
   if (done) std::remove(path.c_str());   // rename does not replace here
 #endif
   if (done && std::rename(temporary.c_str(), path.c_str()) != 0) {
