@@ -1,0 +1,25 @@
+// Compiles the body file named by MOESAIC_BODY once for each level, in the level's namespace and for its instructions.
+// A body includes nothing: whatever it needs has been included before.
+// SPDX-License-Identifier: Apache-2.0
+
+namespace moesaic::host::portable {
+#include MOESAIC_BODY
+}
+
+#if defined(__x86_64__)
+
+#include <moesaic/host/simd/target_avx2.inl>
+namespace moesaic::host::avx2 {
+#include MOESAIC_BODY
+}
+#include <moesaic/host/simd/target_end.inl>
+
+#include <moesaic/host/simd/target_avx512.inl>
+namespace moesaic::host::avx512 {
+#include MOESAIC_BODY
+}
+#include <moesaic/host/simd/target_end.inl>
+
+#endif
+
+#undef MOESAIC_BODY
