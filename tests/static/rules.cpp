@@ -1,0 +1,72 @@
+// Rules read at run time, and what a spec may leave to others. That a wrong spec does not compile is tests/compile_fail's matter.
+// SPDX-License-Identifier: Apache-2.0
+#include <doctest/doctest.h>
+
+#include <string>
+#include <vector>
+
+#include <moesaic/config/spec.hpp>
+
+using namespace moesaic;
+
+constexpr block_config sound{.hidden = 8, .attention = {.heads = 2}, .expert = {.intermediate = 4}};
+constexpr block_config wider = [] {
+  auto c = sound;
+  c.hidden = 16;
+  return c;
+}();
+static_assert(explain(sound) == nullptr && validated<named_value<sound>>::config == sound);
+
+struct plain : named_value<sound> {};
+struct custom : plain {
+  using routing = int;
+};
+static_assert(std::is_same_v<routing_of<plain, char>, char> && std::is_same_v<routing_of<custom, char>, int>);
+static_assert(block_spec<plain> && !decoder_spec<plain> && !block_spec<int>);
+
+struct model {
+  static constexpr decoder_config config{.vocabulary = 5};
+  using layers = moesaic::layers<plain, repeat<custom, 2>>;
+};
+static_assert(decoder_spec<model> && !block_spec<model> && validated<model>::config.vocabulary == 5 && layer_configs<model>.size() == 3);
+
+TEST_CASE("explain says the first broken rule, or each of them") {
+  auto c = sound;
+  c.attention.kv_heads = 3;
+  c.norm.epsilon = 0;
+  std::vector<std::string> said;
+  explain(c, [&](const char* sentence) { said.emplace_back(sentence); });
+  REQUIRE(said.size() == 2);
+  CHECK(said[0] == explain(c));
+  CHECK(said[0] == rules::kv_heads_divide_heads::sentence);
+  CHECK(said[1] == rules::epsilon_is_positive::sentence);
+}
+
+TEST_CASE("an empty configuration is answered by what is missing, and by nothing else") {
+  std::vector<std::string> said;
+  explain(block_config{}, [&](const char* sentence) { said.emplace_back(sentence); });
+  CHECK(said == std::vector<std::string>{rules::hidden_is_positive::sentence, rules::heads_are_positive::sentence,
+                                         rules::intermediate_is_positive::sentence});
+  CHECK(explain(decoder_config{}) == std::string(rules::vocabulary_is_positive::sentence));
+}
+
+TEST_CASE("layers must fit together") {
+  block_config const same[] = {sound, sound}, different[] = {sound, sound, wider};
+  CHECK(explain(layer_stack(same)) == nullptr);
+  CHECK(explain(layer_stack(different)) == std::string(rules::layers_share_hidden::sentence));
+  CHECK(layer_stack(different).odd == wider);
+  CHECK(explain(layer_stack{}) == std::string(rules::there_are_layers::sentence));
+}
+
+TEST_CASE("no sentence stands twice, and each says why") {
+  std::vector<std::string> all;
+  auto const collect = [&]<class... Rules>(rules::list<Rules...>) { (all.emplace_back(Rules::sentence), ...); };
+  collect(rules::of_block{});
+  collect(rules::of_decoder{});
+  collect(rules::of_stack{});
+  CHECK(all.size() > 30);
+  for (std::size_t i = 0; i < all.size(); ++i) {
+    CHECK_MESSAGE(all[i].find(", because ") != std::string::npos, all[i]);
+    for (std::size_t j = 0; j < i; ++j) CHECK(all[i] != all[j]);
+  }
+}
