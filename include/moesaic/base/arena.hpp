@@ -18,7 +18,7 @@ class arena {
   /// Counting mode: hands out null pointers and adds up `used()`.
   constexpr arena() = default;
   /// Over `bytes` bytes at `memory`. The start need not be aligned; `workspace_bytes` leaves room for that.
-  arena(void* memory, std::size_t bytes) : base_(static_cast<std::byte*>(memory)), bytes_(bytes) {
+  arena(void* memory, std::size_t bytes) : base_(static_cast<std::byte*>(memory)), bytes_(bytes), counting_(false) {
     auto const misplaced = reinterpret_cast<std::uintptr_t>(memory) % alignment;
     used_ = misplaced == 0 ? 0 : alignment - misplaced;
   }
@@ -35,18 +35,19 @@ class arena {
 
   /// Bytes taken so far, and whether they all fitted (a counting arena always fits).
   constexpr std::size_t used() const { return used_; }
-  constexpr bool fits() const { return base_ == nullptr || used_ <= bytes_; }
+  constexpr bool fits() const { return counting_ || used_ <= bytes_; }
 
  private:
   constexpr std::byte* bytes_for(std::size_t bytes) {
     auto const at = used_;
     used_ += (bytes + alignment - 1) / alignment * alignment;
-    return base_ != nullptr && used_ <= bytes_ ? base_ + at : nullptr;
+    return !counting_ && used_ <= bytes_ ? base_ + at : nullptr;
   }
 
   std::byte* base_ = nullptr;
   std::size_t bytes_ = 0;
   std::size_t used_ = 0;
+  bool counting_ = true;
 };
 
 }  // namespace moesaic

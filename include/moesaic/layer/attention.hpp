@@ -78,8 +78,8 @@ struct attention {
 
   static constexpr attention_weights carve_weights(arena& memory) {
     constexpr bool per_head = config.qk_norm == qk_norm::per_head, full = config.qk_norm == qk_norm::full_width;
-    return {matrix(memory, shape.attention_format, shape.qkv_width, shape.hidden),
-            matrix(memory, shape.attention_format, shape.hidden, shape.q_width),
+    return {take_matrix(memory, shape.attention_format, shape.qkv_width, shape.hidden),
+            take_matrix(memory, shape.attention_format, shape.hidden, shape.q_width),
             memory.take<float>(config.qkv_bias ? shape.qkv_width : 0),
             memory.take<float>(config.out_bias ? shape.hidden : 0),
             memory.take<float>(per_head ? shape.head_dim : full ? shape.q_width : 0),

@@ -18,8 +18,8 @@ struct embedding_weights {
 struct embedding {
   static constexpr embedding_weights carve_weights(decoder_config const& c, int hidden, arena& memory) {
     embedding_weights w;
-    w.table = matrix(memory, c.embedding, c.vocabulary, hidden);
-    w.head = c.tied_head ? w.table : matrix(memory, c.embedding, c.vocabulary, hidden);
+    w.table = take_matrix(memory, c.embedding, c.vocabulary, hidden);
+    w.head = c.tied_head ? w.table : take_matrix(memory, c.embedding, c.vocabulary, hidden);
     w.head_bias = memory.take<float>(c.head_bias ? c.vocabulary : 0);
     return w;
   }

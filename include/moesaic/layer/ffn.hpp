@@ -44,8 +44,8 @@ struct ffn {
 
   static constexpr ffn_weights carve_weights(arena& memory) {
     constexpr std::int64_t bias = expert.bias ? Experts : 0;
-    return {matrix(memory, shape.ffn_format, Intermediate, shape.hidden, shape.gate_parts, Experts),
-            matrix(memory, shape.ffn_format, shape.hidden, Intermediate, 1, Experts),
+    return {take_matrix(memory, shape.ffn_format, Intermediate, shape.hidden, shape.gate_parts, Experts),
+            take_matrix(memory, shape.ffn_format, shape.hidden, Intermediate, 1, Experts),
             memory.take<float>(bias * shape.gate_parts * Intermediate), memory.take<float>(bias * shape.hidden)};
   }
 

@@ -24,7 +24,7 @@ struct loaded {
 };
 
 /// A packed matrix over memory of its own; in a counting arena, its size.
-constexpr packed_matrix matrix(arena& memory, format stored, std::int64_t outputs, std::int64_t inputs, int parts = 1, std::int64_t count = 1) {
+constexpr packed_matrix take_matrix(arena& memory, format stored, std::int64_t outputs, std::int64_t inputs, int parts = 1, std::int64_t count = 1) {
   packed_matrix m{stored, outputs, inputs, parts, count, nullptr};
   m.data = memory.take<std::byte>(packed::bytes(m)).data;
   return m;
@@ -48,7 +48,9 @@ class loader {
 
   /// A tensor of this shape under one of its names, or an error.
   rows_of find(spellings const& name, const char* suffix, std::initializer_list<std::int64_t> shape, int expert = 0) {
-    auto const [stored, full] = look(name, suffix, expert);
+    auto [stored, full] = look(name, suffix, expert);
+    if constexpr (requires { source_.make(full, shape); })                  // a source that makes what is asked for
+      if (stored == nullptr) stored = source_.make(full, shape);
     if (stored == nullptr) throw error(source_.where(full) + ": expected a tensor '" + full + "' " + text(shape) + ", found none of that name");
     bool same = stored->shape.size == static_cast<std::int64_t>(shape.size());
     for (std::int64_t i = 0; same && i < stored->shape.size; ++i) same = stored->shape[i] == shape.begin()[i];

@@ -54,7 +54,7 @@ struct moe_memory {
     w.experts = routed_experts::carve_weights(memory);
     if constexpr (!dense) w.router = router<Spec>::carve_weights(memory);
     if constexpr (has_shared) w.shared = shared_expert::carve_weights(memory);
-    if constexpr (has_shared_gate) w.shared_gate = matrix(memory, dtype::fp32, 1, shape.hidden);
+    if constexpr (has_shared_gate) w.shared_gate = take_matrix(memory, dtype::fp32, 1, shape.hidden);
     return w;
   }
 

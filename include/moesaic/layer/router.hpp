@@ -46,7 +46,7 @@ struct router {
   }
 
   static constexpr router_weights carve_weights(arena& memory) {
-    return {matrix(memory, dtype::fp32, config.experts, shape.hidden), memory.take<float>(config.bias ? config.experts : 0),
+    return {take_matrix(memory, dtype::fp32, config.experts, shape.hidden), memory.take<float>(config.bias ? config.experts : 0),
             memory.take<float>(config.score_bias ? config.experts : 0)};
   }
   template <class Loader>

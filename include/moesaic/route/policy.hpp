@@ -54,13 +54,14 @@ namespace routing {
 ///     MOESAIC_FN static T price(moesaic::router_config const&, state const& s, moesaic::routing_site at, T) { return T(s.price * s.cost[at.expert]); }
 ///   };
 ///
-/// A policy is an empty type. What it knows at run time is its `state`, a plain struct of views that travels with the call.
+/// A policy is an empty type. What it knows at run time is its `state`, a plain struct of views that travels with the call; the hooks here
+/// take any, so that a derived policy's own fits.
 struct standard {
   struct state {};
 
   /// logits [experts] -> scores [experts]. Softmax, sigmoid or identity; after_top_k leaves the logits to `weigh`.
   template <class T, class Group>
-  MOESAIC_FN static void score(router_config const& c, Group const& g, state const&, std::int64_t /*token*/, T const* logits, T* scores) {
+  MOESAIC_FN static void score(router_config const& c, Group const& g, auto const& /*state*/, std::int64_t /*token*/, T const* logits, T* scores) {
     bool const later = c.position == score_position::after_top_k;
     if (c.score == moesaic::score::softmax && !later) {
       softmax(g, c.experts, logits, scores);
@@ -72,19 +73,19 @@ struct standard {
 
   /// What choosing an expert costs, in units of score: subtracted for selection only. A balance bias is a negative price.
   template <class T>
-  MOESAIC_FN static T price(router_config const&, state const&, routing_site, T /*score*/) { return T(0); }
+  MOESAIC_FN static T price(router_config const&, auto const& /*state*/, routing_site, T /*score*/) { return T(0); }
 
   /// Forbids experts of one token by setting their choice to −inf (groups, masks).
   template <class T, class Group>
-  MOESAIC_FN static void limit(router_config const&, Group const&, state const&, std::int64_t /*token*/, T* /*choice*/) {}
+  MOESAIC_FN static void limit(router_config const&, Group const&, auto const& /*state*/, std::int64_t /*token*/, T* /*choice*/) {}
 
   /// Whether a chosen expert is used: false ends the token's list there (variable k). `rank` counts from 0.
   template <class T>
-  MOESAIC_FN static bool keep(router_config const&, state const&, routing_site, int /*rank*/, T /*choice*/) { return true; }
+  MOESAIC_FN static bool keep(router_config const&, auto const& /*state*/, routing_site, int /*rank*/, T /*choice*/) { return true; }
 
   /// Combine weights of the `count` chosen experts, from the plain scores alone. scores [experts]; ids, weights [count].
   template <class T, class Group>
-  MOESAIC_FN static void weigh(router_config const& c, Group const&, state const&, std::int64_t /*token*/, T const* scores, std::int32_t const* ids,
+  MOESAIC_FN static void weigh(router_config const& c, Group const&, auto const& /*state*/, std::int64_t /*token*/, T const* scores, std::int32_t const* ids,
                                int count, T* weights) {
     for (int i = 0; i < count; ++i) weights[i] = c.weights == combine_weight::ones ? T(1) : scores[ids[i]];
     if (c.weights == combine_weight::ones) return;
