@@ -72,9 +72,14 @@ inline constexpr auto layer_configs = detail::configs_of<typename Model::layers>
 /// validated<Spec>::config is Spec::config where every rule holds. Otherwise naming it is a compile error for each broken rule:
 /// `static assertion failed: attention.kv_heads must divide attention.heads, ... because ...`, with the spec and you_gave<4, 9> beside it.
 template <class Spec>
-struct validated : detail::validated<Spec> {
-  static_assert(block_spec<Spec>, "a spec names `static constexpr moesaic::block_config config`, a model a decoder_config and `layers`");
+struct validated {
+  static_assert(block_spec<Spec> || decoder_spec<Spec>,
+                "a spec names `static constexpr moesaic::block_config config`, and a model a decoder_config and `layers`, because nothing else says "
+                "what to build");
+  static constexpr auto config = detail::harmless(block_config{});
 };
+template <block_spec Spec>
+struct validated<Spec> : detail::validated<Spec> {};
 
 namespace detail {
 

@@ -1,0 +1,154 @@
+#!/usr/bin/env python3
+# Compiles a wrong configuration for every rule and looks for its sentence, and for nothing else; then its corrected twin.
+# SPDX-License-Identifier: Apache-2.0
+"""usage: check.py [--compiler CXX]... [--selftest]      without a compiler: those of g++ and clang++ that there are"""
+import argparse
+import concurrent.futures
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+
+HERE = pathlib.Path(__file__).resolve().parent
+INCLUDE = HERE.parent.parent / "include"
+RULES = "moesaic/config/rules.hpp"
+
+SOUND = """#include <moesaic/config/spec.hpp>
+using namespace moesaic;
+constexpr block_config sound{.hidden = 64, .attention = {.heads = 4}, .router = {.experts = 8, .top_k = 2}, .expert = {.intermediate = 32},
+                             .shared = {.intermediate = 16}};
+struct spec { static constexpr block_config config = sound; };
+struct wide { static constexpr block_config config = [] { auto c = sound; c.hidden = 128; return c; }(); };
+struct exact { static constexpr block_config config = [] { auto c = sound; c.storage.activations = dtype::fp64; return c; }(); };
+"""
+SPEC = {
+    "block_config": "struct %s { static constexpr block_config config = [] { auto c = sound; %s; return c; }(); };",
+    "decoder_config": "struct %s { static constexpr decoder_config config = [] { decoder_config c{.vocabulary = 256}; %s; return c; }(); "
+                      "using layers = moesaic::layers<spec>; };",
+    "layer_stack": "struct %s { static constexpr decoder_config config{.vocabulary = 256}; using layers = moesaic::%s; };",
+}
+
+
+def program(*specs):
+    """Specs (subject, name, what is changed) and a use of each."""
+    return SOUND + "".join(SPEC[subject] % (name, change) + f"\nstatic_assert(sizeof(validated<{name}>) > 0);\n" for subject, name, change in specs)
+
+
+def rules(include):
+    """name -> (subject, sentence), as rules.hpp has them."""
+    text = (include / RULES).read_text()
+    found = re.findall(r'^MOESAIC_RULE\((\w+), (\w+),\s*((?:"(?:[^"\\]|\\.)*"\s*)+),', text, re.M)
+    if len(found) != len(re.findall(r"^MOESAIC_RULE\(", text, re.M)):
+        raise SystemExit(f"{RULES}: a rule is not written as MOESAIC_RULE(subject, name, \"sentence\", ...)")
+    return {name: (subject, "".join(re.findall(r'"([^"]*)"', literal))) for subject, name, literal in found}
+
+
+def cases():
+    """name -> (wrong, given, right)."""
+    rows = [line.split(" | ") for line in (HERE / "cases.txt").read_text().splitlines() if line and not line.startswith("#")]
+    return {row[0].strip(): tuple(cell.strip() for cell in row[1:]) for row in rows}
+
+
+def compile_(compiler, includes, source):
+    command = [compiler, "-std=c++20", "-fsyntax-only", "-fmessage-length=0", *(f"-I{i}" for i in includes), "-x", "c++", "-"]
+    return subprocess.run(command, input=source, capture_output=True, text=True, env={**os.environ, "LC_ALL": "C"})
+
+
+def same_values(printed, expected):
+    """you_gave<moesaic::real{-1.0e-5}> of one compiler, you_gave<{-1.000000e-05}> of another: -1e-5."""
+    def plain(value):
+        value = re.sub(r"moesaic::|real|[{}()]", "", value).strip()
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return [plain(v) for v in printed.split(",")] == [plain(v) for v in expected.split(",")]
+
+
+def refusal(compiler, includes, source):
+    result = compile_(compiler, includes, source)
+    return result, [line for line in result.stderr.splitlines() if re.search(r"\berror: ", line)]
+
+
+def check_wrong(compiler, includes, name, subject, sentence, case):
+    """What is wrong with how a wrong configuration is answered, or nothing."""
+    wrong, given, _ = case
+    result, errors = refusal(compiler, includes, program((subject, "mine", wrong)))
+    values = set(re.findall(r"you_gave<([^<>]*)>", result.stderr))
+    if result.returncode == 0:
+        return f"{name}: compiles with `{wrong}`; is the rule in the list, and does its condition see it?"
+    if not any(sentence in line for line in errors):
+        return f"{name}: the error for `{wrong}` lacks the sentence:\n{result.stderr}"
+    if len(errors) > 1:
+        return f"{name}: `{wrong}` is answered by {len(errors)} errors, not by its sentence alone:\n" + "\n".join(errors)
+    if not any(same_values(v, given) for v in values):
+        return f"{name}: the error should carry you_gave<{given}>, and carries {sorted(values)}"
+    return None
+
+
+def check_twins(compiler, includes, names, known, tried):
+    """The corrected twins, all in one program."""
+    result, _ = refusal(compiler, includes, program(*((known[n][0], n + "_twin", tried[n][2]) for n in names)))
+    return [f"a corrected twin does not compile:\n{result.stderr}"] if result.returncode != 0 else []
+
+
+def check_type(compiler, includes):
+    """A type that is no spec at all is refused by a sentence too."""
+    result, errors = refusal(compiler, includes, SOUND + "struct mine {};\nstatic_assert(sizeof(validated<mine>) > 0);\n")
+    sound = len(errors) == 1 and "a spec names `static constexpr moesaic::block_config config`" in errors[0]
+    return [] if sound else [f"a type without a configuration should be answered by one sentence:\n{result.stderr}"]
+
+
+def problems(compiler, includes, only=None):
+    known, tried = rules(includes[0]), cases()
+    found = [f"{name}: a rule without a test; add a line to tests/compile_fail/cases.txt" for name in known if name not in tried]
+    found += [f"{name}: a test without a rule" for name in tried if name not in known]
+    names = [name for name in known if name in tried and (only is None or name in only)]
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        wrong = pool.map(lambda n: check_wrong(compiler, includes, n, *known[n], tried[n]), names)
+        found += [problem for problem in wrong if problem]
+    return found + check_twins(compiler, includes, names, known, tried) + check_type(compiler, includes), len(names)
+
+
+def selftest(compiler):
+    """Planted faults in a copy of rules.hpp: the check must name each."""
+    text = (INCLUDE / RULES).read_text()
+    planted = {
+        "a rule without a test": ("#undef MOESAIC_RULE", 'MOESAIC_RULE(block_config, untested, "x, because y", true, 0);\n#undef MOESAIC_RULE', "untested"),
+        "compiles with": ("heads_are_positive, heads_divide_hidden", "heads_divide_hidden", "heads_are_positive"),
+        "a corrected twin": ("c.expert.intermediate > 0,", "c.expert.intermediate > 1,", "intermediate_is_positive"),
+        "is answered by 2 errors": ("c.attention.head_dim >= 0,", "c.attention.head_dim >= 0 && c.attention.head_dim != 7,", "head_dim_is_even"),
+        "the error should carry": ("c.norm.bias || c.norm.kind == norm_kind::layer, c.norm.kind);",
+                                   "c.norm.bias || c.norm.kind == norm_kind::layer, c.norm.bias);", "norm_bias_has_a_layer_norm"),
+    }
+    missed = []
+    for message, (old, new, rule) in planted.items():
+        assert old in text, f"the fault for '{message}' no longer fits rules.hpp"
+        with tempfile.TemporaryDirectory() as folder:
+            copy = pathlib.Path(folder) / RULES
+            copy.parent.mkdir(parents=True)
+            copy.write_text(text.replace(old, new, 1))
+            found, _ = problems(compiler, [pathlib.Path(folder), INCLUDE], {rule})
+        if not any(rule in problem and message in problem for problem in found):
+            missed.append(f"planted fault not found: {message} ({rule}); found {found}")
+    return missed, len(planted)
+
+
+def main():
+    arguments = argparse.ArgumentParser(usage=__doc__)
+    arguments.add_argument("--compiler", action="append")
+    arguments.add_argument("--selftest", action="store_true")
+    given = arguments.parse_args()
+    failed = False
+    for compiler in given.compiler or [c for c in ("g++", "clang++") if shutil.which(c)]:
+        found, count = selftest(compiler) if given.selftest else problems(compiler, [INCLUDE])
+        print("\n".join(found + [f"{compiler}: {count} {'planted faults' if given.selftest else 'rules'}, {len(found)} problems"]))
+        failed |= bool(found) or count == 0
+    sys.exit(failed)
+
+
+if __name__ == "__main__":
+    main()
