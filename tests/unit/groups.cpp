@@ -162,8 +162,11 @@ TEST_CASE("a zero among others is exact with a zero point, whatever the range") 
     for (std::size_t i = 0; i < w.size(); ++i)
       if (w[i] == 0) CHECK(s.values[i] == 0);
   }
-  CHECK(store<zero_point_rule>({3, 1, 2}).scales[0].zero == 0);
-  CHECK(store<zero_point_rule>({-3, -1, -2}).scales[0].zero == 15);
+  auto const above = store<zero_point_rule>({15, 1, 2}), below = store<zero_point_rule>({-15, -1, -2});
+  CHECK(above.scales[0].zero == 0);
+  CHECK(above.values == std::vector<float>{15, 1, 2});
+  CHECK(below.scales[0].zero == 15);
+  CHECK(below.values == std::vector<float>{-15, -1, -2});
 }
 
 TEST_CASE_TEMPLATE("a power of two times the weights gives the same codes", R, int8_rule, int4_rule, zero_point_rule, e4m3_rule,

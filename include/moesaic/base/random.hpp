@@ -28,7 +28,7 @@ class random_stream {
   }
   /// Mean 0, variance 1, within ±6: the sum of twelve uniform numbers, whose bits, unlike those of a logarithm, no library decides.
   MOESAIC_FN constexpr float normal() {
-    std::uint64_t sum = 6;   // twelve halves of the step, or the mean would be off by that much
+    std::uint64_t sum = 0;
     for (int i = 0; i < 6; ++i) {
       auto const two = next();
       sum += (two >> 32) + (two & 0xffff'ffffu);

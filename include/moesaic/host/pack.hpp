@@ -113,7 +113,7 @@ inline void check(packed_matrix const& m, std::int64_t index, std::int64_t first
          ", found " + number(f.group));
 }
 
-// The largest weight that stays finite in the format.
+// The largest weight that the format holds.
 inline float largest_of(format f) {
   if (f.type == dtype::fp16) return 65504.0f;
   if (f.type == dtype::bf16) return 0x1.fep127f;
