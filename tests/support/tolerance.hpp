@@ -17,7 +17,7 @@ inline constexpr double stage_tolerance = std::is_same_v<T, double> ? 1e-10 : st
 
 /// Unit roundoff: half the distance of neighbouring values, relative.
 template <class T>
-inline constexpr double roundoff = std::is_same_v<T, double> ? 0x1p-53 : std::is_same_v<T, float> ? 0x1p-24 : 0x1p-9;
+inline constexpr double roundoff = std::is_same_v<T, double> ? 0x1p-53 : std::is_same_v<T, float> ? 0x1p-24 : 0x1p-8;
 
 /// Bound of a sum of `terms` products relative to the sum of their magnitudes (Higham: n u), and one rounding of the result to T.
 template <class T>

@@ -107,10 +107,12 @@ MOESAIC_INLINE f32 half_to_float(u32 a) {
   auto const halves = pack_halves(_mm256_and_si256(a.low, mask), _mm256_and_si256(a.high, mask));
   return {_mm256_cvtph_ps(_mm256_castsi256_si128(halves)), _mm256_cvtph_ps(_mm256_extracti128_si256(halves, 1))};
 }
-MOESAIC_INLINE f32 lookup_signed(const float (&table)[16], u32 a) {
-  auto const magnitudes = _mm256_loadu_ps(table);   // the permute reads three bits; the fourth is the sign
-  auto const signs = bit_and(shift_left<28>(a), set1_bits(0x8000'0000u));
-  return as_float(bit_xor(as_bits({_mm256_permutevar8x32_ps(magnitudes, a.low), _mm256_permutevar8x32_ps(magnitudes, a.high)}), signs));
+MOESAIC_INLINE f32 lookup(const float (&table)[16], u32 a) {
+  auto const lower = _mm256_loadu_ps(table), upper = _mm256_loadu_ps(table + 8);   // a permute reads three bits; the fourth chooses between two
+  auto const eight = [&](__m256i i) {
+    return _mm256_blendv_ps(_mm256_permutevar8x32_ps(lower, i), _mm256_permutevar8x32_ps(upper, i), _mm256_castsi256_ps(_mm256_slli_epi32(i, 28)));
+  };
+  return {eight(a.low), eight(a.high)};
 }
 
 MOESAIC_INLINE float sum(f32 a) {

@@ -75,10 +75,10 @@ MOESAIC_INLINE u32 add_bits(u32 a, u32 b) { return {_mm512_add_epi32(a.v, b.v)};
 MOESAIC_INLINE u32 select_equal(u32 a, u32 b, u32 yes, u32 no) { return {_mm512_mask_blend_epi32(_mm512_cmpeq_epi32_mask(a.v, b.v), no.v, yes.v)}; }
 MOESAIC_INLINE f32 to_float(u32 a) { return {_mm512_maskz_cvtepi32_ps(all, a.v)}; }
 MOESAIC_INLINE f32 half_to_float(u32 a) { return {_mm512_maskz_cvtph_ps(all, _mm512_maskz_cvtepi32_epi16(all, a.v))}; }
-MOESAIC_INLINE f32 lookup_signed(const float (&table)[16], u32 a) { return {_mm512_maskz_permutexvar_ps(all, a.v, _mm512_loadu_ps(table))}; }
+MOESAIC_INLINE f32 lookup(const float (&table)[16], u32 a) { return {_mm512_maskz_permutexvar_ps(all, a.v, _mm512_loadu_ps(table))}; }
 
 MOESAIC_INLINE float sum(f32 a) {
-  auto const eight = _mm256_add_ps(_mm512_castps512_ps256(a.v), _mm512_extractf32x8_ps(a.v, 1));
+  auto const eight = _mm256_add_ps(_mm512_maskz_extractf32x8_ps(0xff, a.v, 0), _mm512_maskz_extractf32x8_ps(0xff, a.v, 1));
   auto const four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
   auto const two = _mm_add_ps(four, _mm_movehl_ps(four, four));
   return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));

@@ -151,8 +151,8 @@ MOESAIC_INLINE f32 to_float(u32 a) {
 MOESAIC_INLINE f32 half_to_float(u32 a) {
   return each([&](int i) { return static_cast<float>(fp16::from_bits(static_cast<std::uint16_t>(a.lane[i]))); });
 }
-// table[lower 4 bits of each lane]; the table is such that table[i + 8] = -table[i], sign bit included.
-MOESAIC_INLINE f32 lookup_signed(const float (&table)[16], u32 a) {
+// table[lower 4 bits of each lane]
+MOESAIC_INLINE f32 lookup(const float (&table)[16], u32 a) {
   return each([&](int i) { return table[a.lane[i] & 15u]; });
 }
 
