@@ -182,6 +182,16 @@ TEST_CASE_TEMPLATE("a power of two times the weights gives the same codes", R, i
   }
 }
 
+TEST_CASE("mxfp4 weights of a checkpoint, widened and stored again, do not change") {
+  random_stream random(3);
+  for (int trial = 0; trial < 1000; ++trial) {
+    auto const scale = std::ldexp(1.0f, static_cast<int>(random.below(200)) - 100);
+    std::vector<float> w(32);
+    for (auto& x : w) x = groups::decode_e2m1(static_cast<std::uint32_t>(random.below(trial % 16 + 1))) * scale;   // some without large codes
+    REQUIRE(store<mxfp4_rule>(w).values == w);
+  }
+}
+
 TEST_CASE("ends of the range of float") {
   constexpr auto huge = std::numeric_limits<float>::max(), tiny = std::numeric_limits<float>::denorm_min();
   CHECK(store<int8_rule>({huge, -huge}).codes == std::vector<std::uint8_t>{127, 0x81});
