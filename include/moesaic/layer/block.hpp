@@ -110,8 +110,8 @@ struct block {
     return w;
   }
   /// Views of packed weights that somebody kept (a file mapped again): `memory` has weights_bytes() bytes, aligned to 64.
-  static weights bind(list<std::byte> memory) {
-    arena over(memory.data, static_cast<std::size_t>(memory.size));
+  static weights bind(list<const std::byte> memory) {
+    arena over(const_cast<std::byte*>(memory.data), static_cast<std::size_t>(memory.size));   // the views are of const
     return carve_weights(over);
   }
 

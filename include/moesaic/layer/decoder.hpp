@@ -119,8 +119,8 @@ struct decoder {
     return bytes;
   }
   /// Views of packed weights that somebody kept: `memory` has weights_bytes() bytes, aligned to 64.
-  static weights bind(list<std::byte> memory) {
-    arena over(memory.data, static_cast<std::size_t>(memory.size));
+  static weights bind(list<const std::byte> memory) {
+    arena over(const_cast<std::byte*>(memory.data), static_cast<std::size_t>(memory.size));   // the views are of const
     weights w{embedding::carve_weights(config, hidden, over), norm::carve_weights(config.norm, hidden, over), {}};
     w.layers.reserve(layers);
     for_each_layer<layer_list>([&]<class Spec>(int) { w.layers.push_back(block<Spec>::carve_weights(over)); });

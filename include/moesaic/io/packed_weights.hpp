@@ -1,0 +1,89 @@
+// A layer's or a model's packed weights saved to a file, and mapped from it again without packing anything.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <utility>
+
+#include <moesaic/io/packed_file.hpp>
+#include <moesaic/layer/decoder.hpp>
+
+namespace moesaic {
+
+/// Every shape and format of packed weights as text, in the order in which they lie in memory. Equal texts mean equal layouts.
+class weights_text {
+ public:
+  void add(const char* name, packed_matrix const& m) {
+    if (m.count == 0 || m.outputs == 0) return;
+    text_ += std::string(name) + ' ' + moesaic::name(m.stored.type);
+    if (m.stored.group != 0) text_ += ':' + std::to_string(m.stored.group);
+    if (m.stored.zero_point) text_ += 'z';
+    text_ += ' ' + std::to_string(m.count) + 'x' + std::to_string(m.parts) + 'x' + std::to_string(m.outputs) + 'x' + std::to_string(m.inputs) + ", ";
+  }
+  void add(const char* name, list<const float> values) {
+    if (!values.empty()) text_ += std::string(name) + ' ' + std::to_string(values.size) + ", ";
+  }
+  void add(norm_weights const& w) { add("norm", w.weight), add("norm.bias", w.bias); }
+  void add(ffn_weights const& w) {
+    add("gate_up", w.gate_up), add("down", w.down), add("gate_up.bias", w.gate_up_bias), add("down.bias", w.down_bias);
+  }
+  void add(block_weights const& w) {
+    add(w.attention_norm), add(w.ffn_norm);
+    auto const& a = w.attention;
+    add("qkv", a.qkv), add("out", a.out), add("qkv.bias", a.qkv_bias), add("out.bias", a.out_bias), add("q_norm", a.q_norm), add("k_norm", a.k_norm);
+    add(w.ffn.experts);
+    add("router", w.ffn.router.weight), add("router.bias", w.ffn.router.bias), add("score_bias", w.ffn.router.score_bias);
+    add(w.ffn.shared), add("shared_gate", w.ffn.shared_gate);
+  }
+  void add(decoder_weights const& w) {
+    add("embedding", w.embedding.table), add("head", w.embedding.head), add("head.bias", w.embedding.head_bias), add(w.norm);
+    std::string before;
+    for (std::size_t i = 0; i < w.layers.size(); ++i) {      // a layer like the one before it is a dot
+      weights_text layer;
+      layer.add(w.layers[i]);
+      text_ += layer.text_ == before ? ". " : "layer " + std::to_string(i) + ": " + layer.text_;
+      before = std::move(layer.text_);
+    }
+  }
+  std::string const& str() const { return text_; }
+
+ private:
+  std::string text_;
+};
+
+/// What `block<Spec>` or `decoder<Model>` expects of a file of packed weights.
+template <class Layer>
+std::string fingerprint_of() {
+  weights_text text;
+  text.add(Layer::bind({nullptr, 0}));
+  return text.str();
+}
+
+/// Saves what Layer::load answered. Throws moesaic::error when the file cannot be written.
+template <class Layer, class Buffer>
+void save_weights(std::string const& path, loaded<typename Layer::weights, Buffer> const& weights) {
+  save_packed(path, fingerprint_of<Layer>(), {weights.memory.data(), static_cast<std::int64_t>(weights.memory.size())});
+}
+
+/// Weights that lie in a mapped file. Converts to the views that forward calls take; they live as long as this.
+/// Throws moesaic::error where the file is of other shapes, another format, damaged or cut short, and says what differs first.
+template <class Layer>
+class mapped_weights {
+ public:
+  explicit mapped_weights(std::string const& path) : file_(path, fingerprint_of<Layer>()) {
+    if (file_.bytes().size != static_cast<std::int64_t>(Layer::weights_bytes()))
+      throw error(path + ": payload: expected " + std::to_string(Layer::weights_bytes()) + " bytes, found " + std::to_string(file_.bytes().size));
+    views_ = Layer::bind(file_.bytes());
+  }
+
+  operator typename Layer::weights const&() const { return views_; }
+  /// Reads everything once and compares the checksum; throws where it differs.
+  void verify() const { file_.verify(); }
+
+ private:
+  packed_file file_;
+  typename Layer::weights views_;
+};
+
+}  // namespace moesaic
