@@ -33,6 +33,7 @@ function(moesaic_library package repository tag)
 endfunction()
 if(MOESAIC_BUILD_TESTS OR MOESAIC_BUILD_EXAMPLES)
   moesaic_library(nlohmann_json https://github.com/nlohmann/json.git v3.11.3)
+  moesaic_library(Eigen3 https://gitlab.com/libeigen/eigen.git 3.4.0)   # the demo's carving of a dense feed-forward into experts
 endif()
 if(MOESAIC_BUILD_TESTS)
   moesaic_library(doctest https://github.com/doctest/doctest.git v2.4.11)

@@ -22,7 +22,7 @@ def problems(root):
     """Sentences about every header and body file below root/include/moesaic."""
     home = root / "include" / "moesaic"
     files = {str(path.relative_to(home)): path.read_text() for path in sorted(home.rglob("*")) if path.suffix in {".hpp", ".cuh", ".inl"}}
-    graph = {}
+    graph, ended = {}, {macro for text in files.values() for macro in re.findall(r"^\s*#\s*undef\s+(\w+)", text, re.M)}
     for name, text in files.items():
         room = name.split("/")[0] if "/" in name else ""
         if room not in FLOOR and name not in UMBRELLAS:
@@ -35,7 +35,7 @@ def problems(root):
             yield f"{name}: has no #pragma once"
         if name not in MACRO_FILES:
             for macro in re.findall(r"^\s*#\s*define\s+(\w+)", text, re.M):
-                if not re.search(rf"^\s*#\s*undef\s+{macro}\b", text, re.M):
+                if macro not in ended:
                     yield f"{name}: macro {macro} is seen by every user; macros live in {' and '.join(sorted(MACRO_FILES))}, others end with #undef"
         graph[name] = []
         for number, line in enumerate(lines, 1):
