@@ -22,6 +22,7 @@
 #include <moesaic/config/tensor.hpp>
 #include <moesaic/io/mapped_file.hpp>
 #include <moesaic/io/safetensors.hpp>
+#include <moesaic/layer/decoder.hpp>
 
 namespace moesaic {
 
@@ -88,6 +89,18 @@ class checkpoint {
   generation_ids generation_;
   safetensors tensors_;
 };
+
+/// The packed weights of a Model, once its configuration is that of the folder: see decoder<Model>::load. Throws `error`.
+/// `loaded_layer(int)` is called after each layer.
+template <class Model, class Where, class Progress>
+auto load(Where& where, checkpoint const& folder, Progress&& loaded_layer) {
+  check_configuration<Model>(folder.description(), folder.config_path());
+  return decoder<Model>::load(where, folder, tensor_names{}, std::forward<Progress>(loaded_layer));
+}
+template <class Model, class Where>
+auto load(Where& where, checkpoint const& folder) {
+  return load<Model>(where, folder, [](int) {});
+}
 
 namespace detail {
 

@@ -62,13 +62,14 @@ struct packed_header {
 };
 static_assert(sizeof(packed_header) == 40, "The header is written as it lies in memory, without padding.");
 
-/// The fingerprint's word around `at`, for a message.
+/// The word of a fingerprint around `at`, for a message.
 inline std::string word_at(std::string_view text, std::size_t at) {
+  if (at == text.size()) return "its end";
   constexpr std::string_view separators = " ,;\n";
   auto const before = at == 0 ? std::string_view::npos : text.find_last_of(separators, at - 1);
-  auto const begin = std::min(before == std::string_view::npos ? 0 : before + 1, text.size());
-  auto const word = text.substr(begin, std::min(text.find_first_of(separators, at), at + 60) - begin);
-  return "'" + std::string(word) + "'";
+  auto const begin = before == std::string_view::npos ? 0 : before + 1;
+  auto const end = std::min(text.find_first_of(separators, at + 1), at + 60);
+  return "'" + std::string(text.substr(begin, end - begin)) + "'";
 }
 
 }  // namespace detail

@@ -254,7 +254,7 @@ struct header_rules final : json_rules {
   }
 
   void value(json_value const& found) override {
-    if (depth == 0) return expect(json_kind::object, found, "header");
+    if (depth == 0) return;   // an object: read_header has looked
     if (in_metadata) return metadata_value(found);
     if (depth == 1) return expect(json_kind::object, found, "tensor " + in_quotes(entries.back().name));
     auto const kind = depth == 3 ? json_kind::integer : field == dtype_field ? json_kind::string : json_kind::array;
