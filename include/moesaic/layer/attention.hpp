@@ -4,6 +4,7 @@
 
 #include <cmath>
 
+#include <moesaic/base/math.hpp>
 #include <moesaic/config/spec.hpp>
 #include <moesaic/config/shapes.hpp>
 #include <moesaic/config/weights.hpp>

@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <moesaic/base/math.hpp>
 #include <moesaic/config/shapes.hpp>
 #include <moesaic/config/spec.hpp>
 #include <moesaic/config/weights.hpp>

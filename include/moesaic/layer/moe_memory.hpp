@@ -4,6 +4,7 @@
 
 #include <moesaic/layer/ffn.hpp>
 #include <moesaic/layer/router.hpp>
+#include <moesaic/route/plan.hpp>
 
 namespace moesaic {
 

@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <moesaic/config/block_config.hpp>
 #include <moesaic/layer/load.hpp>
 
 namespace moesaic {
