@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstdint>
 #include <limits>
+#include <type_traits>
 
 #include <moesaic/base/math.hpp>
 #include <moesaic/base/packed.hpp>
@@ -14,6 +15,7 @@
 #include <moesaic/config/block_config.hpp>
 #include <moesaic/host/kv_cache.hpp>
 #include <moesaic/host/pool.hpp>
+#include <moesaic/host/simd/simd.hpp>
 
 namespace moesaic::host {
 
@@ -42,59 +44,30 @@ struct attention_rows {
   std::int64_t visible[attention_row_count];
 };
 
+}  // namespace moesaic::host
+
+// The kernel for every level, and in double: as its own reference, on plain loops.
+namespace moesaic::host::in_double {
+#include <moesaic/host/simd/doubles.inl>
+#include <moesaic/host/simd/attention.inl>
+}
+#define MOESAIC_BODY <moesaic/host/simd/attention.inl>
+#include <moesaic/host/simd/levels.inl>
+
+namespace moesaic::host {
+
 namespace attention_detail {
 
-/// 16 lanes in plain C++.
-template <class Scalar>
-struct plain_lanes {
-  using scalar = Scalar;
-  static constexpr int registers = 16;
-  Scalar lane[16];
-
-  template <class F>
-  static plain_lanes each(F&& f) {
-    plain_lanes y;
-    for (int l = 0; l < 16; ++l) y.lane[l] = f(l);
-    return y;
-  }
-  static plain_lanes set1(Scalar x) { return each([&](int) { return x; }); }
-  static plain_lanes load(Scalar const* x) { return each([&](int l) { return x[l]; }); }
-  static plain_lanes load(bf16 const* x) { return each([&](int l) { return static_cast<Scalar>(x[l]); }); }
-  static plain_lanes load_low_bf16(const std::byte* x) { return each([&](int l) { return read(x + 4 * l); }); }
-  static plain_lanes load_high_bf16(const std::byte* x) { return each([&](int l) { return read(x + 4 * l + 2); }); }
-  static Scalar read(const std::byte* x) {
-    bf16 value;
-    std::memcpy(&value, x, sizeof value);
-    return static_cast<Scalar>(value);
-  }
-  void store(Scalar* x) const {
-    for (int l = 0; l < 16; ++l) x[l] = lane[l];
-  }
-  static plain_lanes fma(plain_lanes const& a, plain_lanes const& b, plain_lanes const& c) {
-    return each([&](int l) {
-      if constexpr (sizeof(Scalar) == 8) return a.lane[l] * b.lane[l] + c.lane[l];
-      else return static_cast<Scalar>(static_cast<double>(a.lane[l]) * static_cast<double>(b.lane[l]) + static_cast<double>(c.lane[l]));
-    });
-  }
-  static plain_lanes max(plain_lanes const& a, plain_lanes const& b) { return each([&](int l) { return std::max(a.lane[l], b.lane[l]); }); }
-  static plain_lanes exp(plain_lanes const& a) { return each([&](int l) { return std::exp(a.lane[l]); }); }
-  friend plain_lanes operator+(plain_lanes const& a, plain_lanes const& b) { return each([&](int l) { return a.lane[l] + b.lane[l]; }); }
-  friend plain_lanes operator-(plain_lanes const& a, plain_lanes const& b) { return each([&](int l) { return a.lane[l] - b.lane[l]; }); }
-  friend plain_lanes operator*(plain_lanes const& a, plain_lanes const& b) { return each([&](int l) { return a.lane[l] * b.lane[l]; }); }
-  Scalar largest() const {
-    auto y = lane[0];
-    for (auto const x : lane) y = std::max(y, x);
-    return y;
-  }
-  Scalar sum() const {
-    auto y = *this;
-    for (int half = 8; half > 0; half /= 2)
-      for (int l = 0; l < half; ++l) y.lane[l] += y.lane[l + half];
-    return y.lane[0];
-  }
-};
-
-#include <moesaic/host/simd/attention.inl>
+/// Results of the query rows in `rows`, of which the first `used` are wanted.
+template <class Stored, class Scalar>
+void attend_rows(level level, attention_head const& head, attention_rows<Scalar>& rows, std::int64_t used) {
+  auto const run = [&](auto here) {
+    if (used == 1) attend_rows<Stored, 1>(here, head, rows);
+    else attend_rows<Stored, attention_row_count>(here, head, rows);
+  };
+  if constexpr (std::is_same_v<Scalar, double>) run(in_double::here{});
+  else at_level(level, run);
+}
 
 /// Whether shapes fit the cache and each other.
 template <class T>
@@ -149,10 +122,7 @@ status attend(pool& where, double scale, kv_cache const& cache, view<const T> q,
             rows.visible[r] = slot_of(cache, sequence[t], position[t]) + 1;
             for (std::int64_t d = 0; d < head_dim; ++d) rows.query[r][d] = static_cast<sum>(q(t, column(r) + d));
           }
-          if (used == 1)
-            attention_detail::attend_rows<attention_detail::plain_lanes<sum>, Stored, 1>(head, rows);
-          else
-            attention_detail::attend_rows<attention_detail::plain_lanes<sum>, Stored, attention_row_count>(head, rows);
+          attention_detail::attend_rows<Stored>(where.level(), head, rows, used);
           for (int r = 0; r < used; ++r)
             for (std::int64_t d = 0; d < head_dim; ++d) out(token(r), column(r) + d) = static_cast<T>(rows.out[r][d] / rows.total[r]);
         }
