@@ -1,5 +1,6 @@
 # How this repository builds its own programs: warnings, sanitizers, ccache, and where libraries come from.
 # SPDX-License-Identifier: Apache-2.0
+set(CMAKE_CXX_EXTENSIONS OFF)
 if(PROJECT_IS_TOP_LEVEL)
   if(NOT CMAKE_BUILD_TYPE AND NOT CMAKE_CONFIGURATION_TYPES)
     set(CMAKE_BUILD_TYPE Release CACHE STRING "Release, Debug, RelWithDebInfo or MinSizeRel" FORCE)
