@@ -62,29 +62,51 @@ inline std::int64_t slot_of(kv_cache const& c, std::int64_t sequence, std::int64
 
 namespace cache_detail {
 
-/// Byte offset of element (output, input) of one head's matrix of Stored.
-template <class Stored>
-std::int64_t offset(packed_matrix const& m, std::int64_t output, std::int64_t input) {
-  constexpr std::int64_t in_lane = sizeof(Stored) == 2 ? 2 : 1;
-  constexpr std::int64_t wide = sizeof(Stored) == 8 ? 2 : 1;
-  auto const lane = packed::row_offset(input / in_lane, static_cast<int>(output / packed::lanes % 2), packed::rows(m.stored.type, m.inputs)) +
-                    output % packed::lanes * 4;
-  auto const pair = output / (2 * packed::lanes) * packed::pair_bytes(m.stored, m.inputs);
-  return (pair + lane) * wide + input % in_lane * static_cast<std::int64_t>(sizeof(Stored));
-}
-
+/// Element (output, input) of one head's matrix.
 template <class Stored>
 Stored read(const std::byte* matrix, packed_matrix const& m, std::int64_t output, std::int64_t input) {
+  constexpr std::int64_t in_lane = sizeof(Stored) == 2 ? 2 : 1, wide = sizeof(Stored) == 8 ? 2 : 1;
+  auto const panel = static_cast<int>(output / packed::lanes % 2);
+  auto const row = packed::row_offset(input / in_lane, panel, packed::rows(m.stored.type, m.inputs));
+  auto const lane = output / (2 * packed::lanes) * packed::pair_bytes(m.stored, m.inputs) + row + output % packed::lanes * 4;
   Stored value;
-  std::memcpy(&value, matrix + offset<Stored>(m, output, input), sizeof value);
+  std::memcpy(&value, matrix + lane * wide + input % in_lane * static_cast<std::int64_t>(sizeof(Stored)), sizeof value);
   return value;
 }
 
-/// The element of T as it is stored; narrower by one rounding to nearest even.
+/// The element of T as it is stored: narrower by one rounding to nearest even.
 template <class Stored, class T>
-void write(std::byte* matrix, packed_matrix const& m, std::int64_t output, std::int64_t input, T x) {
+MOESAIC_INLINE void write(std::byte* at, T x) {
   auto const value = static_cast<Stored>(static_cast<accumulator<Stored>>(x));
-  std::memcpy(matrix + offset<Stored>(m, output, input), &value, sizeof value);
+  std::memcpy(at, &value, sizeof value);
+}
+
+/// One token's key [head_dim] into its slot of a head's keys: one lane of every row of a panel.
+template <class Stored, class T>
+void write_key(std::byte* keys, packed_matrix const& m, std::int64_t slot, T const* x) {
+  constexpr std::int64_t in_lane = sizeof(Stored) == 2 ? 2 : 1, wide = sizeof(Stored) == 8 ? 2 : 1;
+  auto const total_rows = packed::rows(m.stored.type, m.inputs);
+  auto const panel = static_cast<int>(slot / packed::lanes % 2);
+  auto* const lane = keys + (slot / (2 * packed::lanes) * packed::pair_bytes(m.stored, m.inputs) + slot % packed::lanes * 4) * wide;
+  for (std::int64_t row = 0; row < total_rows; ++row) {
+    auto* const at = lane + packed::row_offset(row, panel, total_rows) * wide;
+    write<Stored>(at, x[row * in_lane]);
+    if (in_lane == 2 && 2 * row + 1 < m.inputs) write<Stored>(at + 2, x[2 * row + 1]);
+  }
+}
+
+/// One token's value [head_dim] into its slot of a head's values: all lanes of one row of every panel.
+template <class Stored, class T>
+void write_value(std::byte* values, packed_matrix const& m, std::int64_t slot, T const* x) {
+  constexpr std::int64_t in_lane = sizeof(Stored) == 2 ? 2 : 1, wide = sizeof(Stored) == 8 ? 2 : 1;
+  auto const total_rows = packed::rows(m.stored.type, m.inputs), pair_bytes = packed::pair_bytes(m.stored, m.inputs);
+  for (std::int64_t first = 0; first < m.outputs; first += packed::lanes) {
+    auto const panel = static_cast<int>(first / packed::lanes % 2);
+    auto* const at = values + (first / (2 * packed::lanes) * pair_bytes + packed::row_offset(slot / in_lane, panel, total_rows)) * wide +
+                     slot % in_lane * static_cast<std::int64_t>(sizeof(Stored));
+    auto const count = m.outputs - first < packed::lanes ? m.outputs - first : packed::lanes;
+    for (std::int64_t l = 0; l < count; ++l) write<Stored>(at + l * 4 * wide, x[first + l]);
+  }
 }
 
 /// Calls f.operator()<Stored>() for the cache's storage; false where activations of T do not go with it.
@@ -140,12 +162,8 @@ status append(pool& where, kv_cache const& cache, view<const T> k, view<const T>
     where.for_each(cache.kv_heads, [&](std::int64_t h) {   // a task a head: tokens that share a cache line stay on one thread
       for (std::int64_t t = 0; t < sequence.size; ++t) {
         auto const slot = slot_of(cache, sequence[t], position[t]);
-        auto* const keys = keys_of(cache, sequence[t], h);
-        auto* const values = values_of(cache, sequence[t], h);
-        for (std::int64_t d = 0; d < cache.head_dim; ++d) {
-          cache_detail::write<Stored>(keys, key_map, slot, d, k(t, h * cache.head_dim + d));
-          cache_detail::write<Stored>(values, value_map, d, slot, v(t, h * cache.head_dim + d));
-        }
+        cache_detail::write_key<Stored>(keys_of(cache, sequence[t], h), key_map, slot, k.row(t) + h * cache.head_dim);
+        cache_detail::write_value<Stored>(values_of(cache, sequence[t], h), value_map, slot, v.row(t) + h * cache.head_dim);
       }
     });
   });
