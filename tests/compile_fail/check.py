@@ -34,7 +34,8 @@ SPEC = {
 
 def program(*specs):
     """Specs (subject, name, what is changed) and a use of each."""
-    return SOUND + "".join(SPEC[subject] % (name, change) + f"\nstatic_assert(sizeof(validated<{name}>) > 0);\n" for subject, name, change in specs)
+    use = "\nstatic_assert(sizeof(validated<%s>) > 0);\n"
+    return SOUND + "".join(SPEC[subject] % (name, change) + use % name for subject, name, change in specs)
 
 
 def rules(include):
@@ -47,9 +48,9 @@ def rules(include):
 
 
 def cases():
-    """name -> (wrong, given, right)."""
-    rows = [line.split(" | ") for line in (HERE / "cases.txt").read_text().splitlines() if line and not line.startswith("#")]
-    return {row[0].strip(): tuple(cell.strip() for cell in row[1:]) for row in rows}
+    """[(name, wrong, given, right)]"""
+    lines = (HERE / "cases.txt").read_text().splitlines()
+    return [tuple(cell.strip() for cell in line.split(" | ")) for line in lines if line and not line.startswith("#")]
 
 
 def compile_(compiler, includes, source):
@@ -73,9 +74,9 @@ def refusal(compiler, includes, source):
     return result, [line for line in result.stderr.splitlines() if re.search(r"\berror: ", line)]
 
 
-def check_wrong(compiler, includes, name, subject, sentence, case):
+def check_wrong(compiler, includes, subject, sentence, case):
     """What is wrong with how a wrong configuration is answered, or nothing."""
-    wrong, given, _ = case
+    name, wrong, given, _ = case
     result, errors = refusal(compiler, includes, program((subject, "mine", wrong)))
     values = set(re.findall(r"you_gave<([^<>]*)>", result.stderr))
     if result.returncode == 0:
@@ -89,9 +90,10 @@ def check_wrong(compiler, includes, name, subject, sentence, case):
     return None
 
 
-def check_twins(compiler, includes, names, known, tried):
+def check_twins(compiler, includes, known, tried):
     """The corrected twins, all in one program."""
-    result, _ = refusal(compiler, includes, program(*((known[n][0], n + "_twin", tried[n][2]) for n in names)))
+    specs = ((known[name][0], f"{name}_twin_{i}", right) for i, (name, _, _, right) in enumerate(tried))
+    result, _ = refusal(compiler, includes, program(*specs))
     return [f"a corrected twin does not compile:\n{result.stderr}"] if result.returncode != 0 else []
 
 
@@ -104,23 +106,26 @@ def check_type(compiler, includes):
 
 def problems(compiler, includes, only=None):
     known, tried = rules(includes[0]), cases()
-    found = [f"{name}: a rule without a test; add a line to tests/compile_fail/cases.txt" for name in known if name not in tried]
-    found += [f"{name}: a test without a rule" for name in tried if name not in known]
-    names = [name for name in known if name in tried and (only is None or name in only)]
+    named = {case[0] for case in tried}
+    found = [f"{name}: a rule without a test; add a line to tests/compile_fail/cases.txt" for name in known if name not in named]
+    found += [f"{name}: a test without a rule" for name in named if name not in known]
+    tried = [case for case in tried if case[0] in (only or known) and case[0] in known]
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        wrong = pool.map(lambda n: check_wrong(compiler, includes, n, *known[n], tried[n]), names)
+        wrong = pool.map(lambda case: check_wrong(compiler, includes, *known[case[0]], case), tried)
         found += [problem for problem in wrong if problem]
-    return found + check_twins(compiler, includes, names, known, tried) + check_type(compiler, includes), len(names)
+    return found + check_twins(compiler, includes, known, tried) + check_type(compiler, includes), len(tried)
 
 
 def selftest(compiler):
     """Planted faults in a copy of rules.hpp: the check must name each."""
     text = (INCLUDE / RULES).read_text()
     planted = {
-        "a rule without a test": ("#undef MOESAIC_RULE", 'MOESAIC_RULE(block_config, untested, "x, because y", true, 0);\n#undef MOESAIC_RULE', "untested"),
+        "a rule without a test": ("#undef MOESAIC_RULE",
+                                  'MOESAIC_RULE(block_config, untested, "x, because y", true, 0);\n#undef MOESAIC_RULE', "untested"),
         "compiles with": ("heads_are_positive, heads_divide_hidden", "heads_divide_hidden", "heads_are_positive"),
         "a corrected twin": ("c.expert.intermediate > 0,", "c.expert.intermediate > 1,", "intermediate_is_positive"),
-        "is answered by 2 errors": ("c.attention.head_dim >= 0,", "c.attention.head_dim >= 0 && c.attention.head_dim != 7,", "head_dim_is_even"),
+        "is answered by 2 errors": ("c.attention.head_dim >= 0,", "c.attention.head_dim >= 0 && c.attention.head_dim != 7,",
+                                    "head_dim_is_even"),
         "the error should carry": ("c.norm.bias || c.norm.kind == norm_kind::layer, c.norm.kind);",
                                    "c.norm.bias || c.norm.kind == norm_kind::layer, c.norm.bias);", "norm_bias_has_a_layer_norm"),
     }
@@ -145,7 +150,8 @@ def main():
     failed = False
     for compiler in given.compiler or [c for c in ("g++", "clang++") if shutil.which(c)]:
         found, count = selftest(compiler) if given.selftest else problems(compiler, [INCLUDE])
-        print("\n".join(found + [f"{compiler}: {count} {'planted faults' if given.selftest else 'rules'}, {len(found)} problems"]))
+        what = "planted faults" if given.selftest else "wrong configurations"
+        print("\n".join(found + [f"{compiler}: {count} {what}, {len(found)} problems"]))
         failed |= bool(found) or count == 0
     sys.exit(failed)
 

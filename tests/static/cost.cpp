@@ -84,7 +84,8 @@ static_assert(prints(static_cast<double>(smol.layers.scores) * 1e-6, 17.7, 1) &&
 static_assert(smol.layers.router == 0 && smol.layers.shared == 0);
 
 constexpr auto mixtral_layer = flops<mixtral_8x7b::layer>(1);
-static_assert(mixtral_layer.experts == 2 * 2 * 176'160'768ll && mixtral_layer.router == 2 * 8 * 4096 && mixtral_layer.scores == 4 * 32 * 128);
+static_assert(mixtral_layer.experts == 2 * 2 * 176'160'768ll && mixtral_layer.router == 2 * 8 * 4096);
+static_assert(mixtral_layer.scores == 4 * 32 * 128);
 static_assert(flops<qwen1_5_moe_a2_7b::layer>(1).shared == 2 * (3 * 2048 * 5632 + 2048));
 
 // ---- a pair of byte-level decoders of one shape: dense of width 256, and 32 experts of width 64, four a token
@@ -95,18 +96,20 @@ struct pair_model {
 };
 struct pair_dense : pair_model {
   struct layer {
-    static constexpr block_config config{.hidden = 128, .attention = pair_attention, .expert = {.intermediate = 256}, .norm = {.epsilon = 1e-6}};
+    static constexpr block_config config{
+        .hidden = 128, .attention = pair_attention, .expert = {.intermediate = 256}, .norm = {.epsilon = 1e-6}};
   };
   using layers = moesaic::layers<repeat<layer, 4>>;
 };
 struct pair_moe : pair_model {
   struct layer {
-    static constexpr block_config config{.hidden = 128,
-                                         .attention = pair_attention,
-                                         .router = {.experts = 32, .top_k = 4, .renormalize = true},
-                                         .expert = {.intermediate = 64},
-                                         .norm = {.epsilon = 1e-6},
-                                         .storage = {.ffn = dtype::int4}};
+    static constexpr block_config config{
+        .hidden = 128,
+        .attention = pair_attention,
+        .router = {.experts = 32, .top_k = 4, .renormalize = true},
+        .expert = {.intermediate = 64},
+        .norm = {.epsilon = 1e-6},
+        .storage = {.ffn = dtype::int4}};
   };
   using layers = moesaic::layers<repeat<layer, 4>>;
 };

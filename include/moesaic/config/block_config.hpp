@@ -59,7 +59,7 @@ struct router_config {
   int top_k = 0;
   moesaic::score score = moesaic::score::softmax;
   moesaic::score_position position = moesaic::score_position::before_top_k;
-  bool renormalize = false;            ///< chosen weights divided by their sum
+  bool renormalize = false;            ///< chosen weights divided by their sum; with top_k 1 that leaves ones, and in training no gradient
   double routed_scale = 1.0;           ///< factor on the chosen weights, after renormalisation
   bool bias = false;                   ///< the router's linear layer has a bias
   bool score_bias = false;             ///< a bias an expert, added for selection only (balance without a loss)

@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <moesaic/base/packed.hpp>
 #include <moesaic/base/view.hpp>
 #include <moesaic/config/shapes.hpp>
 
@@ -160,9 +161,9 @@ constexpr bool stores_weights(dtype t) {
 }
 /// Group sizes a format may have; a format that stores no weights is another rule's matter.
 constexpr bool group_fits(format f) {
-  if (f.type == dtype::int8 || f.type == dtype::int4) return f.group >= 0;
+  if (f.type == dtype::int8 || f.type == dtype::int4) return f.group >= 0 && f.group % packed::per_lane(f.type) == 0;
   if (f.type == dtype::mxfp4) return f.group == 32;
-  if (f.type == dtype::e4m3) return f.group > 0 && f.group % 16 == 0;
+  if (f.type == dtype::e4m3) return f.group > 0 && f.group % packed::lanes == 0;
   return f.group == 0;
 }
 constexpr bool zero_point_fits(format f) { return !f.zero_point || f.type == dtype::int4; }
@@ -174,8 +175,8 @@ MOESAIC_RULE(block_config, ffn_has_a_weight_format,
     "storage.ffn must be fp32, bf16, fp16, e4m3, int8, int4, mxfp4 or same, because these are the formats that matrices are packed in",
     c.storage.ffn.type == dtype::same || stores_weights(c.storage.ffn.type), c.storage.ffn.type);
 MOESAIC_RULE(block_config, groups_fit_their_format,
-    "the groups of storage.weights and storage.ffn must be 32 for mxfp4, a positive multiple of 16 for e4m3, positive or 0 (a whole row) "
-    "for int8 and int4, and 0 for the others, because that is how scales are stored",
+    "the groups of storage.weights and storage.ffn must be multiples of 4 for int8, of 8 for int4 (0: a whole row) and of 16 for e4m3, 32 "
+    "for mxfp4, and 0 for the others, because a packed lane of four bytes, or an e4m3 block's panel, has one scale",
     group_fits(c.storage.weights) && group_fits(c.storage.ffn), c.storage.weights.group, c.storage.ffn.group);
 MOESAIC_RULE(block_config, zero_points_are_int4,
     "zero_point in storage.weights and storage.ffn needs int4, because every other format is symmetric about zero",
@@ -208,8 +209,8 @@ MOESAIC_RULE(decoder_config, embedding_has_a_weight_format,
     "embedding must be fp32, bf16, fp16, e4m3, int8, int4 or mxfp4, because these are the formats that matrices are packed in",
     stores_weights(c.embedding.type), c.embedding.type);
 MOESAIC_RULE(decoder_config, embedding_groups_fit_their_format,
-    "the group of embedding must be 32 for mxfp4, a positive multiple of 16 for e4m3, positive or 0 (a whole row) for int8 and int4, "
-    "and 0 for the others, because that is how scales are stored",
+    "the group of embedding must be a multiple of 4 for int8, of 8 for int4 (0: a whole row) and of 16 for e4m3, 32 for mxfp4, and 0 for "
+    "the others, because a packed lane of four bytes, or an e4m3 block's panel, has one scale",
     group_fits(c.embedding), c.embedding.group);
 MOESAIC_RULE(decoder_config, embedding_zero_point_is_int4,
     "zero_point in embedding needs int4, because every other format is symmetric about zero",

@@ -74,8 +74,8 @@ inline constexpr auto layer_configs = detail::configs_of<typename Model::layers>
 template <class Spec>
 struct validated {
   static_assert(block_spec<Spec> || decoder_spec<Spec>,
-                "a spec names `static constexpr moesaic::block_config config`, and a model a decoder_config and `layers`, because nothing else says "
-                "what to build");
+                "a spec names `static constexpr moesaic::block_config config`, and a model a decoder_config and `layers`, because nothing "
+                "else says what to build");
   static constexpr auto config = detail::harmless(block_config{});
 };
 template <block_spec Spec>
