@@ -26,7 +26,7 @@ void refused_or(F&& f) {
   }
 }
 
-volatile unsigned char sink;   // what is read must be used, or the compiler leaves the reading out
+volatile unsigned char sink;  // what is read must be used, or the compiler leaves the reading out
 
 void read_all(moesaic::safetensors const& file) {
   for (auto const& entry : file) {
@@ -46,8 +46,8 @@ void read_all(moesaic::safetensors const& file) {
 
 }  // namespace
 
-extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
-  auto const bytes = moesaic::list<const std::byte>(reinterpret_cast<const std::byte*>(data), static_cast<std::int64_t>(size));
+extern "C" int LLVMFuzzerTestOneInput(std::uint8_t const* data, std::size_t size) {
+  auto const bytes = moesaic::list<const std::byte>(reinterpret_cast<std::byte const*>(data), static_cast<std::int64_t>(size));
   refused_or([&] { read_all(moesaic::safetensors(bytes, "file")); });
   refused_or([&] {
     std::string const where = "file";
@@ -61,7 +61,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
 extern "C" std::size_t LLVMFuzzerCustomMutator(std::uint8_t* data, std::size_t size, std::size_t room, unsigned seed) {
   size = LLVMFuzzerMutate(data, size, room);
   constexpr std::size_t prefix = 8;
-  auto const brace = std::string_view(reinterpret_cast<const char*>(data), size).rfind('}');
+  auto const brace = std::string_view(reinterpret_cast<char const*>(data), size).rfind('}');
   if (seed % 2 == 0 && brace != std::string_view::npos && brace >= prefix) {
     std::uint64_t const length = brace + 1 - prefix;
     std::memcpy(data, &length, sizeof length);

@@ -64,8 +64,10 @@ TEST_CASE("the first thing that differs is named") {
   REQUIRE(good.size() == 128 + 200);
 
   auto const expecting = [&](std::string_view fingerprint) { return refusal([&] { packed_file{path, fingerprint}; }); };
-  CHECK(expecting("version 0.1, hidden 4096, storage int4 g64\nexperts 8") == path + ": fingerprint: expected 'g64' at character 40, found 'g32'");
-  CHECK(expecting("version 0.1, hidden 2048, storage int4 g32\nexperts 8") == path + ": fingerprint: expected '2048' at character 20, found '4096'");
+  CHECK(expecting("version 0.1, hidden 4096, storage int4 g64\nexperts 8") ==
+        path + ": fingerprint: expected 'g64' at character 40, found 'g32'");
+  CHECK(expecting("version 0.1, hidden 2048, storage int4 g32\nexperts 8") ==
+        path + ": fingerprint: expected '2048' at character 20, found '4096'");
   CHECK(expecting(std::string(shapes) + "0") == path + ": fingerprint: expected '80' at character 52, found its end");
   CHECK(expecting("version 0.1") == path + ": fingerprint: expected its end at character 11, found '0.1,'");
   CHECK(expecting("") == path + ": fingerprint: expected its end at character 0, found 'version'");

@@ -47,7 +47,7 @@ class mapped_file {
 
 namespace detail {
 
-[[noreturn]] inline void fail_with_errno(std::string const& path, const char* what, int reason) {
+[[noreturn]] inline void fail_with_errno(std::string const& path, char const* what, int reason) {
   throw error(path + ": " + what + ": " + std::strerror(reason));
 }
 
@@ -67,11 +67,12 @@ inline mapped_file::mapped_file(std::string const& path) {
   if (file.number < 0) detail::fail_with_errno(path, "cannot be opened", errno);
   struct stat about {};
   if (::fstat(file.number, &about) != 0) detail::fail_with_errno(path, "cannot be examined", errno);
-  if (!S_ISREG(about.st_mode)) throw error(path + ": expected a regular file, found " + (S_ISDIR(about.st_mode) ? "a folder" : "a device or pipe"));
+  if (!S_ISREG(about.st_mode))
+    throw error(path + ": expected a regular file, found " + (S_ISDIR(about.st_mode) ? "a folder" : "a device or pipe"));
   if (about.st_size == 0) return;
   void* const start = ::mmap(nullptr, static_cast<std::size_t>(about.st_size), PROT_READ, MAP_PRIVATE, file.number, 0);
   if (start == MAP_FAILED) detail::fail_with_errno(path, "cannot be mapped", errno);
-  bytes_ = {static_cast<const std::byte*>(start), static_cast<std::int64_t>(about.st_size)};
+  bytes_ = {static_cast<std::byte const*>(start), static_cast<std::int64_t>(about.st_size)};
 }
 
 inline void mapped_file::release() noexcept {
@@ -107,7 +108,7 @@ inline void mapped_file::release() noexcept {
 
 /// Writes `parts`, one after another, as the file `path`. It is written beside `path` and renamed when complete, so a reader sees the old
 /// file or the new one, and a mapping of the old one stays valid. Throws `error` with the path and the system's reason.
-inline void replace_file(std::string const& path, list<const list<const std::byte>> parts) {
+inline void replace_file(std::string const& path, list<list<const std::byte> const> parts) {
   static std::atomic<unsigned> counter = 0;
   auto temporary = path + ".partial-" + std::to_string(counter++);
 #if defined(__unix__) || defined(__APPLE__)
@@ -117,7 +118,8 @@ inline void replace_file(std::string const& path, list<const list<const std::byt
   if (file == nullptr) detail::fail_with_errno(temporary, "cannot be created", errno);
   auto done = true;
   for (auto const& part : parts)
-    done = done && (part.empty() || std::fwrite(part.data, 1, static_cast<std::size_t>(part.size), file) == static_cast<std::size_t>(part.size));
+    done = done &&
+           (part.empty() || std::fwrite(part.data, 1, static_cast<std::size_t>(part.size), file) == static_cast<std::size_t>(part.size));
   done = done && std::fflush(file) == 0;
 #if defined(__unix__) || defined(__APPLE__)
   done = done && ::fsync(::fileno(file)) == 0;
@@ -128,7 +130,7 @@ inline void replace_file(std::string const& path, list<const list<const std::byt
     reason = errno;
   }
 #if !defined(__unix__) && !defined(__APPLE__)
-  if (done) std::remove(path.c_str());   // rename does not replace here
+  if (done) std::remove(path.c_str());  // rename does not replace here
 #endif
   if (done && std::rename(temporary.c_str(), path.c_str()) != 0) {
     done = false;

@@ -1,4 +1,4 @@
-// Packed weights become a file, and the file becomes packed weights again by mapping it: nothing is converted, pages come in as they are read.
+// Packed weights become a file, and the file becomes packed weights again by mapping it: pages come in as they are read.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -51,7 +51,7 @@ namespace detail {
 struct packed_header {
   static constexpr char expected_magic[8] = {'m', 'o', 'e', 's', 'a', 'i', 'c', '\n'};
   static constexpr std::uint32_t expected_byte_order = 0x01020304;
-  static constexpr std::uint32_t expected_version = 1;   // of this file's layout and of base/packed.hpp's
+  static constexpr std::uint32_t expected_version = 1;  // of this file's layout and of base/packed.hpp's
 
   char magic[8];
   std::uint32_t byte_order;
@@ -79,7 +79,7 @@ inline std::uint64_t checksum(list<const std::byte> bytes) {
   constexpr std::int64_t block = 32;
   // Four chains, so that the multiplications overlap. A step is a bijection of the word and of the state.
   std::uint64_t chain[] = {odd[1], odd[2], odd[3], odd[0]};
-  auto const take = [&](const std::byte* from) {
+  auto const take = [&](std::byte const* from) {
     for (int i = 0; i < 4; ++i) {
       std::uint64_t word;
       std::memcpy(&word, from + 8 * i, sizeof word);
@@ -93,19 +93,24 @@ inline std::uint64_t checksum(list<const std::byte> bytes) {
     std::memcpy(rest, bytes.data + at, static_cast<std::size_t>(bytes.size - at));
     take(rest);
   }
-  auto sum = static_cast<std::uint64_t>(bytes.size);   // zeros at the end count
+  auto sum = static_cast<std::uint64_t>(bytes.size);  // zeros at the end count
   for (auto const state : chain) sum = std::rotl(sum ^ state, 29) * odd[2];
   return sum ^ sum >> 32;
 }
 
 inline void save_packed(std::string const& path, std::string_view fingerprint, list<const std::byte> bytes) {
-  detail::packed_header header{{}, detail::packed_header::expected_byte_order, detail::packed_header::expected_version, fingerprint.size(),
-                               static_cast<std::uint64_t>(bytes.size), checksum(bytes)};
+  detail::packed_header header{{},
+                               detail::packed_header::expected_byte_order,
+                               detail::packed_header::expected_version,
+                               fingerprint.size(),
+                               static_cast<std::uint64_t>(bytes.size),
+                               checksum(bytes)};
   std::memcpy(header.magic, detail::packed_header::expected_magic, sizeof header.magic);
-  std::string front(reinterpret_cast<const char*>(&header), sizeof header);
+  std::string front(reinterpret_cast<char const*>(&header), sizeof header);
   front += fingerprint;
   front.resize((front.size() + 63) / 64 * 64);
-  list<const std::byte> const parts[] = {{reinterpret_cast<const std::byte*>(front.data()), static_cast<std::int64_t>(front.size())}, bytes};
+  list<const std::byte> const parts[] = {{reinterpret_cast<std::byte const*>(front.data()), static_cast<std::int64_t>(front.size())},
+                                         bytes};
   replace_file(path, parts);
 }
 
@@ -116,9 +121,11 @@ inline packed_file::packed_file(std::string const& path) : path_(path), file_(pa
   using std::to_string;
   auto const all = file_.bytes();
   detail::packed_header header{};
-  require(all.size >= static_cast<std::int64_t>(sizeof header), "size", "at least " + to_string(sizeof header) + " bytes", to_string(all.size));
+  require(all.size >= static_cast<std::int64_t>(sizeof header), "size", "at least " + to_string(sizeof header) + " bytes",
+          to_string(all.size));
   std::memcpy(&header, all.data, sizeof header);
-  require(std::memcmp(header.magic, header.expected_magic, sizeof header.magic) == 0, "first bytes", "'moesaic'", "something else: no packed weights");
+  require(std::memcmp(header.magic, header.expected_magic, sizeof header.magic) == 0, "first bytes", "'moesaic'",
+          "something else: no packed weights");
   require(header.byte_order == header.expected_byte_order, "byte order", "this machine's", "another");
   require(header.version == header.expected_version, "version", to_string(header.expected_version), to_string(header.version));
   auto const room = static_cast<std::uint64_t>(all.size) - sizeof header;
@@ -126,7 +133,7 @@ inline packed_file::packed_file(std::string const& path) : path_(path), file_(pa
   auto const start = (sizeof header + header.fingerprint_bytes + 63) / 64 * 64;
   auto const payload = static_cast<std::uint64_t>(all.size) - std::min(start, static_cast<std::uint64_t>(all.size));
   require(header.payload_bytes == payload, "payload", to_string(header.payload_bytes) + " bytes", to_string(payload));
-  fingerprint_ = {reinterpret_cast<const char*>(all.data) + sizeof header, static_cast<std::size_t>(header.fingerprint_bytes)};
+  fingerprint_ = {reinterpret_cast<char const*>(all.data) + sizeof header, static_cast<std::size_t>(header.fingerprint_bytes)};
   bytes_ = {all.data + std::min(start, static_cast<std::uint64_t>(all.size)), static_cast<std::int64_t>(payload)};
   checksum_ = header.checksum;
 }
@@ -136,12 +143,15 @@ inline packed_file::packed_file(std::string const& path, std::string_view expect
   std::size_t at = 0;
   while (at < shorter && expected[at] == fingerprint_[at]) ++at;
   if (at < std::max(expected.size(), fingerprint_.size()))
-    throw error(path + ": fingerprint: expected " + detail::word_at(expected, at) + " at character " + std::to_string(at) + ", found " + detail::word_at(fingerprint_, at));
+    throw error(path + ": fingerprint: expected " + detail::word_at(expected, at) + " at character " + std::to_string(at) + ", found " +
+                detail::word_at(fingerprint_, at));
 }
 
 inline void packed_file::verify() const {
   auto const found = checksum(bytes_);
-  if (found != checksum_) throw error(path_ + ": checksum of the payload: expected " + std::to_string(checksum_) + ", found " + std::to_string(found) + ": the file is damaged");
+  if (found != checksum_)
+    throw error(path_ + ": checksum of the payload: expected " + std::to_string(checksum_) + ", found " + std::to_string(found) +
+                ": the file is damaged");
 }
 
 }  // namespace moesaic

@@ -25,7 +25,8 @@
 #include <moesaic/config/tensor.hpp>
 #include <moesaic/io/mapped_file.hpp>
 
-static_assert(std::endian::native == std::endian::little, "Safetensors store little-endian numbers, which this reader hands out as they are.");
+static_assert(std::endian::native == std::endian::little,
+              "Safetensors store little-endian numbers, which this reader hands out as they are.");
 
 namespace moesaic {
 
@@ -38,11 +39,11 @@ class safetensors {
  public:
   struct entry {
     std::string name;
-    std::string stored_as;              ///< the format as the file spells it: "BF16"
+    std::string stored_as;  ///< the format as the file spells it: "BF16"
     std::vector<std::int64_t> shape;
-    std::int64_t begin = 0, end = 0;    ///< bytes, in the data of its file
-    std::size_t file = 0;               ///< which of the files
-    tensor value;                       ///< type `same` when the library does not know `stored_as`; then `find` throws
+    std::int64_t begin = 0, end = 0;  ///< bytes, in the data of its file
+    std::size_t file = 0;             ///< which of the files
+    tensor value;                     ///< type `same` when the library does not know `stored_as`; then `find` throws
   };
   using metadata_list = std::vector<std::pair<std::string, std::string>>;
 
@@ -53,7 +54,7 @@ class safetensors {
   explicit safetensors(list<const std::byte> bytes, std::string name = "memory");
 
   /// nullptr for an unknown name; throws `error` for a format that the library does not know. Valid as long as this, moves included.
-  const tensor* find(std::string_view name) const;
+  tensor const* find(std::string_view name) const;
   /// The file that holds a name, or that would: for error messages.
   std::string where(std::string_view name) const;
   /// A value of the file's `__metadata__` (of the first shard that has the key), or empty.
@@ -65,7 +66,7 @@ class safetensors {
   std::int64_t size() const { return static_cast<std::int64_t>(entries_.size()); }
 
  private:
-  const entry* look_up(std::string_view name) const;
+  entry const* look_up(std::string_view name) const;
   void open_folder(std::string const& path);
   void open_index(std::string const& path);
   void open_file(std::string const& path);
@@ -76,7 +77,7 @@ class safetensors {
   std::vector<std::string> files_;
   std::vector<mapped_file> mappings_;
   std::vector<entry> entries_;
-  std::vector<std::pair<std::string_view, std::size_t>> index_;   // (name, which entry), sorted
+  std::vector<std::pair<std::string_view, std::size_t>> index_;  // (name, which entry), sorted
   metadata_list metadata_;
 };
 
@@ -89,11 +90,12 @@ struct named_tensor {
 };
 
 /// Writes a file that appears whole or not at all. Throws `error` for what the reader would refuse, and when the file cannot be written.
-inline void write_safetensors(std::string const& path, std::vector<named_tensor> const& tensors, safetensors::metadata_list const& metadata = {});
+inline void write_safetensors(std::string const& path, std::vector<named_tensor> const& tensors,
+                              safetensors::metadata_list const& metadata = {});
 
 namespace detail {
 
-inline constexpr std::uint64_t header_limit = 100'000'000;   // the reference implementation's
+inline constexpr std::uint64_t header_limit = 100'000'000;  // the reference implementation's
 inline constexpr std::size_t dimension_limit = 64;
 inline constexpr std::uint64_t largest = static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max());
 
@@ -103,10 +105,10 @@ struct stored_format {
 };
 /// Of two names for one type the first is written.
 inline constexpr stored_format stored_formats[] = {
-    {"F64", dtype::fp64},     {"F32", dtype::fp32},     {"BF16", dtype::bf16},    {"F16", dtype::fp16},   {"F8_E4M3", dtype::e4m3},
-    {"F8_E5M2", dtype::e5m2}, {"F8_E8M0", dtype::e8m0}, {"I64", dtype::int64},    {"I32", dtype::int32},  {"I16", dtype::int16},
-    {"I8", dtype::int8},      {"U64", dtype::uint64},   {"U32", dtype::uint32},   {"U16", dtype::uint16}, {"U8", dtype::uint8},
-    {"BOOL", dtype::uint8}};
+    {"F64", dtype::fp64},     {"F32", dtype::fp32},     {"BF16", dtype::bf16},    {"F16", dtype::fp16},
+    {"F8_E4M3", dtype::e4m3}, {"F8_E5M2", dtype::e5m2}, {"F8_E8M0", dtype::e8m0}, {"I64", dtype::int64},
+    {"I32", dtype::int32},    {"I16", dtype::int16},    {"I8", dtype::int8},      {"U64", dtype::uint64},
+    {"U32", dtype::uint32},   {"U16", dtype::uint16},   {"U8", dtype::uint8},     {"BOOL", dtype::uint8}};
 
 [[noreturn]] inline void fail(std::initializer_list<std::string_view> parts) {
   std::string text;
@@ -145,7 +147,7 @@ name_index index_of(Elements const& elements, Name Elements::value_type::*name) 
 }
 
 /// The second of two equal names of an index, or nullptr.
-inline const name_index::value_type* repeated(name_index const& names) {
+inline name_index::value_type const* repeated(name_index const& names) {
   for (std::size_t i = 1; i < names.size(); ++i)
     if (names[i].first == names[i - 1].first) return &names[i];
   return nullptr;
@@ -171,7 +173,7 @@ struct json_value {
 
 struct json_rules {
   std::string const& where;
-  int depth = 0;   ///< objects and arrays open around the next event
+  int depth = 0;  ///< objects and arrays open around the next event
 
   explicit json_rules(std::string const& where_) : where(where_) {}
   virtual void value(json_value const& found) = 0;
@@ -217,7 +219,7 @@ struct json_events {
 };
 
 inline void read_json(list<const std::byte> bytes, json_rules& rules) {
-  auto const* const text = reinterpret_cast<const char*>(bytes.data);
+  auto const* const text = reinterpret_cast<char const*>(bytes.data);
   // The parser takes a zero byte for the end of its input, and would overlook what follows.
   if (!bytes.empty() && std::memchr(text, 0, static_cast<std::size_t>(bytes.size)) != nullptr)
     fail({rules.where, ": expected JSON, found a zero byte in it"});
@@ -254,7 +256,7 @@ struct header_rules final : json_rules {
   }
 
   void value(json_value const& found) override {
-    if (depth == 0) return;   // an object: read_header has looked
+    if (depth == 0) return;  // an object: read_header has looked
     if (in_metadata) return metadata_value(found);
     if (depth == 1) return expect(json_kind::object, found, "tensor " + in_quotes(entries.back().name));
     auto const kind = depth == 3 ? json_kind::integer : field == dtype_field ? json_kind::string : json_kind::array;
@@ -309,7 +311,8 @@ struct header_rules final : json_rules {
     auto const offsets = "[" + std::to_string(range[0]) + ", " + std::to_string(range[1]) + "]";
     if (range[0] > range[1]) fail_tensor({"expected rising data_offsets, found ", offsets});
     if (range[1] > static_cast<std::uint64_t>(data_bytes))
-      fail_tensor({"expected data_offsets within the ", std::to_string(data_bytes), " bytes of data in the file, found ", offsets, "; is it truncated?"});
+      fail_tensor({"expected data_offsets within the ", std::to_string(data_bytes), " bytes of data in the file, found ", offsets,
+                   "; is it truncated?"});
     auto& made = entries.back();
     made.begin = static_cast<std::int64_t>(range[0]);
     made.end = static_cast<std::int64_t>(range[1]);
@@ -318,11 +321,14 @@ struct header_rules final : json_rules {
       if (format.name == made.stored_as) made.value.type = format.type;
     auto const known = made.value.type != dtype::same;
     auto bytes = known ? std::uint64_t(bits(made.value.type)) / 8 : 1;
+    // A dimension of 0 hides no overflow of the others: whoever multiplies some of the dimensions is safe.
     for (auto const extent : made.shape) {
-      if (extent != 0 && bytes > largest / static_cast<std::uint64_t>(extent))
+      auto const factor = static_cast<std::uint64_t>(std::max<std::int64_t>(extent, 1));
+      if (bytes > largest / factor)
         fail_tensor({"expected a shape of less than 2^63 bytes, found ", text_of(made.shape), " ", in_quotes(made.stored_as)});
-      bytes *= static_cast<std::uint64_t>(extent);
+      bytes *= factor;
     }
+    if (std::find(made.shape.begin(), made.shape.end(), 0) != made.shape.end()) bytes = 0;
     if (known && bytes != range[1] - range[0])
       fail_tensor({"expected ", std::to_string(bytes), " bytes for ", text_of(made.shape), " ", made.stored_as, ", found ",
                    std::to_string(range[1] - range[0]), " in data_offsets ", offsets});
@@ -337,31 +343,34 @@ struct header_rules final : json_rules {
 /// A header's entries. Their ranges tile `data_bytes`: no tensor lies in another, and no byte is hidden.
 inline header_rules read_header(list<const std::byte> text, std::int64_t data_bytes, std::string const& path) {
   auto header = header_rules{path, data_bytes};
-  if (text.empty() || text[0] != std::byte{'{'}) fail({path, ": expected a header that begins with '{', found ", text.empty() ? "none" : "another byte"});
+  if (text.empty() || text[0] != std::byte{'{'})
+    fail({path, ": expected a header that begins with '{', found ", text.empty() ? "none" : "another byte"});
   read_json(text, header);
   if (auto const names = index_of(header.entries, &safetensors::entry::name); auto const* const twice = repeated(names))
     fail({path, ": tensor ", in_quotes(twice->first), ": expected it once, found it twice"});
   if (auto const keys = index_of(header.metadata, &safetensors::metadata_list::value_type::first); auto const* const twice = repeated(keys))
     fail({path, ": __metadata__, key ", in_quotes(twice->first), ": expected it once, found it twice"});
 
-  std::vector<const safetensors::entry*> in_file;
+  std::vector<safetensors::entry const*> in_file;
   for (auto const& made : header.entries) in_file.push_back(&made);
   std::sort(in_file.begin(), in_file.end(), [](auto* a, auto* b) { return a->begin != b->begin ? a->begin < b->begin : a->end < b->end; });
   std::int64_t reached = 0;
   for (auto const* made : in_file) {
     if (made->begin != reached)
-      fail({path, ": tensor ", in_quotes(made->name), ": expected its data at ", std::to_string(reached), ", where the tensors before it end, found it at ",
-            std::to_string(made->begin), made->begin < reached ? ": they overlap" : ": a hole"});
+      fail({path, ": tensor ", in_quotes(made->name), ": expected its data at ", std::to_string(reached),
+            ", where the tensors before it end, found it at ", std::to_string(made->begin),
+            made->begin < reached ? ": they overlap" : ": a hole"});
     reached = made->end;
   }
   if (reached != data_bytes)
-    fail({path, ": expected ", std::to_string(reached), " bytes of data, found ", std::to_string(data_bytes), ": bytes that belong to no tensor"});
+    fail({path, ": expected ", std::to_string(reached), " bytes of data, found ", std::to_string(data_bytes),
+          ": bytes that belong to no tensor"});
   return header;
 }
 
 /// What an index may say: which file of its folder holds which tensor. Other keys than `weight_map` are skipped.
 struct index_rules final : json_rules {
-  std::vector<std::pair<std::string, std::string>> file_of;   // (tensor, file)
+  std::vector<std::pair<std::string, std::string>> file_of;  // (tensor, file)
 
   explicit index_rules(std::string const& path) : json_rules(path) {}
 
@@ -381,7 +390,8 @@ struct index_rules final : json_rules {
     auto& [tensor_name, file] = file_of.back();
     expect(json_kind::string, found, "file of tensor " + in_quotes(tensor_name));
     file = std::move(*found.text);
-    if (!stays_inside(file)) fail({where, ": tensor ", in_quotes(tensor_name), ": expected a file below the index's folder, found ", in_quotes(file)});
+    if (!stays_inside(file))
+      fail({where, ": tensor ", in_quotes(tensor_name), ": expected a file below the index's folder, found ", in_quotes(file)});
   }
 
   void close() override {}
@@ -428,7 +438,8 @@ inline safetensors::safetensors(list<const std::byte> bytes, std::string name) :
 inline void safetensors::open_folder(std::string const& path) {
   std::vector<std::string> files, indices;
   std::error_code reason;
-  for (auto at = std::filesystem::directory_iterator(path, reason); !reason && at != std::filesystem::directory_iterator(); at.increment(reason)) {
+  for (auto at = std::filesystem::directory_iterator(path, reason); !reason && at != std::filesystem::directory_iterator();
+       at.increment(reason)) {
     auto file = at->path().string();
     if (at->path().filename() == "model.safetensors") return open_file(file);
     if (file.ends_with(".safetensors.index.json")) indices.push_back(std::move(file));
@@ -437,14 +448,15 @@ inline void safetensors::open_folder(std::string const& path) {
   if (reason) detail::fail({path, ": cannot be listed: ", reason.message()});
   if (indices.size() == 1) return open_index(indices[0]);
   if (indices.empty() && files.size() == 1) return open_file(files[0]);
-  detail::fail({path, ": expected model.safetensors, or one index, or one file of tensors, found ", std::to_string(indices.size()), " indices and ",
-                std::to_string(files.size()), " files of tensors"});
+  detail::fail({path, ": expected model.safetensors, or one index, or one file of tensors, found ", std::to_string(indices.size()),
+                " indices and ", std::to_string(files.size()), " files of tensors"});
 }
 
 inline void safetensors::open_index(std::string const& path) {
   auto const content = mapped_file(path);
   auto const size = static_cast<std::uint64_t>(content.bytes().size);
-  if (size > detail::header_limit) detail::fail({path, ": expected an index of at most ", std::to_string(detail::header_limit), " bytes, found ", std::to_string(size)});
+  if (size > detail::header_limit)
+    detail::fail({path, ": expected an index of at most ", std::to_string(detail::header_limit), " bytes, found ", std::to_string(size)});
   auto index = detail::index_rules{path};
   detail::read_json(content.bytes(), index);
   auto& file_of = index.file_of;
@@ -462,7 +474,8 @@ inline void safetensors::open_index(std::string const& path) {
   for (auto const& [tensor_name, file] : file_of) {
     auto const* const found = look_up(tensor_name);
     if (found == nullptr || files_[found->file] != file)
-      detail::fail({path, ": tensor ", detail::in_quotes(tensor_name), ": expected it in ", file, ", found it in ", found != nullptr ? files_[found->file] : "no shard"});
+      detail::fail({path, ": tensor ", detail::in_quotes(tensor_name), ": expected it in ", file, ", found it in ",
+                    found != nullptr ? files_[found->file] : "no shard"});
   }
 }
 
@@ -476,12 +489,16 @@ inline void safetensors::add(list<const std::byte> bytes) {
   auto const& path = files_.back();
   std::uint64_t header_bytes = 0;
   auto const left = bytes.size - static_cast<std::int64_t>(sizeof header_bytes);
-  if (left < 0) detail::fail({path, ": expected at least the 8 bytes of the header's length, found ", bytes.empty() ? "an empty file" : std::to_string(bytes.size)});
+  if (left < 0)
+    detail::fail({path, ": expected at least the 8 bytes of the header's length, found ",
+                  bytes.empty() ? "an empty file" : std::to_string(bytes.size)});
   std::memcpy(&header_bytes, bytes.data, sizeof header_bytes);
   auto const found = std::to_string(header_bytes);
-  if (header_bytes > detail::header_limit) detail::fail({path, ": expected a header of at most ", std::to_string(detail::header_limit), " bytes, found a length of ", found});
+  if (header_bytes > detail::header_limit)
+    detail::fail({path, ": expected a header of at most ", std::to_string(detail::header_limit), " bytes, found a length of ", found});
   if (header_bytes > static_cast<std::uint64_t>(left))
-    detail::fail({path, ": expected a header of ", found, " bytes, found ", std::to_string(left), " bytes left in the file; is it truncated?"});
+    detail::fail(
+        {path, ": expected a header of ", found, " bytes, found ", std::to_string(left), " bytes left in the file; is it truncated?"});
 
   auto const header_size = static_cast<std::int64_t>(header_bytes);
   auto const* const text = bytes.data + sizeof header_bytes;
@@ -500,19 +517,21 @@ inline void safetensors::finish() {
   index_ = detail::index_of(entries_, &entry::name);
   if (auto const* const twice = detail::repeated(index_)) {
     auto const &first = entries_[twice[-1].second], &second = entries_[twice->second];
-    detail::fail({files_[second.file], ": tensor ", detail::in_quotes(second.name), ": expected it once, found it in ", files_[first.file], " too"});
+    detail::fail(
+        {files_[second.file], ": tensor ", detail::in_quotes(second.name), ": expected it once, found it in ", files_[first.file], " too"});
   }
 }
 
-inline const safetensors::entry* safetensors::look_up(std::string_view name) const {
+inline safetensors::entry const* safetensors::look_up(std::string_view name) const {
   auto const at = std::lower_bound(index_.begin(), index_.end(), std::pair(name, std::size_t{0}));
   return at != index_.end() && at->first == name ? &entries_[at->second] : nullptr;
 }
 
-inline const tensor* safetensors::find(std::string_view name) const {
+inline tensor const* safetensors::find(std::string_view name) const {
   auto const* const found = look_up(name);
   if (found != nullptr && found->value.type == dtype::same)
-    detail::fail({files_[found->file], ": tensor ", detail::in_quotes(name), ": expected a format that the library knows, found ", detail::in_quotes(found->stored_as)});
+    detail::fail({files_[found->file], ": tensor ", detail::in_quotes(name), ": expected a format that the library knows, found ",
+                  detail::in_quotes(found->stored_as)});
   return found != nullptr ? &found->value : nullptr;
 }
 
@@ -579,7 +598,8 @@ std::vector<To> read(Source const& source, std::string_view name) {
   return out;
 }
 
-inline void write_safetensors(std::string const& path, std::vector<named_tensor> const& tensors, safetensors::metadata_list const& metadata) {
+inline void write_safetensors(std::string const& path, std::vector<named_tensor> const& tensors,
+                              safetensors::metadata_list const& metadata) {
   std::string header = "{";
   auto const key = [&](std::string_view text) {
     if (header.back() != '{') header += ',';
@@ -597,9 +617,11 @@ inline void write_safetensors(std::string const& path, std::vector<named_tensor>
   std::vector<list<const std::byte>> parts(2);
   std::int64_t at = 0;
   for (auto const& written : tensors) {
-    auto const* const format = std::find_if(std::begin(detail::stored_formats), std::end(detail::stored_formats), [&](auto const& f) { return f.type == written.type; });
+    auto const* const format = std::find_if(std::begin(detail::stored_formats), std::end(detail::stored_formats),
+                                            [&](auto const& f) { return f.type == written.type; });
     if (format == std::end(detail::stored_formats))
-      detail::fail({path, ": tensor ", detail::in_quotes(written.name), ": expected a format that a file can hold, found ", moesaic::name(written.type)});
+      detail::fail({path, ": tensor ", detail::in_quotes(written.name), ": expected a format that a file can hold, found ",
+                    moesaic::name(written.type)});
     key(written.name);
     header.append("{\"dtype\":\"").append(format->name).append("\",\"shape\":").append(detail::text_of(written.shape));
     header.append(",\"data_offsets\":").append(detail::text_of({at, at + written.data.size})).append(1, '}');
@@ -607,11 +629,11 @@ inline void write_safetensors(std::string const& path, std::vector<named_tensor>
     parts.push_back(written.data);
   }
   header += '}';
-  header.resize((header.size() + 8 + 63) / 64 * 64 - 8, ' ');   // the data begins at a multiple of 64 bytes
+  header.resize((header.size() + 8 + 63) / 64 * 64 - 8, ' ');  // the data begins at a multiple of 64 bytes
 
   auto const length = static_cast<std::uint64_t>(header.size());
-  parts[0] = {reinterpret_cast<const std::byte*>(&length), sizeof length};
-  parts[1] = {reinterpret_cast<const std::byte*>(header.data()), static_cast<std::int64_t>(header.size())};
+  parts[0] = {reinterpret_cast<std::byte const*>(&length), sizeof length};
+  parts[1] = {reinterpret_cast<std::byte const*>(header.data()), static_cast<std::int64_t>(header.size())};
   detail::read_header(parts[1], at, path);
   replace_file(path, parts);
 }
