@@ -36,8 +36,19 @@ inline constexpr std::int64_t product_rows = 96;   // rows that share one pass o
 
 #define MOESAIC_BODY <moesaic/host/simd/panel.inl>
 #include <moesaic/host/simd/levels.inl>
+#define MOESAIC_BODY <moesaic/host/simd/finish.inl>
+#include <moesaic/host/simd/levels.inl>
 #define MOESAIC_BODY <moesaic/host/simd/multiply.inl>
 #include <moesaic/host/simd/levels.inl>
+
+#if defined(__x86_64__)
+#include <moesaic/host/simd/target_avx512_bf16.inl>
+namespace moesaic::host::avx512_bf16 {
+#include <moesaic/host/simd/dot.inl>
+#include <moesaic/host/simd/multiply.inl>
+}
+#include <moesaic/host/simd/target_end.inl>
+#endif
 
 namespace moesaic::host {
 
@@ -101,8 +112,12 @@ void multiply_pairs(product<double, double> const& p, std::int64_t first, std::i
 /// Pairs [first, last) of a product, by the kernels of level `l`.
 template <dtype W, class T, class Out>
 void multiply_pairs(level l, product<T, Out> const& p, std::int64_t first, std::int64_t last) {
-  if constexpr (std::is_same_v<T, double>) reference::multiply_pairs<W>(p, first, last);
-  else at_level(l, [&](auto here) { multiply_pairs<W>(here, p, first, last); });
+  if constexpr (std::is_same_v<T, double>) return reference::multiply_pairs<W>(p, first, last);
+#if defined(__x86_64__)
+  if constexpr (std::is_same_v<T, bf16> && W != dtype::fp32 && W != dtype::fp16)   // codes that are exact in bf16
+    if (l == level::avx512_bf16) return multiply_pairs<W>(avx512_bf16::here{}, p, first, last);
+#endif
+  if constexpr (!std::is_same_v<T, double>) at_level(l, [&](auto here) { multiply_pairs<W>(here, p, first, last); });
 }
 
 /// Pairs that make one task: few enough that threads finish together, and a multiple of what one row meets at a time.
