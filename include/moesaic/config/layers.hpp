@@ -89,6 +89,26 @@ using specs_of = typename detail::run<List>::specs;
 template <class List>
 using first_spec = typename detail::head<specs_of<List>>::type;
 
+/// The same list with Change<Spec> in place of every spec: a model in another storage, with another k.
+template <class List, template <class> class Change>
+struct change_layers {
+  using type = Change<List>;
+};
+template <class... Specs, template <class> class Change>
+struct change_layers<pattern<Specs...>, Change> {
+  using type = pattern<typename change_layers<Specs, Change>::type...>;
+};
+template <class Inner, int Count, template <class> class Change>
+struct change_layers<repeat<Inner, Count>, Change> {
+  using type = repeat<typename change_layers<Inner, Change>::type, Count>;
+};
+template <class... Runs, template <class> class Change>
+struct change_layers<layers<Runs...>, Change> {
+  using type = layers<typename change_layers<Runs, Change>::type...>;
+};
+template <class List, template <class> class Change>
+using change_layers_t = typename change_layers<List, Change>::type;
+
 /// f.template operator()<Spec>(int index) for every layer in order. Takes a `specs_of` too, each then once.
 template <class List, class F>
 constexpr void for_each_layer(F&& f) {

@@ -33,6 +33,7 @@ void combine(pool& where, view<const T> expert_out, view<const std::int32_t> slo
         for (std::int64_t c = 0; c < width; ++c) mixture[c] += w * static_cast<sum>(out[c]);
       }
       sum const g = gate.empty() ? sum(1) : sigmoid(gate[t]);
+      if (parts.shared_gate.data != nullptr) parts.shared_gate(t, 0) = g;
       for (std::int64_t c = 0; c < width; ++c) {
         T const routed = static_cast<T>(mixture[c]);
         T together = routed;

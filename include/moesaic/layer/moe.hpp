@@ -34,18 +34,22 @@ struct moe : moe_memory<Spec> {
       }
       combine<scalar>(where, s.expert_out, s.plan.slot_of_choice, s.router.slots.weights, s.shared_out,
                       {s.shared_gate.data, s.shared_gate.rows}, residual, y, s.parts);                 // [tokens, hidden]
-      if constexpr (taps<std::remove_cvref_t<Tap>>) show(where, s, tap, layer);
+      show(where, s, tap, layer);
     }
   }
 
  private:
   template <class Where, class Tap>
   static void show(Where& where, scratch const& s, Tap& tap, int layer) {
-    gather_choices<scalar>(where, s.expert_out, s.plan.slot_of_choice, s.choice_out);
-    tap(tap_point{layer, stage::expert_out}, view<const scalar>(s.choice_out));
-    tap(tap_point{layer, stage::moe_out}, view<const scalar>(s.parts.moe_out));
-    if constexpr (memory::has_shared) tap(tap_point{layer, stage::shared_out}, view<const scalar>(s.parts.shared_out));
-    tap(tap_point{layer, stage::ffn_out}, view<const scalar>(s.parts.ffn_out));
+    using viewer = std::remove_cvref_t<Tap>;
+    if constexpr (wants<viewer>(stage::expert_out)) {
+      gather_choices<scalar>(where, s.expert_out, s.plan.slot_of_choice, s.choice_out);
+      tap(tap_point{layer, stage::expert_out}, view<const scalar>(s.choice_out));
+    }
+    if constexpr (wants<viewer>(stage::moe_out)) tap(tap_point{layer, stage::moe_out}, view<const scalar>(s.parts.moe_out));
+    if constexpr (wants<viewer>(stage::shared_gate) && memory::has_shared_gate) tap(tap_point{layer, stage::shared_gate}, view<const sum>(s.parts.shared_gate));
+    if constexpr (wants<viewer>(stage::shared_out) && memory::has_shared) tap(tap_point{layer, stage::shared_out}, view<const scalar>(s.parts.shared_out));
+    if constexpr (wants<viewer>(stage::ffn_out)) tap(tap_point{layer, stage::ffn_out}, view<const scalar>(s.parts.ffn_out));
   }
 };
 

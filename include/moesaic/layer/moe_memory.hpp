@@ -44,9 +44,10 @@ struct moe_memory {
     s.shared_out = rows(has_shared, tokens);
     s.experts = routed_experts::carve(memory, choices);
     s.expert_out = rows(true, choices);
-    constexpr bool shown = taps<Tap> && !dense;
-    s.parts = {rows(shown, tokens), rows(shown && has_shared, tokens), rows(shown, tokens)};
-    s.choice_out = rows(shown, choices);
+    auto const shown = [&](stage what, bool has = true) { return !dense && has && wants<Tap>(what); };
+    s.parts = {rows(shown(stage::moe_out), tokens), rows(shown(stage::shared_out, has_shared), tokens), rows(shown(stage::ffn_out), tokens),
+               shown(stage::shared_gate, has_shared_gate) ? memory.take<sum>(tokens, 1) : view<sum>{}};
+    s.choice_out = rows(shown(stage::expert_out), choices);
     return s;
   }
 

@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include <moesaic/base/arena.hpp>
+#include <moesaic/base/math.hpp>
 #include <moesaic/base/view.hpp>
 
 namespace moesaic {
@@ -24,6 +25,7 @@ struct dispatch_plan {
 template <class T>
 struct combine_parts {
   view<T> moe_out, shared_out, ffn_out;
+  view<accumulator<T>> shared_gate = {};   ///< [tokens, 1], after the sigmoid
 };
 
 /// Counting sort of the choices by expert. ids [tokens, slots], −1 = unused.
