@@ -1,0 +1,297 @@
+// HuggingFace folders: both forms of config.json mean the same, a compiled model is compared field by field, and what cannot be said is named.
+// SPDX-License-Identifier: Apache-2.0
+#include <filesystem>
+#include <fstream>
+#include <string>
+#include <vector>
+
+#include <doctest/doctest.h>
+
+#include <moesaic/config/presets/deepseek.hpp>
+#include <moesaic/config/presets/llama.hpp>
+#include <moesaic/config/presets/mixtral.hpp>
+#include <moesaic/config/presets/olmoe.hpp>
+#include <moesaic/config/presets/qwen.hpp>
+#include <moesaic/io/huggingface.hpp>
+
+namespace {
+
+using namespace moesaic;
+using nlohmann::json;
+using namespace nlohmann::literals;
+
+std::string const source_dir = MOESAIC_SOURCE_DIR;
+std::string const checkpoints = source_dir + "/tests/oracle/data/checkpoints/";
+
+// The folder qwen3_moe by hand: layer 1 is dense.
+struct sparse {
+  static constexpr block_config config{.hidden = 36,
+                                       .attention = {.heads = 4, .kv_heads = 2, .head_dim = 16, .rope_theta = 1e6, .qk_norm = qk_norm::per_head},
+                                       .router = {.experts = 12, .top_k = 3, .renormalize = true},
+                                       .expert = {.intermediate = 18},
+                                       .norm = {.epsilon = 1e-6},
+                                       .storage = {.weights = dtype::fp32}};
+};
+struct plain {
+  static constexpr block_config config{.hidden = 36,
+                                       .attention = {.heads = 4, .kv_heads = 2, .head_dim = 16, .rope_theta = 1e6, .qk_norm = qk_norm::per_head},
+                                       .expert = {.intermediate = 56},
+                                       .norm = {.epsilon = 1e-6}};
+};
+struct small_qwen3_moe {
+  static constexpr decoder_config config{.vocabulary = 59, .norm = {.epsilon = 1e-6}};
+  using layers = moesaic::layers<sparse, plain, sparse>;
+};
+
+// The folder llama, whose head_dim is hidden / heads.
+struct scaled {
+  static constexpr block_config config{
+      .hidden = 48,
+      .attention = {.heads = 4, .kv_heads = 2, .rope_theta = 5e5, .scaling = {rope_scaling_kind::llama3, 8.0, 1.0, 4.0, 64}},
+      .expert = {.intermediate = 76}};
+};
+struct small_llama {
+  static constexpr decoder_config config{.vocabulary = 71};
+  using layers = moesaic::layers<repeat<scaled, 2>>;
+};
+
+template <class F>
+std::string sentence_of(F&& f) {
+  try {
+    f();
+  } catch (error const& thrown) {
+    return thrown.what();
+  }
+  return "nothing was thrown";
+}
+
+json with(json config, json const& patch) {
+  config.update(patch);
+  return config;
+}
+
+json const llama = R"({"model_type": "llama", "hidden_size": 64, "num_attention_heads": 4, "num_hidden_layers": 3, "vocab_size": 100})"_json;
+
+struct scratch_folder {
+  std::string path = (std::filesystem::temp_directory_path() / "moesaic_huggingface_test").string();
+  scratch_folder() {
+    std::filesystem::remove_all(path);
+    std::filesystem::create_directories(path);
+  }
+  ~scratch_folder() { std::filesystem::remove_all(path); }
+  void write(const char* file, std::string const& text) const { std::ofstream(path + "/" + file, std::ios::binary) << text; }
+};
+
+}  // namespace
+
+TEST_CASE("both forms of config.json describe the same model") {
+  for (auto const folder : {"llama", "llama_old", "qwen2", "mixtral", "qwen3_moe", "qwen2_moe", "olmoe"}) {
+    CAPTURE(folder);
+    auto const old = checkpoint(checkpoints + folder), now = checkpoint(checkpoints + folder, "config.v5.json");
+    CHECK(old.description() == now.description());
+    CHECK(old.find("model.norm.weight") != nullptr);
+    CHECK(old.find("model.nothing") == nullptr);
+    CHECK(old.generation().eos == std::vector<std::int64_t>{2});
+    CHECK(old.generation().bos == (folder == std::string("olmoe") ? -1 : 1));
+  }
+}
+
+TEST_CASE("what a key leaves to the class") {
+  auto const old = checkpoint(checkpoints + "llama_old").description().layers[0];
+  CHECK(old.attention.kv_heads == 4);
+  CHECK(old.attention.head_dim == 10);
+  CHECK(old.attention.rope_theta == 1e4);
+  CHECK(old.storage.weights == format(dtype::fp16));
+
+  auto const qwen2 = checkpoint(checkpoints + "qwen2").description();
+  CHECK(qwen2.layers[0].attention.qkv_bias);
+  CHECK_FALSE(qwen2.layers[0].attention.out_bias);
+  CHECK(qwen2.decoder.tied_head);
+
+  auto const qwen2_moe = checkpoint(checkpoints + "qwen2_moe").description().layers[0];
+  CHECK(qwen2_moe.shared == shared_config{52, true});
+  CHECK(qwen2_moe.attention.qkv_bias);
+  CHECK_FALSE(qwen2_moe.router.renormalize);
+
+  CHECK(checkpoint(checkpoints + "mixtral").description().layers[0].router.renormalize);
+  CHECK(checkpoint(checkpoints + "olmoe").description().layers[0].norm.epsilon == 1e-5);
+  CHECK(checkpoint(checkpoints + "olmoe").description().layers[0].attention.qk_norm == qk_norm::full_width);
+
+  CHECK(describe_huggingface(llama).layers[0].norm.epsilon == 1e-6);
+  CHECK(describe_huggingface(llama).layers[0].storage.weights == format(dtype::fp32));
+  CHECK(describe_huggingface(R"({"model_type": "mixtral"})"_json).layers[0].attention.rope_theta == 1e6);
+  CHECK(describe_huggingface(R"({"model_type": "qwen3"})"_json).layers[0].attention.head_dim == 128);
+}
+
+TEST_CASE("a compiled model is what its folder holds, and the first difference is named") {
+  auto const folder = checkpoint(checkpoints + "qwen3_moe");
+  CHECK_NOTHROW(check_configuration<small_qwen3_moe>(folder.description()));
+  CHECK_NOTHROW(check_configuration<small_llama>(checkpoint(checkpoints + "llama").description()));
+  CHECK(description_of<small_qwen3_moe>().layers.size() == 3);
+
+  struct mutation {
+    const char *patch, *sentence;
+  };
+  auto const config = read_huggingface_json(checkpoints + "qwen3_moe/config.json");
+  for (auto const& [patch, sentence] : std::initializer_list<mutation>{
+           {R"({"num_hidden_layers": 4})", "here: number of layers is 3 in the header, but 4 in the folder"},
+           {R"({"hidden_size": 40})", "here: layer 0: hidden is 36 in the header, but 40 in the folder"},
+           {R"({"num_attention_heads": 8})", "here: layer 0: attention.heads is 4 in the header, but 8 in the folder"},
+           {R"({"num_key_value_heads": 4})", "here: layer 0: attention.kv_heads is 2 in the header, but 4 in the folder"},
+           {R"({"head_dim": 8})", "here: layer 0: attention.head_dim is 16 in the header, but 8 in the folder"},
+           {R"({"rope_theta": 10000})", "here: layer 0: attention.rope_theta is 1e+06 in the header, but 10000 in the folder"},
+           {R"({"rope_scaling": {"type": "linear", "factor": 2}})", "here: layer 0: attention.scaling.kind is none in the header, but linear in the folder"},
+           {R"({"attention_bias": true})", "here: layer 0: attention.qkv_bias is false in the header, but true in the folder"},
+           {R"({"num_experts": 16})", "here: layer 0: router.experts is 12 in the header, but 16 in the folder"},
+           {R"({"num_experts_per_tok": 4})", "here: layer 0: router.top_k is 3 in the header, but 4 in the folder"},
+           {R"({"norm_topk_prob": false})", "here: layer 0: router.renormalize is true in the header, but false in the folder"},
+           {R"({"moe_intermediate_size": 20})", "here: layer 0: expert.intermediate is 18 in the header, but 20 in the folder"},
+           {R"({"intermediate_size": 64})", "here: layer 1: expert.intermediate is 56 in the header, but 64 in the folder"},
+           {R"({"hidden_act": "gelu"})", "here: layer 0: expert.activation is swiglu in the header, but geglu_erf in the folder"},
+           {R"({"mlp_only_layers": []})", "here: layer 1: router.experts is 0 in the header, but 12 in the folder"},
+           {R"({"mlp_only_layers": [1, 2]})", "here: layer 2: router.experts is 12 in the header, but 0 in the folder"},
+           {R"({"decoder_sparse_step": 2})", "here: layer 0: router.experts is 12 in the header, but 0 in the folder"},
+           {R"({"rms_norm_eps": 1e-5})", "here: layer 0: norm.epsilon is 1e-06 in the header, but 1e-05 in the folder"},
+           {R"({"vocab_size": 60})", "here: decoder: vocabulary is 59 in the header, but 60 in the folder"},
+           {R"({"tie_word_embeddings": true})", "here: decoder: tied_head is false in the header, but true in the folder"}}) {
+    auto const changed = describe_huggingface(with(config, json::parse(patch)));
+    CHECK(sentence_of([&] { check_configuration<small_qwen3_moe>(changed, "here"); }) == sentence);
+  }
+
+  auto const scaling = read_huggingface_json(checkpoints + "llama/config.json");
+  for (auto const& [key, field] : {std::pair("factor", "factor"), std::pair("low_freq_factor", "low_freq_factor"),
+                                   std::pair("high_freq_factor", "high_freq_factor"), std::pair("original_max_position_embeddings", "original_positions")}) {
+    auto changed = scaling;
+    changed["rope_scaling"][key] = 3;
+    auto const sentence = sentence_of([&] { check_configuration<small_llama>(describe_huggingface(changed)); });
+    CHECK(sentence.find(std::string("layer 0: attention.scaling.") + field + " is ") != std::string::npos);
+  }
+}
+
+TEST_CASE("every field of a description is compared") {
+  auto const base = description_of<small_qwen3_moe>();
+  using change = void (*)(decoder_description&);
+  for (auto const& [field, make] : std::initializer_list<std::pair<const char*, change>>{
+           {"attention.layout", [](auto& d) { d.layers[2].attention.layout = rope_layout::interleaved; }},
+           {"attention.qk_norm", [](auto& d) { d.layers[2].attention.qk_norm = qk_norm::full_width; }},
+           {"attention.out_bias", [](auto& d) { d.layers[2].attention.out_bias = true; }},
+           {"attention.scale", [](auto& d) { d.layers[2].attention.scale = 0.5; }},
+           {"router.score", [](auto& d) { d.layers[2].router.score = score::sigmoid; }},
+           {"router.position", [](auto& d) { d.layers[2].router.position = score_position::after_top_k; }},
+           {"router.routed_scale", [](auto& d) { d.layers[2].router.routed_scale = 2.5; }},
+           {"router.bias", [](auto& d) { d.layers[2].router.bias = true; }},
+           {"router.score_bias", [](auto& d) { d.layers[2].router.score_bias = true; }},
+           {"router.weights", [](auto& d) { d.layers[2].router.weights = combine_weight::ones; }},
+           {"expert.bias", [](auto& d) { d.layers[2].expert.bias = true; }},
+           {"shared.intermediate", [](auto& d) { d.layers[2].shared.intermediate = 8; }},
+           {"shared.sigmoid_gate", [](auto& d) { d.layers[2].shared.sigmoid_gate = true; }},
+           {"norm.kind", [](auto& d) { d.layers[2].norm.kind = norm_kind::layer; }},
+           {"norm.bias", [](auto& d) { d.layers[2].norm.bias = true; }}}) {
+    auto changed = base;
+    make(changed);
+    CHECK(sentence_of([&] { check_configuration(base, changed, "x"); }).find(std::string("x: layer 2: ") + field + " is ") == 0);
+  }
+  for (auto const& [field, make] : std::initializer_list<std::pair<const char*, change>>{
+           {"norm.kind", [](auto& d) { d.decoder.norm.kind = norm_kind::layer; }},
+           {"norm.epsilon", [](auto& d) { d.decoder.norm.epsilon = 1e-3; }},
+           {"norm.bias", [](auto& d) { d.decoder.norm.bias = true; }},
+           {"head_bias", [](auto& d) { d.decoder.head_bias = true; }}}) {
+    auto changed = base;
+    make(changed);
+    CHECK(sentence_of([&] { check_configuration(base, changed, "x"); }).find(std::string("x: decoder: ") + field + " is ") == 0);
+  }
+  // The user chooses how weights are stored; 1 / sqrt(16) is what a scale of 0 means.
+  auto same = base;
+  same.layers[0].storage = {.weights = {dtype::int4, 64, true}, .ffn = dtype::mxfp4, .activations = dtype::bf16};
+  same.layers[0].attention.scale = 0.25;
+  same.decoder.embedding = dtype::int8;
+  CHECK_NOTHROW(check_configuration(base, same));
+}
+
+TEST_CASE("published configurations are the presets") {
+  auto const published = read_huggingface_json(source_dir + "/tests/unit/published_configs.json");
+  auto const check = [&]<class Model>(const char* name) {
+    CAPTURE(name);
+    CHECK(sentence_of([&] { check_configuration<Model>(describe_huggingface(published[name])); }) == "nothing was thrown");
+  };
+  check.operator()<presets::llama2_7b>("Llama-2-7B");
+  check.operator()<presets::llama3_8b>("Llama-3-8B");
+  check.operator()<presets::smollm2_135m>("SmolLM2-135M");
+  check.operator()<presets::mixtral_8x7b>("Mixtral-8x7B");
+  check.operator()<presets::mixtral_8x22b>("Mixtral-8x22B");
+  check.operator()<presets::qwen3_30b_a3b>("Qwen3-30B-A3B");
+  check.operator()<presets::qwen3_235b_a22b>("Qwen3-235B-A22B");
+  check.operator()<presets::olmoe_1b_7b>("OLMoE-1B-7B");
+  check.operator()<presets::qwen1_5_moe_a2_7b>("Qwen1.5-MoE-A2.7B");
+  check.operator()<presets::deepseek_moe_16b>("DeepSeekMoE-16B");
+  CHECK(published.size() == 10);
+}
+
+TEST_CASE("what cannot be expressed is answered by one sentence") {
+  struct refusal {
+    const char *patch, *sentence;
+  };
+  for (auto const& [patch, sentence] : std::initializer_list<refusal>{
+           {R"({"model_type": "gpt_oss"})",
+            R"("model_type" is "gpt_oss", which is not one of deepseek, llama, mixtral, olmoe, qwen2, qwen2_moe, qwen3, qwen3_moe.)"},
+           {R"({"model_type": null})",
+            R"("model_type" is null, which is not one of deepseek, llama, mixtral, olmoe, qwen2, qwen2_moe, qwen3, qwen3_moe.)"},
+           {R"({"model_type": "mixtral", "sliding_window": 4096})", R"("sliding_window" is 4096, but attention here reads every earlier key.)"},
+           {R"({"model_type": "qwen2", "use_sliding_window": true, "max_window_layers": 2})", R"("sliding_window" is 4096, but attention here reads every earlier key.)"},
+           {R"({"model_type": "qwen3", "layer_types": ["full_attention", "full_attention", "sliding_attention"]})",
+            R"("layer_types" is "sliding_attention", but attention here reads every earlier key.)"},
+           {R"({"model_type": "olmoe", "clip_qkv": 8.0})", R"("clip_qkv" is 8.0, but queries, keys and values are not clipped here.)"},
+           {R"({"rope_scaling": {"rope_type": "yarn", "factor": 4.0}})", R"("rope_scaling.rope_type" is "yarn", which is not one of default, linear, llama3.)"},
+           {R"({"rope_scaling": {"rope_type": "linear"}})", R"("rope_scaling.factor" is null, which should be a number above 0.)"},
+           {R"({"rope_parameters": {"rope_type": "default", "partial_rotary_factor": 0.5}})",
+            R"("rope_parameters.partial_rotary_factor" is 0.5, and what it means for default rotary frequencies is not known.)"},
+           {R"({"hidden_act": "relu"})", R"("hidden_act" is "relu", which is not one of silu, swish, gelu, gelu_new, gelu_pytorch_tanh.)"},
+           {R"({"final_logit_softcapping": 30.0})", R"("final_logit_softcapping" is 30.0, and what it means for a llama model is not known.)"},
+           {R"({"attention_sinks": true})", R"("attention_sinks" is true, and what it means for a llama model is not known.)"},
+           {R"({"quantization_config": {"quant_method": "mxfp4"}})",
+            R"("quantization_config" is {"quant_method":"mxfp4"}, and what it means for a llama model is not known.)"},
+           {R"({"rope_interleaved": true})", R"("rope_interleaved" is true, which changes the result, and block_config has no field for it.)"},
+           {R"({"torch_dtype": "int8"})", R"("torch_dtype" is "int8", which is not one of float32, bfloat16, float16.)"},
+           {R"({"hidden_size": "64"})", R"("hidden_size" is "64", which should be an integer from 1 to 2147483647.)"},
+           {R"({"hidden_size": -64})", R"("hidden_size" is -64, which should be an integer from 1 to 2147483647.)"},
+           {R"({"vocab_size": 4294967296})", R"("vocab_size" is 4294967296, which should be an integer from 1 to 2147483647.)"},
+           {R"({"num_hidden_layers": 1000000})", R"("num_hidden_layers" is 1000000, more than the 1000 that are read.)"},
+           {R"({"model_type": "qwen3_moe", "num_experts": 8, "num_local_experts": 16})", R"("num_local_experts" is 16, but num_experts says otherwise.)"},
+           {R"({"model_type": "deepseek", "scoring_func": "sigmoid"})", R"("scoring_func" is "sigmoid", which is not one of softmax.)"}})
+    CHECK(sentence_of([&] { describe_huggingface(with(llama, json::parse(patch))); }) == sentence);
+
+  // Windows that are off, and keys that say nothing.
+  for (auto const patch : {R"({"model_type": "qwen2", "sliding_window": 4096, "use_sliding_window": false})", R"({"model_type": "qwen2", "use_sliding_window": true})",
+                           R"({"attention_sinks": null, "partial_rotary_factor": 1.0, "pretraining_tp": 2})"})
+    CHECK(sentence_of([&] { describe_huggingface(with(llama, json::parse(patch))); }) == "nothing was thrown");
+  CHECK(sentence_of([] { describe_huggingface(json::array()); }) == "The configuration is not a JSON object.");
+}
+
+TEST_CASE("a folder that lies is refused where it lies") {
+  scratch_folder const folder;
+  auto const file = folder.path + "/config.json";
+  auto const open = [&] { return sentence_of([&] { checkpoint(folder.path); }); };
+  std::vector<float> const bias(64, 1.0f);
+  auto const bytes = list<const std::byte>{reinterpret_cast<const std::byte*>(bias.data()), 256};
+  write_safetensors(folder.path + "/model.safetensors", {{"model.layers.1.self_attn.q_proj.bias", dtype::fp32, {64}, bytes}});
+
+  CHECK(open().find(file) == 0);
+  folder.write("config.json", "{\"model_type\": ");
+  CHECK(open().find(file + ": expected JSON, found an error") == 0);
+  folder.write("config.json", std::string("{}\0{}", 5));
+  CHECK(open().find(file + ": expected JSON, found a zero byte") == 0);
+  folder.write("config.json", "{\"a\":" + std::string(1000000, '[') + std::string(1000000, ']') + "}");
+  CHECK(open() == file + ": expected a configuration, found values nested 32 deep");
+  folder.write("config.json", R"({"model_type": "bert"})");
+  CHECK(open().find(file + ": \"model_type\" is \"bert\"") == 0);
+  folder.write("config.json", llama.dump());
+  CHECK(open() == folder.path + "/model.safetensors: tensor 'model.layers.1.self_attn.q_proj.bias': " + file + " knows nothing of it");
+
+  folder.write("config.json", with(llama, {{"attention_bias", true}}).dump());
+  CHECK(open() == "nothing was thrown");
+  folder.write("generation_config.json", R"({"bos_token_id": 7, "eos_token_id": [8, 9]})");
+  CHECK(checkpoint(folder.path).generation().bos == 7);
+  CHECK(checkpoint(folder.path).generation().eos == std::vector<std::int64_t>{8, 9});
+  folder.write("generation_config.json", R"({"eos_token_id": "end"})");
+  CHECK(open() == folder.path + "/generation_config.json: expected a token id as \"eos_token_id\", found string");
+}
