@@ -1,0 +1,38 @@
+// The packed size that cost/ computes is the one that the layers carve.
+// SPDX-License-Identifier: Apache-2.0
+#include <doctest/doctest.h>
+
+#include <moesaic/config/presets/deepseek.hpp>
+#include <moesaic/config/presets/llama.hpp>
+#include <moesaic/config/presets/mixtral.hpp>
+#include <moesaic/config/presets/olmoe.hpp>
+#include <moesaic/config/presets/qwen.hpp>
+#include <moesaic/cost/bytes.hpp>
+#include <moesaic/layer/decoder.hpp>
+
+using namespace moesaic;
+
+template <class Model>
+constexpr bool same_footprint = decoder<Model>::weights_bytes() == weight_bytes<Model>(layout::packed).total();
+
+static_assert(same_footprint<presets::llama2_7b> && same_footprint<presets::llama3_8b> && same_footprint<presets::smollm2_135m>);
+static_assert(same_footprint<presets::mixtral_8x7b> && same_footprint<presets::mixtral_8x22b> && same_footprint<presets::olmoe_1b_7b>);
+static_assert(same_footprint<presets::qwen3_30b_a3b> && same_footprint<presets::qwen3_235b_a22b>);
+static_assert(same_footprint<presets::qwen1_5_moe_a2_7b> && same_footprint<presets::deepseek_moe_16b>);
+
+// Widths that leave panels, lanes and groups half empty; no vectors but the norms, whose 32 floats fill whole lines of 64 bytes.
+template <dtype Type, int Group, bool ZeroPoint = false>
+struct ragged {
+  static constexpr block_config config{
+      .hidden = 32,
+      .attention = {.heads = 3, .kv_heads = 1, .head_dim = 6},
+      .router = {.experts = 5, .top_k = 2},
+      .expert = {.intermediate = 21, .activation = activation::geglu_tanh},
+      .shared = {.intermediate = 9, .sigmoid_gate = true},
+      .storage = {.weights = {Type, Group, ZeroPoint}}};
+};
+
+TEST_CASE_TEMPLATE("whatever the format", Layer, ragged<dtype::fp32, 0>, ragged<dtype::bf16, 0>, ragged<dtype::fp16, 0>, ragged<dtype::e4m3, 16>,
+                   ragged<dtype::int8, 0>, ragged<dtype::int8, 8>, ragged<dtype::int4, 32>, ragged<dtype::int4, 8, true>, ragged<dtype::mxfp4, 32>) {
+  CHECK(block<Layer>::weights_bytes() == weight_bytes<Layer>(layout::packed).total());
+}
