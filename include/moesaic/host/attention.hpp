@@ -15,7 +15,7 @@
 #include <moesaic/config/block_config.hpp>
 #include <moesaic/host/kv_cache.hpp>
 #include <moesaic/host/pool.hpp>
-#include <moesaic/host/simd/simd.hpp>
+#include <moesaic/host/simd/doubles.hpp>
 
 namespace moesaic::host {
 
@@ -46,9 +46,8 @@ struct attention_rows {
 
 }  // namespace moesaic::host
 
-// The kernel for every level, and in double: as its own reference, on plain loops.
+// The kernel for every level, and on doubles as its own reference.
 namespace moesaic::host::in_double {
-#include <moesaic/host/simd/doubles.inl>
 #include <moesaic/host/simd/attention.inl>
 }
 #define MOESAIC_BODY <moesaic/host/simd/attention.inl>
@@ -57,17 +56,6 @@ namespace moesaic::host::in_double {
 namespace moesaic::host {
 
 namespace attention_detail {
-
-/// Results of the query rows in `rows`, of which the first `used` are wanted.
-template <class Stored, class Scalar>
-void attend_rows(level level, attention_head const& head, attention_rows<Scalar>& rows, std::int64_t used) {
-  auto const run = [&](auto here) {
-    if (used == 1) attend_rows<Stored, 1>(here, head, rows);
-    else attend_rows<Stored, attention_row_count>(here, head, rows);
-  };
-  if constexpr (std::is_same_v<Scalar, double>) run(in_double::here{});
-  else at_level(level, run);
-}
 
 /// Whether shapes fit the cache and each other.
 template <class T>
@@ -122,7 +110,10 @@ status attend(pool& where, double scale, kv_cache const& cache, view<const T> q,
             rows.visible[r] = slot_of(cache, sequence[t], position[t]) + 1;
             for (std::int64_t d = 0; d < head_dim; ++d) rows.query[r][d] = static_cast<sum>(q(t, column(r) + d));
           }
-          attention_detail::attend_rows<Stored>(where.level(), head, rows, used);
+          at_level<T>(where.level(), [&](auto here) {
+            if (used == 1) attend_rows<Stored, 1>(here, head, rows);
+            else attend_rows<Stored, attention_row_count>(here, head, rows);
+          });
           for (int r = 0; r < used; ++r)
             for (std::int64_t d = 0; d < head_dim; ++d) out(token(r), column(r) + d) = static_cast<T>(rows.out[r][d] / rows.total[r]);
         }

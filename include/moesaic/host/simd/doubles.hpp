@@ -1,5 +1,16 @@
-// 16 double lanes as plain C++ loops, under the façade's names: what a body file needs to serve as its own reference.
+// 16 double lanes as plain C++ loops, under the façade's names: a body file compiled for them is its own reference.
 // SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <type_traits>
+
+#include <moesaic/base/macros.hpp>
+#include <moesaic/host/simd/simd.hpp>
+
+namespace moesaic::host::in_double {
 
 struct here {};
 
@@ -24,7 +35,19 @@ MOESAIC_INLINE f64 load(const double* p) {
   std::memcpy(&y, p, sizeof y);
   return y;
 }
+MOESAIC_INLINE f64 load(const double* p, std::int64_t count) {
+  return each([&](int i) { return i < count ? p[i] : 0.0; });
+}
+MOESAIC_INLINE f64 load(const float* p) {
+  return each([&](int i) { return static_cast<double>(p[i]); });
+}
+MOESAIC_INLINE f64 load(const float* p, std::int64_t count) {
+  return each([&](int i) { return i < count ? static_cast<double>(p[i]) : 0.0; });
+}
 MOESAIC_INLINE void store(double* p, f64 const& x) { std::memcpy(p, &x, sizeof x); }
+MOESAIC_INLINE void store(double* p, f64 const& x, std::int64_t count) {
+  for (std::int64_t i = 0; i < count; ++i) p[i] = x.lane[i];
+}
 
 // Rounded twice, or once where the compiler contracts it: either is within the reference's bound.
 MOESAIC_INLINE f64 fma(f64 const& a, f64 const& b, f64 const& c) {
@@ -52,3 +75,16 @@ MOESAIC_INLINE double sum(f64 a) {
     for (int i = 0; i < half; ++i) a.lane[i] += a.lane[i + half];
   return a.lane[0];
 }
+
+}  // namespace moesaic::host::in_double
+
+namespace moesaic::host {
+
+/// f(here) with the tag of a level's namespace, or of the plain doubles, which have no levels.
+template <class T, class F>
+decltype(auto) at_level(level l, F&& f) {
+  if constexpr (std::is_same_v<T, double>) return f(in_double::here{});
+  else return at_level(l, f);
+}
+
+}  // namespace moesaic::host

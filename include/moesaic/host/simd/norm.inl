@@ -1,0 +1,75 @@
+// One row to unit size: RMS norm and LayerNorm. Body file.
+// Lane l of 16 sums columns l, l + 16, ..., then the lanes are summed pairwise: the same order on every level.
+// SPDX-License-Identifier: Apache-2.0
+
+/// f(first column, how many) for 16 columns at a time, and for the rest. Whole parts come with a constant: their loads need no mask.
+template <class F>
+MOESAIC_INLINE void for_each_part(std::int64_t columns, F&& f) {
+  constexpr std::int64_t whole = packed::lanes;
+  std::int64_t c = 0;
+  for (; c + whole <= columns; c += whole) f(c, std::integral_constant<std::int64_t, whole>{});
+  if (c < columns) f(c, columns - c);
+}
+template <class T>
+MOESAIC_INLINE auto load_part(T const* p, std::int64_t count) {
+  return load(p, count);
+}
+template <class T>
+MOESAIC_INLINE auto load_part(T const* p, std::integral_constant<std::int64_t, packed::lanes>) {
+  return load(p);
+}
+template <class T, class Lanes>
+MOESAIC_INLINE void store_part(T* p, Lanes const& x, std::int64_t count) {
+  store(p, x, count);
+}
+template <class T, class Lanes>
+MOESAIC_INLINE void store_part(T* p, Lanes const& x, std::integral_constant<std::int64_t, packed::lanes>) {
+  store(p, x);
+}
+
+/// y may be x. weight [columns] or null (ones).
+/// At bf16 the normalised value is rounded before it meets the weight, as the HuggingFace Llama classes do: it is stored in between.
+template <class T>
+void rms_row(here, double epsilon, const float* weight, T const* x, T* y, std::int64_t columns) {
+  using scalar = accumulator<T>;
+  auto squares = set1(scalar(0));
+  for_each_part(columns, [&](std::int64_t c, auto count) {
+    auto const part = load_part(x + c, count);
+    squares = fma(part, part, squares);
+  });
+  auto const scale = set1(scalar(1) / std::sqrt(sum(squares) / static_cast<scalar>(columns) + static_cast<scalar>(epsilon)));
+  for_each_part(columns, [&](std::int64_t c, auto count) {
+    auto unit = mul(load_part(x + c, count), scale);
+    if (weight != nullptr) {
+      if constexpr (std::is_same_v<T, bf16>) {
+        T rounded[packed::lanes];
+        store(rounded, unit);
+        unit = load(static_cast<T const*>(rounded));
+      }
+      unit = mul(unit, load_part(weight + c, count));
+    }
+    store_part(y + c, unit, count);
+  });
+}
+
+/// y may be x; rounded to T once. weight and bias [columns] or null.
+template <class T>
+void layer_row(here, double epsilon, const float* weight, const float* bias, T const* x, T* y, std::int64_t columns) {
+  using scalar = accumulator<T>;
+  auto const zero = set1(scalar(0));
+  auto total = zero, squares = zero;
+  for_each_part(columns, [&](std::int64_t c, auto count) { total = add(total, load_part(x + c, count)); });
+  auto const mean = set1(sum(total) / static_cast<scalar>(columns));
+  for_each_part(columns, [&](std::int64_t c, auto count) {
+    scalar kept[packed::lanes];
+    store(kept, sub(load_part(x + c, count), mean));
+    auto const centred = load_part(static_cast<scalar const*>(kept), count);   // zero, not −mean, beyond the row
+    squares = fma(centred, centred, squares);
+  });
+  auto const scale = set1(scalar(1) / std::sqrt(sum(squares) / static_cast<scalar>(columns) + static_cast<scalar>(epsilon)));
+  for_each_part(columns, [&](std::int64_t c, auto count) {
+    auto unit = mul(sub(load_part(x + c, count), mean), scale);
+    if (weight != nullptr) unit = mul(unit, load_part(weight + c, count));
+    store_part(y + c, bias != nullptr ? add(unit, load_part(bias + c, count)) : unit, count);
+  });
+}
