@@ -75,7 +75,7 @@ def refusal(compiler, includes, source):
 
 
 def check_wrong(compiler, includes, known, tried):
-    """All wrong configurations in one program, told apart by the names of their specs: each must be refused by its rule, and by no other."""
+    """All wrong configurations in one program, told apart by their names: each must be refused by its rule, and by no other."""
     specs = {f"wrong_{i}": case for i, case in enumerate(tried)}
     result, errors = refusal(compiler, includes, program(*((known[case[0]][0], spec, case[1]) for spec, case in specs.items())))
     refused = {}
