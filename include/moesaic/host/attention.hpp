@@ -40,8 +40,9 @@ struct attention_rows {
   alignas(64) Sum query[attention_row_count][max_head_dim];
   alignas(64) Sum out[attention_row_count][max_head_dim];
   alignas(64) Sum weight[attention_row_count][attention_block];
-  Sum total[attention_row_count];
-  std::int64_t visible[attention_row_count];
+  alignas(64) Sum total[attention_row_count][packed::lanes];
+  Sum top[attention_row_count], shrink[attention_row_count];
+  std::int64_t visible[attention_row_count];                                // keys, from slot 0 on
 };
 
 }  // namespace moesaic::host
@@ -81,7 +82,8 @@ inline double attention_scale(attention_config const& config, int head_dim) {
 /// h / (heads / kv_heads) (arXiv:2305.13245). q, out [tokens, heads · head_dim], out not q; sequence, position [tokens]; scale above 0.
 /// Whose keys and values a batch uses must have been appended. Scores, softmax and sums in float (double for double), rounded to T once.
 /// A token's bits depend on its own slots only: decoded alone or in a batch, with any number of threads.
-template <class T>
+/// Promised: the cache's storage where it is known, so that only code for that is made.
+template <class T, dtype Promised = dtype::same>
 status attend(pool& where, double scale, kv_cache const& cache, view<const T> q, list<const std::int32_t> sequence,
               list<const std::int32_t> position, view<T> out) {
   using sum = accumulator<T>;
@@ -91,7 +93,7 @@ status attend(pool& where, double scale, kv_cache const& cache, view<const T> q,
   auto const group = q.columns / head_dim / cache.kv_heads;                 // query heads that read one kv head
   constexpr std::int64_t tile = 8;                                          // tokens of a task
 
-  auto const known = cache_detail::with_storage<T>(cache.storage, [&]<class Stored>() {
+  auto const known = cache_detail::with_storage<T, Promised>(cache.storage, [&]<class Stored>() {
     where.for_each(packed::ceil_div(tokens, tile) * cache.kv_heads, [&](std::int64_t task) {
       auto const kv_head = task % cache.kv_heads;
       auto const first = task / cache.kv_heads * tile, last = std::min(tokens, first + tile);
@@ -110,12 +112,9 @@ status attend(pool& where, double scale, kv_cache const& cache, view<const T> q,
             rows.visible[r] = slot_of(cache, sequence[t], position[t]) + 1;
             for (std::int64_t d = 0; d < head_dim; ++d) rows.query[r][d] = static_cast<sum>(q(t, column(r) + d));
           }
-          at_level<T>(where.level(), [&](auto here) {
-            if (used == 1) attend_rows<Stored, 1>(here, head, rows);
-            else attend_rows<Stored, attention_row_count>(here, head, rows);
-          });
+          at_level<T>(where.level(), [&](auto here) { attend_rows<Stored>(here, head, rows, used > 1); });
           for (int r = 0; r < used; ++r)
-            for (std::int64_t d = 0; d < head_dim; ++d) out(token(r), column(r) + d) = static_cast<T>(rows.out[r][d] / rows.total[r]);
+            for (std::int64_t d = 0; d < head_dim; ++d) out(token(r), column(r) + d) = static_cast<T>(rows.out[r][d] / rows.total[r][0]);
         }
         begin = end;
       }
@@ -140,7 +139,7 @@ status attention_probabilities(pool& where, double scale, kv_cache const& cache,
     if (auto const slot = slot_of(cache, sequence[t], position[t]); slot >= probabilities.columns)
       return {status_code::out_of_range, "Probabilities have a column for every slot that a token sees.", slot + 1, probabilities.columns};
 
-  auto const known = cache_detail::with_storage<T>(cache.storage, [&]<class Stored>() {
+  auto const known = cache_detail::with_storage<T, dtype::same>(cache.storage, [&]<class Stored>() {
     where.for_each(heads * tokens, [&](std::int64_t task) {
       auto const h = task / tokens, t = task % tokens;
       auto const* const keys = keys_of(cache, sequence[t], h / group);

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 
 #include <moesaic/base/math.hpp>
 #include <moesaic/base/packed.hpp>
@@ -109,18 +110,19 @@ void write_value(std::byte* values, packed_matrix const& m, std::int64_t slot, T
   }
 }
 
-/// Calls f.operator()<Stored>() for the cache's storage; false where activations of T do not go with it.
-template <class T, class F>
+/// Calls f.operator()<Stored>() for the cache's storage; false where activations of T do not go with it, or it is not the one promised.
+template <class T, dtype Promised, class F>
 bool with_storage(dtype storage, F&& f) {
-  if constexpr (std::is_same_v<T, double>) {
-    if (storage != dtype::fp64) return false;
-    f.template operator()<double>();
-  } else {
-    if (storage == dtype::fp32) f.template operator()<float>();
-    else if (storage == dtype::bf16) f.template operator()<bf16>();
-    else return false;
-  }
-  return true;
+  auto const is = [&]<dtype D>() {
+    constexpr bool goes_with_t = std::is_same_v<T, double> == (D == dtype::fp64);
+    if constexpr (goes_with_t && (Promised == dtype::same || Promised == D)) {
+      if (storage == D) f.template operator()<scalar_of<D>>();
+      return storage == D;
+    } else {
+      return false;
+    }
+  };
+  return is.template operator()<dtype::fp64>() || is.template operator()<dtype::fp32>() || is.template operator()<dtype::bf16>();
 }
 
 inline constexpr status wrong_storage{
@@ -147,7 +149,8 @@ inline status check(kv_cache const& c, list<const std::int32_t> sequence, list<c
 
 /// Writes the batch's keys and values into their slots. k, v [tokens, kv_heads · head_dim]; sequence, position [tokens].
 /// Of two tokens with one slot the later stays. out_of_range where a token has no slot: nothing is written then.
-template <class T>
+/// Promised: the cache's storage where it is known, so that only code for that is made.
+template <class T, dtype Promised = dtype::same>
 status append(pool& where, kv_cache const& cache, view<const T> k, view<const T> v, list<const std::int32_t> sequence,
               list<const std::int32_t> position) {
   if (auto const fits = check(cache, sequence, position); !fits) return fits;
@@ -157,7 +160,7 @@ status append(pool& where, kv_cache const& cache, view<const T> k, view<const T>
   if (k.columns != width || v.columns != width)
     return {status_code::invalid_argument, "Keys and values are kv_heads · head_dim wide.", width, k.columns != width ? k.columns : v.columns};
 
-  auto const known = cache_detail::with_storage<T>(cache.storage, [&]<class Stored>() {
+  auto const known = cache_detail::with_storage<T, Promised>(cache.storage, [&]<class Stored>() {
     auto const key_map = key_panels(cache), value_map = value_panels(cache);
     where.for_each(cache.kv_heads, [&](std::int64_t h) {   // a task a head: tokens that share a cache line stay on one thread
       for (std::int64_t t = 0; t < sequence.size; ++t) {
