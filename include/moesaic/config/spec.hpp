@@ -88,10 +88,16 @@ struct stack_of {
   static constexpr layer_stack config = list<const block_config>(layer_configs<Model>);
 };
 
-// Instantiates what may not compile; the result is of no use.
+// Instantiates what may not compile; the results are of no use.
+struct check_layer {
+  template <class Spec>
+  void operator()(int) const {
+    (void)moesaic::validated<Spec>::config;
+  }
+};
 template <class Model>
 auto check_layers() {
-  for_each_layer<typename Model::layers>([]<class Spec>(int) { (void)moesaic::validated<Spec>::config; });
+  for_each_layer<typename Model::layers>(check_layer{});
   return validated<stack_of<Model>>::config;
 }
 
