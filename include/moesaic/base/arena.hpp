@@ -26,7 +26,7 @@ class arena {
   template <class T>
   constexpr list<T> take(std::int64_t count) {
     auto* const memory = bytes_for(static_cast<std::size_t>(count) * sizeof(T));
-    return {memory != nullptr ? reinterpret_cast<T*>(memory) : nullptr, count};   // counting is a constant expression
+    return {memory != nullptr && count != 0 ? reinterpret_cast<T*>(memory) : nullptr, count};   // counting is a constant expression
   }
   template <class T>
   constexpr view<T> take(std::int64_t rows, std::int64_t columns) {
@@ -41,7 +41,7 @@ class arena {
   constexpr std::byte* bytes_for(std::size_t bytes) {
     auto const at = used_;
     used_ += (bytes + alignment - 1) / alignment * alignment;
-    return !counting_ && used_ <= bytes_ ? base_ + at : nullptr;
+    return !counting_ && bytes != 0 && used_ <= bytes_ ? base_ + at : nullptr;   // nothing has no place, so a null pointer means none
   }
 
   std::byte* base_ = nullptr;
