@@ -19,7 +19,8 @@ namespace moesaic::host {
 template <dtype W, class X, class Y>
 void linear(pool& where, packed_matrix const& w, view<X> x, list<const float> bias, view<Y> y) {
   using scalar = std::remove_const_t<X>;
-  product<scalar, Y> const p{.matrix = w, .bias = bias.data, .rows = x.rows, .x = x.data, .x_stride = x.stride, .y = y.data, .y_stride = y.stride};
+  product<scalar, Y> const p{.matrix = w, .bias = bias.empty() ? nullptr : bias.data, .rows = x.rows,
+                             .x = x.data, .x_stride = x.stride, .y = y.data, .y_stride = y.stride};
   auto const pairs = packed::pairs(w), step = pairs_of_task(where, pairs);
   if (x.rows == 0) return;
   where.for_each(packed::ceil_div(pairs, step), [&](std::int64_t task) {

@@ -30,7 +30,7 @@ void normalize(pool& where, norm_config const& config, norm_weights const& weigh
   at_level<T>(where.level(), [&](auto here) {
     where.for_each(x.rows, [&](std::int64_t t) {
       if (config.kind == norm_kind::rms) rms_row(here, config.epsilon, weights.weight.data, x.row(t), y.row(t), x.columns);
-      else layer_row(here, config.epsilon, weights.weight.data, weights.bias.data, x.row(t), y.row(t), x.columns);
+      else layer_row(here, config.epsilon, weights.weight.data, weights.bias.empty() ? nullptr : weights.bias.data, x.row(t), y.row(t), x.columns);
     });
   });
 }
