@@ -92,7 +92,7 @@ struct stack_of {
 struct check_layer {
   template <class Spec>
   void operator()(int) const {
-    (void)moesaic::validated<Spec>::config;
+    (void)sizeof(moesaic::validated<Spec>);
   }
 };
 template <class Model>
