@@ -1,7 +1,7 @@
 // HuggingFace folders: both forms of config.json mean the same, a compiled model is compared field by field, and what cannot be said is named.
 // SPDX-License-Identifier: Apache-2.0
-#include <filesystem>
-#include <fstream>
+#include <cstdint>
+#include <cstring>
 #include <string>
 #include <vector>
 
@@ -12,7 +12,12 @@
 #include <moesaic/config/presets/mixtral.hpp>
 #include <moesaic/config/presets/olmoe.hpp>
 #include <moesaic/config/presets/qwen.hpp>
+#include <moesaic/host/host.hpp>
 #include <moesaic/io/huggingface.hpp>
+
+#include "support/compare.hpp"
+#include "support/temporary_folder.hpp"
+#include "support/tolerance.hpp"
 
 namespace {
 
@@ -71,16 +76,6 @@ json with(json config, json const& patch) {
 }
 
 json const llama = R"({"model_type": "llama", "hidden_size": 64, "num_attention_heads": 4, "num_hidden_layers": 3, "vocab_size": 100})"_json;
-
-struct scratch_folder {
-  std::string path = (std::filesystem::temp_directory_path() / "moesaic_huggingface_test").string();
-  scratch_folder() {
-    std::filesystem::remove_all(path);
-    std::filesystem::create_directories(path);
-  }
-  ~scratch_folder() { std::filesystem::remove_all(path); }
-  void write(const char* file, std::string const& text) const { std::ofstream(path + "/" + file, std::ios::binary) << text; }
-};
 
 }  // namespace
 
@@ -267,13 +262,46 @@ TEST_CASE("what cannot be expressed is answered by one sentence") {
   CHECK(sentence_of([] { describe_huggingface(json::array()); }) == "The configuration is not a JSON object.");
 }
 
+TEST_CASE("loading compares first, then gives the folder's logits") {
+  auto const folder = checkpoint(checkpoints + "llama");
+  auto cpu = host::pool(1);
+  CHECK(sentence_of([&] { load<small_qwen3_moe>(cpu, folder); }) == folder.config_path() + ": number of layers is 3 in the header, but 2 in the folder");
+
+  using model = decoder<small_llama>;
+  int loaded_layers = 0;
+  auto const weights = load<small_llama>(cpu, folder, [&](int layer) { loaded_layers += layer == loaded_layers; });
+  CHECK(loaded_layers == 2);
+
+  auto const expected = safetensors(checkpoints + "llama/expect.safetensors");
+  auto const copied = [&](const char* name, auto& out) {
+    auto const* const found = expected.find(name);
+    REQUIRE(found->bytes == static_cast<std::int64_t>(out.size() * sizeof(out[0])));
+    std::memcpy(out.data(), found->data, static_cast<std::size_t>(found->bytes));
+  };
+  constexpr std::int64_t tokens = 19, vocabulary = small_llama::config.vocabulary;
+  std::vector<std::int64_t> stored(tokens);
+  copied("input.ids", stored);
+  std::vector<std::int32_t> const ids(stored.begin(), stored.end()), sequence(tokens, 0);
+  std::vector<std::int32_t> position;
+  for (std::int32_t t = 0; t < tokens; ++t) position.push_back(t);
+  std::vector<double> want(tokens * vocabulary);
+  copied("expect.logits", want);
+
+  auto const cache = model::make_cache(cpu, 1, tokens);
+  auto workspace = host::buffer(model::workspace_bytes(tokens, tokens));
+  std::vector<float> got(want.size());
+  REQUIRE(model::forward(cpu, weights, {ids, sequence, position}, cache, {}, {got.data(), tokens, vocabulary}, workspace));
+  auto const found = test::compare(view<const float>(got.data(), tokens, vocabulary), view<const double>(want.data(), tokens, vocabulary));
+  CHECK_MESSAGE(found.worst <= test::stage_tolerance<float>, to_string(found));
+}
+
 TEST_CASE("a folder that lies is refused where it lies") {
-  scratch_folder const folder;
-  auto const file = folder.path + "/config.json";
-  auto const open = [&] { return sentence_of([&] { checkpoint(folder.path); }); };
+  temporary_folder const folder;
+  auto const path = folder.path.string(), file = folder / "config.json";
+  auto const open = [&] { return sentence_of([&] { checkpoint{path}; }); };
   std::vector<float> const bias(64, 1.0f);
   auto const bytes = list<const std::byte>{reinterpret_cast<const std::byte*>(bias.data()), 256};
-  write_safetensors(folder.path + "/model.safetensors", {{"model.layers.1.self_attn.q_proj.bias", dtype::fp32, {64}, bytes}});
+  write_safetensors(folder / "model.safetensors", {{"model.layers.1.self_attn.q_proj.bias", dtype::fp32, {64}, bytes}});
 
   CHECK(open().find(file) == 0);
   folder.write("config.json", "{\"model_type\": ");
@@ -285,13 +313,13 @@ TEST_CASE("a folder that lies is refused where it lies") {
   folder.write("config.json", R"({"model_type": "bert"})");
   CHECK(open().find(file + ": \"model_type\" is \"bert\"") == 0);
   folder.write("config.json", llama.dump());
-  CHECK(open() == folder.path + "/model.safetensors: tensor 'model.layers.1.self_attn.q_proj.bias': " + file + " knows nothing of it");
+  CHECK(open() == path + "/model.safetensors: tensor 'model.layers.1.self_attn.q_proj.bias': " + file + " knows nothing of it");
 
   folder.write("config.json", with(llama, {{"attention_bias", true}}).dump());
   CHECK(open() == "nothing was thrown");
   folder.write("generation_config.json", R"({"bos_token_id": 7, "eos_token_id": [8, 9]})");
-  CHECK(checkpoint(folder.path).generation().bos == 7);
-  CHECK(checkpoint(folder.path).generation().eos == std::vector<std::int64_t>{8, 9});
+  CHECK(checkpoint(path).generation().bos == 7);
+  CHECK(checkpoint(path).generation().eos == std::vector<std::int64_t>{8, 9});
   folder.write("generation_config.json", R"({"eos_token_id": "end"})");
-  CHECK(open() == folder.path + "/generation_config.json: expected a token id as \"eos_token_id\", found string");
+  CHECK(open() == path + "/generation_config.json: expected a token id as \"eos_token_id\", found string");
 }
