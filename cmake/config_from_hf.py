@@ -1,6 +1,7 @@
 """Turns a HuggingFace config.json into a moesaic configuration: a C++ header, or one sentence about the first field it cannot express.
 
-    python3 cmake/config_from_hf.py FOLDER_or_config.json [--name NAME] [--namespace NS] [--activations TYPE] [--weights FORMAT] [--ffn FORMAT] [--embedding FORMAT]
+    python3 cmake/config_from_hf.py FOLDER_or_config.json [--name NAME] [--namespace NS]
+                                    [--activations TYPE] [--weights FORMAT] [--ffn FORMAT] [--embedding FORMAT]
 
 FORMAT is a number format, with its group where it has one: bf16, int4:32, int4:32:zero, int8:128, e4m3, mxfp4.
 As a module: describe(config) gives a neutral structure with the field names of config/block_config.hpp, emit(description) the header.
@@ -401,7 +402,9 @@ def constant(type_, value, default):
     """A static constexpr member: on one line if it fits, else a line a field."""
     parts = fields(value, default)
     line = f"  static constexpr moesaic::{type_} config{{{', '.join(parts)}}};"
-    return line if len(line) <= WIDTH and len(parts) <= 3 else f"  static constexpr moesaic::{type_} config{{\n      " + ",\n      ".join(wrapped(part, 6) for part in parts) + "};"
+    if len(line) <= WIDTH and len(parts) <= 3:
+        return line
+    return f"  static constexpr moesaic::{type_} config{{\n      " + ",\n      ".join(wrapped(part, 6) for part in parts) + "};"
 
 
 @functools.lru_cache(maxsize=None)
@@ -436,21 +439,15 @@ def emit(description, name=None, namespace=None, activations=None, weights=None,
     chosen = {key: value for key, value in chosen.items() if value}
     blocks = [block | {"storage": block["storage"] | chosen} for block in description["layers"]]
     distinct = [block for i, block in enumerate(blocks) if block not in blocks[:i]]
-    mixed = len({block["router"]["experts"] > 0 for block in distinct}) > 1
-
-    def spec_name(i):
-        kind = ("_moe" if distinct[i]["router"]["experts"] > 0 else "_dense") if mixed else "_layer"
-        alike = [j for j, block in enumerate(distinct) if not mixed or (block["router"]["experts"] > 0) == (distinct[i]["router"]["experts"] > 0)]
-        return name + kind + (str(alike.index(i)) if len(alike) > 1 else "")
-
-    specs = [spec_name(i) for i in range(len(distinct))]
+    sparse = [block["router"]["experts"] > 0 for block in distinct]
+    kinds = ["_moe" if s else "_dense" for s in sparse] if len(set(sparse)) > 1 else ["_layer"] * len(distinct)
+    specs = [name + kind + (str(kinds[:i].count(kind)) if kinds.count(kind) > 1 else "") for i, kind in enumerate(kinds)]
     decoder = description["decoder"] | ({"embedding": embedding} if embedding else {})
     structs = [f"struct {spec} {{\n{constant('block_config', block, DEFAULTS)}\n}};" for spec, block in zip(specs, distinct)]
     terms = compact(tuple(specs[distinct.index(block)] for block in blocks))
     structs.append(f"struct {name} {{\n{constant('decoder_config', decoder, DECODER_DEFAULTS)}\n"
                    f"  using layers = moesaic::layers<{', '.join(terms)}>;\n}};")
-    count = len(blocks)
-    return "\n".join([f"// A {description['model_type']} model of {count} layer{'s' if count > 1 else ''}, written by config_from_hf.py from its config.json.",
+    return "\n".join([f"// {name}, of type {description['model_type']}: written by config_from_hf.py from its config.json.",
                       "#pragma once", "", "#include <moesaic/config/block_config.hpp>", "#include <moesaic/config/layers.hpp>", "",
                       *([f"namespace {namespace} {{", ""] if namespace else []),
                       "\n\n".join(structs), *(["", f"}}  // namespace {namespace}"] if namespace else []), ""])

@@ -1,5 +1,5 @@
-"""Headers of cmake/config_from_hf.py: both forms of config.json give one, it compiles into the folder's model, and the C++ reader agrees on every
-config.json, right or wrong. `CXX` names the compiler, `MOESAIC_INCLUDES` further include folders (nlohmann/json's)."""
+"""Headers of cmake/config_from_hf.py: both forms of config.json give one, it compiles into the folder's model, and the C++ reader agrees on
+every config.json, right or wrong. `CXX` names the compiler, `MOESAIC_INCLUDES` further include folders (nlohmann/json's)."""
 # SPDX-License-Identifier: Apache-2.0
 
 import contextlib
@@ -190,11 +190,12 @@ class Header(unittest.TestCase):
 
 class Text(unittest.TestCase):
     def test_storage_options(self):
-        _, header, _ = run_main(str(CHECKPOINTS / "qwen2"), "--name", "mine", "--namespace", "a::b", "--weights", "int8:128", "--ffn", "int4:64:zero",
-                                "--activations", "bf16", "--embedding", "mxfp4")
+        _, header, _ = run_main(str(CHECKPOINTS / "qwen2"), "--name", "mine", "--namespace", "a::b", "--weights", "int8:128",
+                                "--ffn", "int4:64:zero", "--activations", "bf16", "--embedding", "mxfp4")
         self.assertIn("namespace a::b {", header)
         self.assertIn("struct mine {", header)
-        self.assertIn(".storage = {.weights = {moesaic::dtype::int8, 128}, .ffn = {moesaic::dtype::int4, 64, true}, .activations = moesaic::dtype::bf16}", header)
+        self.assertIn(".storage = {.weights = {moesaic::dtype::int8, 128}, .ffn = {moesaic::dtype::int4, 64, true}, "
+                      ".activations = moesaic::dtype::bf16}", header)
         self.assertIn(".embedding = moesaic::dtype::mxfp4", header)
         self.assertIn("using layers = moesaic::layers<moesaic::repeat<mine_layer, 3>>;", header)
         _, header, _ = run_main(str(CHECKPOINTS / "qwen3_moe"))
@@ -203,7 +204,8 @@ class Text(unittest.TestCase):
     def test_a_refusal_is_one_sentence_and_an_exit_code(self):
         with tempfile.TemporaryDirectory() as folder:
             path = pathlib.Path(folder) / "config.json"
-            for text, sentence in (('{"model_type": "mixtral", "sliding_window": 4096}', '"sliding_window" is 4096, but attention here reads every earlier key.'),
+            for text, sentence in (('{"model_type": "mixtral", "sliding_window": 4096}',
+                                    '"sliding_window" is 4096, but attention here reads every earlier key.'),
                                    ('{"model_type": "llama", "rope_theta": NaN}', "It cannot be read: NaN is no JSON number."),
                                    ("[]", "The configuration is not a JSON object.")):
                 path.write_text(text)
@@ -218,7 +220,8 @@ class Text(unittest.TestCase):
         names = hf.stored_names(CHECKPOINTS / "mixtral")
         self.assertIn("model.layers.2.block_sparse_moe.experts.7.w2.weight", names)
         hf.describe(config, names)
-        for extra in ("self_attn.q_proj.bias", "self_attn.o_proj.bias", "self_attn.q_norm.weight", "mlp.gate_proj.weight", "mlp.shared_expert_gate.weight"):
+        for extra in ("self_attn.q_proj.bias", "self_attn.o_proj.bias", "self_attn.q_norm.weight", "mlp.gate_proj.weight",
+                      "mlp.shared_expert_gate.weight"):
             with self.assertRaisesRegex(hf.Inexpressible, f"Layer 1 has a tensor {extra}"):
                 hf.describe(config, {*names, "model.layers.1." + extra})
             with self.assertRaisesRegex(hf.Inexpressible, f"Layer 0 has a tensor {extra}"):
@@ -236,7 +239,8 @@ class Text(unittest.TestCase):
         self.assertEqual(hf.compact(("a", "a", "a", "b") * 12), ["moesaic::repeat<moesaic::pattern<moesaic::repeat<a, 3>, b>, 12>"])
 
     def test_numbers_are_written_exactly(self):
-        for value, text in ((1e6, "1e6"), (5e5, "5e5"), (1e-5, "1e-5"), (8.0, "8.0"), (0.1, "0.1"), (123456.0, "123456.0"), (1 / 3, "0.3333333333333333")):
+        for value, text in ((1e6, "1e6"), (5e5, "5e5"), (1e-5, "1e-5"), (8.0, "8.0"), (0.1, "0.1"), (123456.0, "123456.0"),
+                            (1 / 3, "0.3333333333333333")):
             self.assertEqual(hf.literal(value), text)
 
 

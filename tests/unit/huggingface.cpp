@@ -1,4 +1,4 @@
-// HuggingFace folders: both forms of config.json mean the same, a compiled model is compared field by field, and what cannot be said is named.
+// HuggingFace folders: both forms of config.json mean the same, a compiled model is compared with it, what cannot be said is named.
 // SPDX-License-Identifier: Apache-2.0
 #include <cstdint>
 #include <cstring>
@@ -29,9 +29,10 @@ std::string const source_dir = MOESAIC_SOURCE_DIR;
 std::string const checkpoints = source_dir + "/tests/oracle/data/checkpoints/";
 
 // The folder qwen3_moe by hand: layer 1 is dense.
+constexpr attention_config small_attention{.heads = 4, .kv_heads = 2, .head_dim = 16, .rope_theta = 1e6, .qk_norm = qk_norm::per_head};
 struct sparse {
   static constexpr block_config config{.hidden = 36,
-                                       .attention = {.heads = 4, .kv_heads = 2, .head_dim = 16, .rope_theta = 1e6, .qk_norm = qk_norm::per_head},
+                                       .attention = small_attention,
                                        .router = {.experts = 12, .top_k = 3, .renormalize = true},
                                        .expert = {.intermediate = 18},
                                        .norm = {.epsilon = 1e-6},
@@ -39,7 +40,7 @@ struct sparse {
 };
 struct plain {
   static constexpr block_config config{.hidden = 36,
-                                       .attention = {.heads = 4, .kv_heads = 2, .head_dim = 16, .rope_theta = 1e6, .qk_norm = qk_norm::per_head},
+                                       .attention = small_attention,
                                        .expert = {.intermediate = 56},
                                        .norm = {.epsilon = 1e-6}};
 };
@@ -75,7 +76,8 @@ json with(json config, json const& patch) {
   return config;
 }
 
-json const llama = R"({"model_type": "llama", "hidden_size": 64, "num_attention_heads": 4, "num_hidden_layers": 3, "vocab_size": 100})"_json;
+json const llama =
+    R"({"model_type": "llama", "hidden_size": 64, "num_attention_heads": 4, "num_hidden_layers": 3, "vocab_size": 100})"_json;
 
 }  // namespace
 
@@ -135,7 +137,8 @@ TEST_CASE("a compiled model is what its folder holds, and the first difference i
            {R"({"num_key_value_heads": 4})", "here: layer 0: attention.kv_heads is 2 in the header, but 4 in the folder"},
            {R"({"head_dim": 8})", "here: layer 0: attention.head_dim is 16 in the header, but 8 in the folder"},
            {R"({"rope_theta": 10000})", "here: layer 0: attention.rope_theta is 1e+06 in the header, but 10000 in the folder"},
-           {R"({"rope_scaling": {"type": "linear", "factor": 2}})", "here: layer 0: attention.scaling.kind is none in the header, but linear in the folder"},
+           {R"({"rope_scaling": {"type": "linear", "factor": 2}})",
+            "here: layer 0: attention.scaling.kind is none in the header, but linear in the folder"},
            {R"({"attention_bias": true})", "here: layer 0: attention.qkv_bias is false in the header, but true in the folder"},
            {R"({"num_experts": 16})", "here: layer 0: router.experts is 12 in the header, but 16 in the folder"},
            {R"({"num_experts_per_tok": 4})", "here: layer 0: router.top_k is 3 in the header, but 4 in the folder"},
@@ -154,8 +157,11 @@ TEST_CASE("a compiled model is what its folder holds, and the first difference i
   }
 
   auto const scaling = read_huggingface_json(checkpoints + "llama/config.json");
-  for (auto const& [key, field] : {std::pair("factor", "factor"), std::pair("low_freq_factor", "low_freq_factor"),
-                                   std::pair("high_freq_factor", "high_freq_factor"), std::pair("original_max_position_embeddings", "original_positions")}) {
+  for (auto const& [key, field] : std::initializer_list<std::pair<const char*, const char*>>{
+           {"factor", "factor"},
+           {"low_freq_factor", "low_freq_factor"},
+           {"high_freq_factor", "high_freq_factor"},
+           {"original_max_position_embeddings", "original_positions"}}) {
     auto changed = scaling;
     changed["rope_scaling"][key] = 3;
     auto const sentence = sentence_of([&] { check_configuration<small_llama>(describe_huggingface(changed)); });
@@ -231,32 +237,39 @@ TEST_CASE("what cannot be expressed is answered by one sentence") {
             R"("model_type" is "gpt_oss", which is not one of deepseek, llama, mixtral, olmoe, qwen2, qwen2_moe, qwen3, qwen3_moe.)"},
            {R"({"model_type": null})",
             R"("model_type" is null, which is not one of deepseek, llama, mixtral, olmoe, qwen2, qwen2_moe, qwen3, qwen3_moe.)"},
-           {R"({"model_type": "mixtral", "sliding_window": 4096})", R"("sliding_window" is 4096, but attention here reads every earlier key.)"},
-           {R"({"model_type": "qwen2", "use_sliding_window": true, "max_window_layers": 2})", R"("sliding_window" is 4096, but attention here reads every earlier key.)"},
+           {R"({"model_type": "mixtral", "sliding_window": 4096})",
+            R"("sliding_window" is 4096, but attention here reads every earlier key.)"},
+           {R"({"model_type": "qwen2", "use_sliding_window": true, "max_window_layers": 2})",
+            R"("sliding_window" is 4096, but attention here reads every earlier key.)"},
            {R"({"model_type": "qwen3", "layer_types": ["full_attention", "full_attention", "sliding_attention"]})",
             R"("layer_types" is "sliding_attention", but attention here reads every earlier key.)"},
            {R"({"model_type": "olmoe", "clip_qkv": 8.0})", R"("clip_qkv" is 8.0, but queries, keys and values are not clipped here.)"},
-           {R"({"rope_scaling": {"rope_type": "yarn", "factor": 4.0}})", R"("rope_scaling.rope_type" is "yarn", which is not one of default, linear, llama3.)"},
+           {R"({"rope_scaling": {"rope_type": "yarn", "factor": 4.0}})",
+            R"("rope_scaling.rope_type" is "yarn", which is not one of default, linear, llama3.)"},
            {R"({"rope_scaling": {"rope_type": "linear"}})", R"("rope_scaling.factor" is null, which should be a number above 0.)"},
            {R"({"rope_parameters": {"rope_type": "default", "partial_rotary_factor": 0.5}})",
             R"("rope_parameters.partial_rotary_factor" is 0.5, and what it means for default rotary frequencies is not known.)"},
            {R"({"hidden_act": "relu"})", R"("hidden_act" is "relu", which is not one of silu, swish, gelu, gelu_new, gelu_pytorch_tanh.)"},
-           {R"({"final_logit_softcapping": 30.0})", R"("final_logit_softcapping" is 30.0, and what it means for a llama model is not known.)"},
+           {R"({"final_logit_softcapping": 30.0})",
+            R"("final_logit_softcapping" is 30.0, and what it means for a llama model is not known.)"},
            {R"({"attention_sinks": true})", R"("attention_sinks" is true, and what it means for a llama model is not known.)"},
            {R"({"quantization_config": {"quant_method": "mxfp4"}})",
             R"("quantization_config" is {"quant_method":"mxfp4"}, and what it means for a llama model is not known.)"},
-           {R"({"rope_interleaved": true})", R"("rope_interleaved" is true, which changes the result, and block_config has no field for it.)"},
+           {R"({"rope_interleaved": true})",
+            R"("rope_interleaved" is true, which changes the result, and block_config has no field for it.)"},
            {R"({"torch_dtype": "int8"})", R"("torch_dtype" is "int8", which is not one of float32, bfloat16, float16.)"},
            {R"({"hidden_size": "64"})", R"("hidden_size" is "64", which should be an integer from 1 to 2147483647.)"},
            {R"({"hidden_size": -64})", R"("hidden_size" is -64, which should be an integer from 1 to 2147483647.)"},
            {R"({"vocab_size": 4294967296})", R"("vocab_size" is 4294967296, which should be an integer from 1 to 2147483647.)"},
            {R"({"num_hidden_layers": 1000000})", R"("num_hidden_layers" is 1000000, more than the 1000 that are read.)"},
-           {R"({"model_type": "qwen3_moe", "num_experts": 8, "num_local_experts": 16})", R"("num_local_experts" is 16, but num_experts says otherwise.)"},
+           {R"({"model_type": "qwen3_moe", "num_experts": 8, "num_local_experts": 16})",
+            R"("num_local_experts" is 16, but num_experts says otherwise.)"},
            {R"({"model_type": "deepseek", "scoring_func": "sigmoid"})", R"("scoring_func" is "sigmoid", which is not one of softmax.)"}})
     CHECK(sentence_of([&] { describe_huggingface(with(llama, json::parse(patch))); }) == sentence);
 
   // Windows that are off, and keys that say nothing.
-  for (auto const patch : {R"({"model_type": "qwen2", "sliding_window": 4096, "use_sliding_window": false})", R"({"model_type": "qwen2", "use_sliding_window": true})",
+  for (auto const patch : {R"({"model_type": "qwen2", "sliding_window": 4096, "use_sliding_window": false})",
+                           R"({"model_type": "qwen2", "use_sliding_window": true})",
                            R"({"attention_sinks": null, "partial_rotary_factor": 1.0, "pretraining_tp": 2})"})
     CHECK(sentence_of([&] { describe_huggingface(with(llama, json::parse(patch))); }) == "nothing was thrown");
   CHECK(sentence_of([] { describe_huggingface(json::array()); }) == "The configuration is not a JSON object.");
@@ -265,7 +278,8 @@ TEST_CASE("what cannot be expressed is answered by one sentence") {
 TEST_CASE("loading compares first, then gives the folder's logits") {
   auto const folder = checkpoint(checkpoints + "llama");
   auto cpu = host::pool(1);
-  CHECK(sentence_of([&] { load<small_qwen3_moe>(cpu, folder); }) == folder.config_path() + ": number of layers is 3 in the header, but 2 in the folder");
+  CHECK(sentence_of([&] { load<small_qwen3_moe>(cpu, folder); }) ==
+        folder.config_path() + ": number of layers is 3 in the header, but 2 in the folder");
 
   using model = decoder<small_llama>;
   int loaded_layers = 0;

@@ -215,7 +215,8 @@ class huggingface_keys {
   }
   double number(std::string const& key) const {
     auto const& value = (*this)[key];
-    if (!value.is_number() || !(value.get<double>() > 0) || !(value.get<double>() < 1e300)) refuse_key(key, value, "which should be a number above 0");
+    if (!value.is_number() || !(value.get<double>() > 0) || !(value.get<double>() < 1e300))
+      refuse_key(key, value, "which should be a number above 0");
     return value.get<double>();
   }
   bool boolean(std::string const& key) const {
@@ -278,7 +279,7 @@ inline void read_rope(huggingface_keys const& keys, attention_config& attention)
   auto const inside = huggingface_keys(std::move(prefixed));
   auto const in = [&](const char* key) { return name + "." + key; };
 
-  auto const kind = values.contains("rope_type") ? values["rope_type"] : values.contains("type") ? values["type"] : nlohmann::json("default");
+  auto const kind = values.value(values.contains("rope_type") ? "rope_type" : "type", nlohmann::json("default"));
   bool const linear = kind == "linear", llama3 = kind == "llama3";
   if (kind != "default" && !linear && !llama3) refuse_key(in("rope_type"), kind, "which is not one of default, linear, llama3");
   for (auto const& [key, value] : values.items()) {
@@ -353,7 +354,8 @@ inline shared_config read_shared(huggingface_keys const& keys) {
     return {keys.integer("shared_expert_intermediate_size"), true};
   if (keys.has("n_shared_experts") && keys.integer("n_shared_experts", 0) > 0) {
     auto const width = std::int64_t{keys.integer("n_shared_experts")} * keys.integer("moe_intermediate_size");
-    if (width > huggingface_keys::largest) refuse_key("n_shared_experts", keys["n_shared_experts"], "and their summed width is beyond every limit");
+    if (width > huggingface_keys::largest)
+      refuse_key("n_shared_experts", keys["n_shared_experts"], "and their summed width is beyond every limit");
     return {static_cast<int>(width), false};
   }
   return {};
@@ -395,7 +397,8 @@ inline decoder_description describe_huggingface(nlohmann::json const& config) {
   dense.norm.epsilon = keys.number("rms_norm_eps");
   dense.storage.weights = dtype::fp32;   // as the classes load a file that names no type
   for (auto const key : {"torch_dtype", "dtype"})
-    if (keys.has(key)) dense.storage.weights = keys.word<dtype>(key, {{"float32", dtype::fp32}, {"bfloat16", dtype::bf16}, {"float16", dtype::fp16}});
+    if (keys.has(key))
+      dense.storage.weights = keys.word<dtype>(key, {{"float32", dtype::fp32}, {"bfloat16", dtype::bf16}, {"float16", dtype::fp16}});
   if (keys.has("torch_dtype") && keys.has("dtype") && keys["torch_dtype"] != keys["dtype"])
     refuse_key("torch_dtype", keys["torch_dtype"], "but dtype says otherwise");
   dense.expert.intermediate = keys.integer("intermediate_size");
@@ -519,11 +522,12 @@ inline void refuse_difference(field_list const& header, field_list const& folder
 }  // namespace detail
 
 inline void check_configuration(decoder_description const& header, decoder_description const& folder, std::string const& where) {
-  detail::refuse_difference({{"number of layers", std::to_string(header.layers.size())}}, {{"number of layers", std::to_string(folder.layers.size())}},
-                            where + ": ");
+  auto const count = [](decoder_description const& d) { return detail::field_list{{"number of layers", std::to_string(d.layers.size())}}; };
+  detail::refuse_difference(count(header), count(folder), where + ": ");
   for (std::size_t i = 0; i < header.layers.size(); ++i)
     if (header.layers[i] != folder.layers[i])
-      detail::refuse_difference(detail::fields_of(header.layers[i]), detail::fields_of(folder.layers[i]), where + ": layer " + std::to_string(i) + ": ");
+      detail::refuse_difference(detail::fields_of(header.layers[i]), detail::fields_of(folder.layers[i]),
+                                where + ": layer " + std::to_string(i) + ": ");
   detail::refuse_difference(detail::fields_of(header.decoder), detail::fields_of(folder.decoder), where + ": decoder: ");
 }
 
@@ -532,7 +536,8 @@ namespace detail {
 /// Ids out of config.json, or out of generation_config.json where there is one and it names them.
 inline void read_generation(nlohmann::json const& config, std::string const& path, checkpoint::generation_ids& ids) {
   auto const id = [&](const char* key, nlohmann::json const& value) {
-    if (!value.is_number_unsigned()) throw error(path + ": expected a token id as \"" + key + "\", found " + std::string(value.type_name()));
+    if (!value.is_number_unsigned())
+      throw error(path + ": expected a token id as \"" + key + "\", found " + std::string(value.type_name()));
     return value.get<std::int64_t>();
   };
   auto const given = [&](const char* key) { return config.is_object() && config.contains(key) && !config[key].is_null(); };
@@ -556,7 +561,8 @@ inline checkpoint::checkpoint(std::string const& folder, std::string const& conf
   refuse_unknown_tensors();
   detail::read_generation(config, config_path_, generation_);
   auto const more = (std::filesystem::path(folder) / "generation_config.json").string();
-  if (std::error_code ignored; std::filesystem::exists(more, ignored)) detail::read_generation(read_huggingface_json(more), more, generation_);
+  if (std::error_code ignored; std::filesystem::exists(more, ignored))
+    detail::read_generation(read_huggingface_json(more), more, generation_);
 }
 
 // A tensor that nobody reads would be left out of the sum. (Loading finds what is missing.)
