@@ -48,7 +48,9 @@ class loader {
 
   /// A tensor of this shape under one of its names, or an error.
   rows_of find(spellings const& name, const char* suffix, std::initializer_list<std::int64_t> shape, int expert = 0) {
-    auto [stored, full] = look(name, suffix, expert);
+    auto const seen = look(name, suffix, expert);
+    auto const* stored = seen.first;
+    auto const& full = seen.second;
     if constexpr (requires { source_.make(full, shape); })                  // a source that makes what is asked for
       if (stored == nullptr) stored = source_.make(full, shape);
     if (stored == nullptr) throw error(source_.where(full) + ": expected a tensor '" + full + "' " + text(shape) + ", found none of that name");
