@@ -119,3 +119,24 @@ TEST_CASE("heads of a column slice: what lies between rows is left alone") {
   for (std::int64_t r = 0; r < 3; ++r)
     for (std::int64_t c = 0; c < 50; ++c) CHECK((x(r, c) == before(r, c)) == (c < 5 || c >= 29));
 }
+
+TEST_CASE_TEMPLATE("every level gives the bits of the portable one", T, float, bf16) {
+  random_stream random(8);
+  for (auto const kind : {norm_kind::rms, norm_kind::layer})
+    for (std::int64_t const columns : {5, 16, 47, 576}) {
+      auto const x = random_matrix<T>(4, columns, random);
+      auto const weight = random_matrix<float>(1, columns, random).data, bias = random_matrix<float>(1, columns, random).data;
+      auto const at = [&](host::level level) {
+        host::pool pool(1, level);
+        matrix<T> y(x.rows, x.columns);
+        host::normalize<T>(pool, {.kind = kind}, {weight, bias}, x.view(), y.view());
+        return y;
+      };
+      auto const want = at(host::level::portable);
+      for (auto const level : {host::level::avx2, host::level::avx512, host::level::avx512_bf16}) {
+        CAPTURE(host::name(level));
+        auto const got = at(level);
+        CHECK(same_bits(got.view(), want.view()));
+      }
+    }
+}
