@@ -264,8 +264,10 @@ TEST_CASE("what cannot be expressed is answered by one sentence") {
            {R"({"num_hidden_layers": 1000000})", R"("num_hidden_layers" is 1000000, more than the 1000 that are read.)"},
            {R"({"model_type": "qwen3_moe", "num_experts": 8, "num_local_experts": 16})",
             R"("num_local_experts" is 16, but num_experts says otherwise.)"},
-           {R"({"model_type": "deepseek", "scoring_func": "sigmoid"})", R"("scoring_func" is "sigmoid", which is not one of softmax.)"}})
-    CHECK(sentence_of([&] { describe_huggingface(with(llama, json::parse(patch))); }) == sentence);
+           {R"({"model_type": "deepseek", "scoring_func": "sigmoid"})", R"("scoring_func" is "sigmoid", which is not one of softmax.)"}}) {
+    auto const config = with(llama, json::parse(patch));
+    CHECK(sentence_of([&] { describe_huggingface(config); }) == sentence);
+  }
 
   // Windows that are off, and keys that say nothing.
   for (auto const patch : {R"({"model_type": "qwen2", "sliding_window": 4096, "use_sliding_window": false})",
