@@ -23,6 +23,7 @@
 
 #include "pair_dense.hpp"   // pair::dense and pair::moe, written by cmake/config_from_hf.py from the folders' config.json
 #include "pair_moe.hpp"
+#include "mxfp4_toward_zero.hpp"
 #include "plot.hpp"
 #include "report.hpp"
 
@@ -240,7 +241,7 @@ class demonstration {
  public:
   demonstration(std::filesystem::path const& folder, int windows_a_kind, int threads)
       : cpu_(threads), dense_folder_((folder / "dense").string()), moe_folder_((folder / "moe").string()), kinds_(read_text(folder / "text")),
-        windows_(windows_of(kinds_, windows_a_kind)), bar_(2 + 5 + 8 + 2 * static_cast<int>(kinds_.size())) {}
+        windows_(windows_of(kinds_, windows_a_kind)), bar_(2 + 5 + 10 + 2 * static_cast<int>(kinds_.size())) {}
 
   void run() {
     auto const dense = moesaic::load<pair::dense>(cpu_, dense_folder_);
@@ -251,7 +252,8 @@ class demonstration {
     store<dtype::e4m3>("fp8 128x128");
     store<dtype::int8>("int8 g32");
     store<dtype::int4>("int4 g32");
-    store<dtype::mxfp4>("mxfp4");
+    store<dtype::mxfp4>("mxfp4", [](moesaic::checkpoint const& folder) { return demo::mxfp4_toward_zero(folder); });
+    store<dtype::mxfp4>("mxfp4 ties-to-even");
     for (std::size_t kind = 0; kind < kinds_.size(); ++kind) {
       std::vector<window> own;
       for (std::size_t i = kind; i < windows_.size(); i += kinds_.size()) own.push_back(windows_[i]);
@@ -265,8 +267,8 @@ class demonstration {
   void print() const {
     std::printf("\nTwo decoders, %s trained alike; %zu windows of held-out text, %d threads. Cost of a token at %d keys; a step decodes %d sequences.\n\n",
                 "dense and mixture of experts,", windows_.size(), cpu_.threads(), length / 2, together);
-    demo::print_header(columns, 22);
-    for (auto const& r : rows_) demo::print_row(r, columns, 22);
+    demo::print_header(columns, 26);
+    for (auto const& r : rows_) demo::print_row(r, columns, 26);
     std::printf("\nWhich experts serve which text: share of a layer's choices, dark = many (also as SVG)\n");
     constexpr const char* shades[] = {" ", "░", "▒", "▓", "█"};
     for (std::size_t kind = 0; kind < loads_.size(); ++kind)
@@ -326,12 +328,17 @@ class demonstration {
     };
     (one.template operator()<Ks>(), ...);
   }
-  template <dtype Ffn>
-  void store(std::string const& name) {
+  /// Both models with their feed-forward in another format, quantised while loading; `through` may change the weights on the way.
+  template <dtype Ffn, class Through>
+  void store(std::string const& name, Through const& through) {
     using dense = changed<pair::dense, stored_as<Ffn>::template change>;
     using moe = changed<pair::moe, stored_as<Ffn>::template change>;
-    add<dense>("dense " + name, moesaic::load<dense>(cpu_, dense_folder_));
-    add<moe>("moe " + name, moesaic::load<moe>(cpu_, moe_folder_));
+    add<dense>("dense " + name, moesaic::decoder<dense>::load(cpu_, through(dense_folder_)));
+    add<moe>("moe " + name, moesaic::decoder<moe>::load(cpu_, through(moe_folder_)));
+  }
+  template <dtype Ffn>
+  void store(std::string const& name) {
+    store<Ffn>(name, [](moesaic::checkpoint const& folder) -> moesaic::checkpoint const& { return folder; });
   }
 
   /// Share of a layer's choices that each expert got from one kind of text.
