@@ -12,7 +12,7 @@
 #include <moesaic/config/block_config.hpp>
 #include <moesaic/config/weights.hpp>
 #include <moesaic/host/pool.hpp>
-#include <moesaic/host/simd/doubles.hpp>
+#include <moesaic/host/simd/parts.hpp>
 
 namespace moesaic::host::in_double {
 #include <moesaic/host/simd/norm.inl>

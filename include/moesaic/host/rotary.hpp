@@ -10,6 +10,13 @@
 #include <moesaic/base/view.hpp>
 #include <moesaic/config/block_config.hpp>
 #include <moesaic/host/pool.hpp>
+#include <moesaic/host/simd/parts.hpp>
+
+namespace moesaic::host::in_double {
+#include <moesaic/host/simd/rotary.inl>
+}
+#define MOESAIC_BODY <moesaic/host/simd/rotary.inl>
+#include <moesaic/host/simd/levels.inl>
 
 namespace moesaic::host {
 
@@ -58,25 +65,28 @@ rope_table<Sum> make_rope_table(attention_config const& config, int head_dim) {
 template <class T>
 void rotate(pool& where, rope_table<accumulator<T>> const& table, list<const std::int32_t> positions, view<T> x, int heads) {
   using sum = accumulator<T>;
-  auto const half_split = table.layout == rope_layout::half_split;
   auto const pairs = table.pairs;
-  auto const next = half_split ? 1 : 2;                                     // from a pair's first element to the next pair's
-  auto const partner = half_split ? pairs : 1;                              // from a pair's first element to its second
-  where.for_each(x.rows, [&](std::int64_t t) {
-    sum cosine[rope_table<sum>::max_pairs], sine[rope_table<sum>::max_pairs];
-    for (int i = 0; i < pairs; ++i) {
-      auto const angle = static_cast<sum>(positions[t]) * table.frequency[i];
-      cosine[i] = static_cast<sum>(static_cast<T>(std::cos(angle)));
-      sine[i] = static_cast<sum>(static_cast<T>(std::sin(angle)));
-    }
-    for (std::int64_t h = 0; h < heads; ++h) {
-      auto* const head = x.row(t) + h * 2 * pairs;
+  at_level<T>(where.level(), [&](auto here) {
+    where.for_each(x.rows, [&](std::int64_t t) {
+      sum cosine[rope_table<sum>::max_pairs], sine[rope_table<sum>::max_pairs];
       for (int i = 0; i < pairs; ++i) {
-        auto const a = static_cast<sum>(head[i * next]), b = static_cast<sum>(head[i * next + partner]);
-        head[i * next] = static_cast<T>(a * cosine[i] - b * sine[i]);
-        head[i * next + partner] = static_cast<T>(b * cosine[i] + a * sine[i]);
+        auto const angle = static_cast<sum>(positions[t]) * table.frequency[i];
+        cosine[i] = static_cast<sum>(static_cast<T>(std::cos(angle)));
+        sine[i] = static_cast<sum>(static_cast<T>(std::sin(angle)));
       }
-    }
+      for (std::int64_t h = 0; h < heads; ++h) {
+        auto* const head = x.row(t) + h * 2 * pairs;
+        if (table.layout == rope_layout::half_split) {
+          rotate_halves(here, cosine, sine, head, pairs);
+        } else {
+          for (int i = 0; i < pairs; ++i) {
+            auto const a = static_cast<sum>(head[2 * i]), b = static_cast<sum>(head[2 * i + 1]);
+            head[2 * i] = static_cast<T>(a * cosine[i] - b * sine[i]);
+            head[2 * i + 1] = static_cast<T>(b * cosine[i] + a * sine[i]);
+          }
+        }
+      }
+    });
   });
 }
 

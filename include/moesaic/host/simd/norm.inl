@@ -2,31 +2,6 @@
 // Lane l of 16 sums columns l, l + 16, ..., then the lanes are summed pairwise: the same order on every level.
 // SPDX-License-Identifier: Apache-2.0
 
-/// f(first column, how many) for 16 columns at a time, and for the rest. Whole parts come with a constant: their loads need no mask.
-template <class F>
-MOESAIC_INLINE void for_each_part(std::int64_t columns, F&& f) {
-  constexpr std::int64_t whole = packed::lanes;
-  std::int64_t c = 0;
-  for (; c + whole <= columns; c += whole) f(c, std::integral_constant<std::int64_t, whole>{});
-  if (c < columns) f(c, columns - c);
-}
-template <class T>
-MOESAIC_INLINE auto load_part(T const* p, std::int64_t count) {
-  return load(p, count);
-}
-template <class T>
-MOESAIC_INLINE auto load_part(T const* p, std::integral_constant<std::int64_t, packed::lanes>) {
-  return load(p);
-}
-template <class T, class Lanes>
-MOESAIC_INLINE void store_part(T* p, Lanes const& x, std::int64_t count) {
-  store(p, x, count);
-}
-template <class T, class Lanes>
-MOESAIC_INLINE void store_part(T* p, Lanes const& x, std::integral_constant<std::int64_t, packed::lanes>) {
-  store(p, x);
-}
-
 /// y may be x. weight [columns] or null (ones).
 /// At bf16 the normalised value is rounded before it meets the weight, as the HuggingFace Llama classes do: it is stored in between.
 template <class T>
