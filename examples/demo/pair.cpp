@@ -295,8 +295,8 @@ class demonstration {
     auto const named = [&](std::string const& field, std::string const& prefix, std::string const& plain, bool formats) {
       demo::series s{prefix, {}};
       for (auto const& r : rows_) {
-        bool const on_kind = r.name.find(" on ") != std::string::npos, chooses = r.name.find("k=") != std::string::npos;
-        if (on_kind || r.name.rfind(plain, 0) != 0 || (r.name != plain && chooses == formats)) continue;
+        bool const beside = r.name.find(" on ") != std::string::npos || r.name.find("ties") != std::string::npos, chooses = r.name.find("k=") != std::string::npos;
+        if (beside || r.name.rfind(plain, 0) != 0 || (r.name != plain && chooses == formats)) continue;
         s.points.push_back({*r.find(field) * 1e-6, *r.find("bits"), r.name == plain ? plain : r.name.substr(plain.size() + 1)});
       }
       std::sort(s.points.begin(), s.points.end(), [](auto const& a, auto const& b) { return a.x < b.x; });

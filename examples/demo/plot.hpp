@@ -37,6 +37,15 @@ inline void write(std::string const& path, int width, int height, std::string co
 
 }  // namespace svg
 
+/// Round numbers in [low, high], about five of them.
+inline std::vector<double> ticks(double low, double high) {
+  auto const rough = (high - low) / 5, unit = std::pow(10.0, std::floor(std::log10(rough)));
+  auto const step = unit * (rough / unit < 1.5 ? 1 : rough / unit < 3.5 ? 2 : rough / unit < 7.5 ? 5 : 10);
+  std::vector<double> all;
+  for (auto x = std::ceil(low / step) * step; x <= high; x += step) all.push_back(std::fabs(x) < step / 2 ? 0 : x);
+  return all;
+}
+
 struct point {
   double x, y;
   std::string label = {};
@@ -66,12 +75,11 @@ inline void plot(std::string const& path, std::string const& title, std::string 
   auto const at_y = [&](double y) { return height - bottom - (y - y0) / (y1 - y0) * (height - top - bottom); };
 
   std::string body = svg::text(left, 22, title, "start", 15);
-  for (int i = 0; i <= 5; ++i) {
-    auto const x = x0 + (x1 - x0) * i / 5, y = y0 + (y1 - y0) * i / 5;
-    auto const px = left + (width - left - right) * i / 5.0, py = at_y(y);
-    body += svg::line(px, top, px, height - bottom, "#e4e4e4") + svg::line(left, py, width - right, py, "#e4e4e4");
-    body += svg::text(px, height - bottom + 18, svg::number(logarithmic_x ? std::pow(10.0, x) : x), "middle", 11) + svg::text(left - 8, py + 4, svg::number(y), "end", 11);
+  for (auto const x : ticks(x0, x1)) {
+    auto const px = left + (x - x0) / (x1 - x0) * (width - left - right);
+    body += svg::line(px, top, px, height - bottom, "#e4e4e4") + svg::text(px, height - bottom + 18, svg::number(logarithmic_x ? std::pow(10.0, x) : x), "middle", 11);
   }
+  for (auto const y : ticks(y0, y1)) body += svg::line(left, at_y(y), width - right, at_y(y), "#e4e4e4") + svg::text(left - 8, at_y(y) + 4, svg::number(y), "end", 11);
   body += svg::text((left + width - right) / 2.0, height - 12, x_title, "middle");
   body += svg::text(16, (top + height - bottom) / 2.0, y_title, "middle", 12, ("transform='rotate(-90 16 " + std::to_string((top + height - bottom) / 2) + ")'").c_str());
   int which = 0;
@@ -81,7 +89,7 @@ inline void plot(std::string const& path, std::string const& title, std::string 
       auto const& p = s.points[i];
       if (s.joined && i > 0) body += svg::line(at_x(s.points[i - 1].x), at_y(s.points[i - 1].y), at_x(p.x), at_y(p.y), colour, 1.5);
       body += "<circle cx='" + svg::number(at_x(p.x)) + "' cy='" + svg::number(at_y(p.y)) + "' r='4' fill='" + colour + "'/>\n";
-      if (!p.label.empty()) body += svg::text(at_x(p.x) + 6, at_y(p.y) - 6, p.label, "start", 10);
+      if (!p.label.empty()) body += svg::text(at_x(p.x) + 6, at_y(p.y) + (i % 2 == 0 ? -6 : 14), p.label, "start", 10);   // neighbours dodge
     }
     body += "<circle cx='" + std::to_string(width - right + 20) + "' cy='" + std::to_string(top + 6 + 20 * which) + "' r='4' fill='" + colour + "'/>\n";
     body += svg::text(width - right + 30, top + 10 + 20 * which, s.name);
