@@ -7,6 +7,7 @@ usage="usage: bash tests/run.sh [options]
   --without-cuda        accepted; this version has no CUDA side
   --build DIR           build there, in place of build/"
 set -euo pipefail
+from=$PWD
 cd "$(dirname "$0")/.."
 source cmake/setup.sh
 
@@ -17,7 +18,8 @@ while [ $# -gt 0 ]; do
     --oracle-dir)
       [ $# -gt 1 ] || { echo "$usage" >&2; exit 2; }
       setup build test
-      exec bash tests/oracle/run.sh "$2" </dev/null ;;
+      cd "$from"
+      exec bash "$OLDPWD/tests/oracle/run.sh" "$2" </dev/null ;;
     --without-sanitizers) builds=(release) ;;
     --without-cuda) ;;
     --build)

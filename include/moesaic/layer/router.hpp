@@ -36,9 +36,8 @@ struct router {
   static void forward(Where& where, router_weights const& w, view<const scalar> x, typename policy::state const& state, scratch const& s,
                       std::int32_t* not_finite, Tap&& tap = {}, int layer = 0) {
     linear<dtype::fp32>(where, w.weight, x, w.bias, s.logits);
-    route<policy>(where, config, state, view<const sum>(s.logits), w.score_bias, s.scores, s.choice, s.slots, s.batch, not_finite);
-
     tap(tap_point{layer, stage::router_logits}, view<const sum>(s.logits));
+    route<policy>(where, config, state, view<const sum>(s.logits), w.score_bias, s.scores, s.choice, s.slots, s.batch, not_finite);
     tap(tap_point{layer, stage::router_scores}, view<const sum>(s.scores));
     tap(tap_point{layer, stage::router_choice}, view<const sum>(s.choice));
     tap(tap_point{layer, stage::topk_index}, view<const std::int32_t>(s.slots.ids));
