@@ -4,7 +4,7 @@
 struct here {};
 
 inline constexpr int block_rows = 12, block_panels = 2;
-inline constexpr int wide_pairs = 4;
+inline constexpr int wide_pairs = 2;   // more would be more streams from memory than prefetchers follow
 
 struct f32 {
   __m512 v;

@@ -64,8 +64,8 @@ MOESAIC_INLINE __m512i lookup_bytes(__m512i codes, const std::uint8_t (&table)[2
 }
 
 // The codes of a row of lanes as pairs of bf16. offset: 16 - zero in both halves of a lane.
-template <dtype W>
-MOESAIC_INLINE void widen_to_pairs(u32 row, [[maybe_unused]] bool zero_point, [[maybe_unused]] u32 offset, u32 (&two)[packed::per_lane(W) / 2]) {
+template <dtype W, bool ZeroPoint>
+MOESAIC_INLINE void widen_to_pairs(u32 row, [[maybe_unused]] u32 offset, u32 (&two)[packed::per_lane(W) / 2]) {
   if constexpr (W == dtype::bf16) two[0] = row;
   if constexpr (bits(W) == 8) {
     static constexpr auto tables = make_byte_tables<W>();
@@ -78,12 +78,13 @@ MOESAIC_INLINE void widen_to_pairs(u32 row, [[maybe_unused]] bool zero_point, [[
     two[1] = {_mm512_permutex2var_epi8(lower, load_table(interleave.second), upper)};
   }
   if constexpr (bits(W) == 4) {
-    static constexpr auto signed_codes = make_word_table<W>(false), shifted_codes = make_word_table<W>(true);
+    static constexpr auto table = make_word_table<W>(ZeroPoint);
     constexpr auto every = static_cast<__mmask32>(-1);
+#pragma GCC unroll 4
     for (int i = 0; i < 4; ++i) {
       auto code = i == 0 ? row.v : _mm512_maskz_srli_epi16(every, row.v, static_cast<unsigned>(4 * i));
-      if (zero_point) code = _mm512_add_epi16(_mm512_and_si512(code, _mm512_set1_epi16(15)), offset.v);
-      two[i] = {_mm512_maskz_permutexvar_epi16(every, code, load_table(zero_point ? shifted_codes.word : signed_codes.word))};
+      if (ZeroPoint) code = _mm512_add_epi16(_mm512_and_si512(code, _mm512_set1_epi16(15)), offset.v);
+      two[i] = {_mm512_maskz_permutexvar_epi16(every, code, load_table(table.word))};
     }
   }
 }
@@ -96,8 +97,16 @@ MOESAIC_INLINE u32 zero_offset(panel_pair<W> const& pair, std::int64_t k, int pa
   return {_mm512_or_si512(offset, _mm512_maskz_slli_epi32(all, offset, 16))};
 }
 
+// Calls f<ZeroPoint>(): one of two loops, rather than a question at every weight.
+template <dtype W, class F>
+MOESAIC_INLINE void with_zero_point(bool zero_point, F&& f) {
+  if constexpr (W == dtype::int4)
+    if (zero_point) return f.template operator()<true>();
+  f.template operator()<false>();
+}
+
 // Inputs [begin, end) of a pair as bf16 tiles, without scales.
-template <dtype W>
+template <dtype W, bool ZeroPoint>
 inline void expand_to_pairs(panel_pair<W> const& pair, std::int64_t begin, std::int64_t end, std::byte* out) {
   constexpr auto per_lane = packed::per_lane(W);
   for (int panel = 0; panel < 2; ++panel)
@@ -107,8 +116,9 @@ inline void expand_to_pairs(panel_pair<W> const& pair, std::int64_t begin, std::
       auto const* const data = pair.data + panel * pair.panel_distance(k);
       for (; k < stop; k += per_lane) {
         u32 two[per_lane / 2];
-        widen_to_pairs<W>(load_bits(data + pair.row_at(k)), pair.zeros != nullptr, offset, two);
+        widen_to_pairs<W, ZeroPoint>(load_bits(data + pair.row_at(k)), offset, two);
         auto* const to = out + panel_pair<dtype::bf16>::row_at(k - begin) + panel * packed::tile_rows * packed::row_bytes;
+#pragma GCC unroll 4
         for (int i = 0; i < per_lane / 2; ++i) _mm512_storeu_si512(to + i * packed::row_bytes, two[i].v);
       }
     }
@@ -125,41 +135,40 @@ struct dot_run {
   f32 scale[2];
 };
 
-// One run onto y [rows][32]; chains [rows][32] keeps what a run leaves open.
+// One run of x [Rows, inputs], rows staged_stride<bf16> apart, onto y [rows][32]; chains [rows][32] keeps what a run leaves open.
 template <int Rows>
-inline void dot_block(const bf16* const* x, dot_run const& run, float* chains, float* y, std::int64_t stride) {
-  f32 chain[Rows][2];
-  auto const at = [&](int r, int p) { return run.scaled ? chains + (r * 2 + p) * packed::lanes : y + r * stride + p * packed::lanes; };
-  for (int r = 0; r < Rows; ++r)
-    for (int p = 0; p < 2; ++p) chain[r][p] = run.opens || r >= run.rows ? set1(0.0f) : load(at(r, p));
+inline void dot_block(const bf16* x, dot_run const& run, float* chains, float* y) {
+  constexpr auto sums = 2 * Rows;   // a flat list, as in block()
+  auto* const open = run.scaled ? chains : y;
+  f32 chain[sums];
+#pragma GCC unroll 32
+  for (int i = 0; i < sums; ++i)
+    chain[i] = run.opens || i / 2 >= run.rows ? set1(0.0f) : load(open + i * packed::lanes);
   for (auto k = run.begin; k < run.end;) {
     auto const tile = k / 32 * 32;
     auto const height = packed::ceil_div(run.left - tile < 32 ? run.left - tile : 32, 2) * packed::row_bytes;
     auto const stop = run.end < tile + 32 ? run.end : tile + 32;
     auto const* row = run.tiles + tile * packed::row_bytes + (k - tile) / 2 * packed::row_bytes;
-    for (; k < stop; k += 2, row += packed::row_bytes) {
-      auto const w0 = load_bits(row), w1 = load_bits(row + height);
-      for (int r = 0; r < Rows; ++r) {
-        auto const two = set1_two(x[r] + k);
-        chain[r][0] = dot(chain[r][0], w0, two);
-        chain[r][1] = dot(chain[r][1], w1, two);
-      }
+    auto const* const end = x + stop;
+    for (auto const* value = x + k; value < end; value += 2, row += packed::row_bytes) {
+      u32 const w[2] = {load_bits(row), load_bits(row + height)};
+#pragma GCC unroll 32
+      for (int i = 0; i < sums; ++i) chain[i] = dot(chain[i], w[i % 2], set1_two(value + i / 2 * staged_stride<bf16>));
     }
+    k = stop;
   }
-  for (int r = 0; r < Rows; ++r)
-    for (int p = 0; p < 2; ++p) {
-      if (r >= run.rows) continue;
-      if (run.scaled && run.closes) store(y + r * stride + p * packed::lanes, fma(chain[r][p], run.scale[p], load(y + r * stride + p * packed::lanes)));
-      else store(at(r, p), chain[r][p]);
-    }
-}
-
-inline void any_dot_block(const bf16* const* x, dot_run const& run, float* chains, float* y, std::int64_t stride) {
-  if (run.rows > 8) dot_block<12>(x, run, chains, y, stride);
-  else if (run.rows > 6) dot_block<8>(x, run, chains, y, stride);
-  else if (run.rows > 4) dot_block<6>(x, run, chains, y, stride);
-  else if (run.rows > 2) dot_block<4>(x, run, chains, y, stride);
-  else dot_block<2>(x, run, chains, y, stride);
+  if (run.scaled && run.closes) {
+#pragma GCC unroll 32
+    for (int i = 0; i < sums; ++i)
+      if (i / 2 < run.rows) {
+        auto* const to = y + i * packed::lanes;
+        store(to, fma(chain[i], run.scale[i % 2], load(to)));
+      }
+  } else {
+#pragma GCC unroll 32
+    for (int i = 0; i < sums; ++i)
+      if (i / 2 < run.rows) store(open + i * packed::lanes, chain[i]);
+  }
 }
 
 // y [Pairs][32] = one row x [inputs] times `Pairs` neighbouring pairs of panels.
@@ -173,73 +182,83 @@ inline void row_dot(here, const bf16* x, const std::byte* data, format f, std::i
   auto const whole = inputs / per_lane * per_lane;
   std::memcpy(tail, x + whole, static_cast<std::size_t>(inputs - whole) * sizeof(bf16));
   f32 sum[panels], chain[panels];
+#pragma GCC unroll 8
   for (int p = 0; p < panels; ++p) sum[p] = chain[p] = set1(0.0f);
   for (std::int64_t k = 0; k < inputs;) {
     auto const stop = pair.run_end(k, inputs);
     auto const begin = k, distance = pair.panel_distance(k);
     u32 offset[panels];
+#pragma GCC unroll 8
     for (int p = 0; p < panels; ++p) offset[p] = zero_offset(pair, k, p % 2, p / 2 * pair_bytes);
-    for (; k < stop; k += per_lane) {
-      auto const* const from = k < whole ? x + k : tail;
-      auto const* const row = pair.data + pair.row_at(k);
-      for (int p = 0; p < panels; ++p) {
-        u32 two[per_lane / 2];
-        widen_to_pairs<W>(load_bits(row + p / 2 * pair_bytes + p % 2 * distance), pair.zeros != nullptr, offset[p], two);
-        for (int i = 0; i < per_lane / 2; ++i) chain[p] = dot(chain[p], two[i], set1_two(from + 2 * i));
+    with_zero_point<W>(f.zero_point, [&]<bool ZeroPoint>() __attribute__((always_inline)) {
+      for (; k < stop; k += per_lane) {
+        auto const* const from = k < whole ? x + k : tail;
+        auto const* const row = pair.data + pair.row_at(k);
+        unrolled<panels>([&](auto p) __attribute__((always_inline)) {
+          auto const* const at = row + p / 2 * pair_bytes + p % 2 * distance;
+          if (p % 2 == 0) prefetch_later_tile(at, k / per_lane);
+          u32 two[per_lane / 2];
+          widen_to_pairs<W, ZeroPoint>(load_bits(at), offset[p], two);
+#pragma GCC unroll 4
+          for (int i = 0; i < per_lane / 2; ++i) chain[p] = dot(chain[p], two[i], set1_two(from + 2 * i));
+        });
       }
-    }
+    });
     if (has_scales(W) && (stop % pair.group == 0 || stop == inputs))
+#pragma GCC unroll 8
       for (int p = 0; p < panels; ++p) {
         auto const scale = pair.scale(begin, p % 2, p / 2 * pair_bytes);
         sum[p] = fma(chain[p], W == dtype::e4m3 ? mul(scale, set1(0x1p-8f)) : scale, sum[p]);
         chain[p] = set1(0.0f);
       }
   }
+#pragma GCC unroll 8
   for (int p = 0; p < panels; ++p) store(y + p * packed::lanes, has_scales(W) ? sum[p] : chain[p]);
 }
 
-// y[r][0 .. 32) = Σ_k w[·][k] x[r][k]; `rows` at most product_rows, y rows `stride` apart.
+// As pairs_dot of the other levels; all inputs are used.
 template <dtype W, class X>
-inline void panel_dot(here tag, const X* const* x, std::int64_t rows, const std::byte* data, format f, std::int64_t inputs, std::int64_t, float* y,
-                      std::int64_t stride) {
-  if (rows == 1) return row_dot<W, 1>(tag, x[0], data, f, inputs, inputs, y);
+inline void pairs_dot(here, const X* const* x, std::int64_t rows, const std::byte* data, std::int64_t pairs, format f, std::int64_t inputs, std::int64_t,
+                      float* y) {
   constexpr auto per_lane = packed::per_lane(W);
-  panel_pair<W> const pair(data, f, inputs);
+  constexpr std::int64_t of_pair = product_rows * 2 * packed::lanes;
+  alignas(64) bf16 staged[(product_rows + block_rows) * staged_stride<bf16>];
   alignas(64) std::byte expanded[W == dtype::bf16 ? 1 : dot_chunk_inputs * 4 * packed::lanes];
-  alignas(64) float chains[has_scales(W) ? product_rows * 2 * packed::lanes : 1];
-  bf16 staged[block_rows][dot_chunk_inputs];
+  alignas(64) float chains[has_scales(W) ? wide_pairs * of_pair : 1];
+  auto const block_count = packed::ceil_div(rows, block_rows), step = packed::ceil_div(rows, block_count);
   if (has_scales(W))
-    for (std::int64_t r = 0; r < rows; ++r)
-      for (int p = 0; p < 2; ++p) store(y + r * stride + p * packed::lanes, set1(0.0f));
+    for (std::int64_t p = 0; p < pairs; ++p) std::memset(y + p * of_pair, 0, static_cast<std::size_t>(rows * 2 * packed::lanes) * sizeof(float));
   for (std::int64_t begin = 0; begin < inputs; begin += dot_chunk_inputs) {
     auto const end = inputs - begin < dot_chunk_inputs ? inputs : begin + dot_chunk_inputs;
-    auto const* tiles = expanded;
-    if constexpr (W == dtype::bf16) tiles = pair.data + begin * packed::row_bytes;
-    else expand_to_pairs<W>(pair, begin, end, expanded);
-    for (std::int64_t r = 0; r < rows; r += block_rows) {
-      const bf16* row[block_rows];
-      for (int i = 0; i < block_rows; ++i) {
-        row[i] = x[r + i < rows ? r + i : rows - 1] + begin;
-        if (end % per_lane != 0) {   // the last lanes are not full: x goes on with zeros
-          std::memcpy(staged[i], row[i], static_cast<std::size_t>(end - begin) * sizeof(bf16));
-          std::memset(staged[i] + (end - begin), 0, static_cast<std::size_t>(per_lane - end % per_lane) * sizeof(bf16));
-          row[i] = staged[i];
-        }
-      }
-      dot_run run{.rows = rows - r < block_rows ? rows - r : block_rows, .begin = 0, .end = 0, .tiles = tiles,
-                  .left = W == dtype::bf16 ? inputs - begin : dot_chunk_inputs, .opens = false, .closes = false, .scaled = has_scales(W), .scale = {}};
-      for (auto k = begin; k < end;) {
+    stage(x, rows, step, begin, end - begin, staged);
+    for (std::int64_t r = 0; end % per_lane != 0 && r < rows; ++r)   // the last lanes are not full: x goes on with zeros
+      std::memset(staged + r * staged_stride<bf16> + (end - begin), 0, static_cast<std::size_t>(per_lane - end % per_lane) * sizeof(bf16));
+    for (std::int64_t p = 0; p < pairs; ++p) {
+      panel_pair<W> const pair(data + p * packed::pair_bytes(f, inputs), f, inputs);
+      auto const* tiles = expanded;
+      if constexpr (W == dtype::bf16) tiles = pair.data + begin * packed::row_bytes;
+      else with_zero_point<W>(f.zero_point, [&]<bool ZeroPoint>() { expand_to_pairs<W, ZeroPoint>(pair, begin, end, expanded); });
+      dot_run run{.rows = 0, .begin = 0, .end = 0, .tiles = tiles, .left = W == dtype::bf16 ? inputs - begin : dot_chunk_inputs, .opens = false,
+                  .closes = false, .scaled = has_scales(W), .scale = {}};
+      for (auto k = begin; k < end; k = begin + run.end) {
         auto const group_end = has_scales(W) ? (k / pair.group + 1) * pair.group : inputs;
         auto const stop = group_end < end ? group_end : end;
         run.begin = k - begin;
         run.end = packed::ceil_div(stop - begin, per_lane) * per_lane;
         run.opens = has_scales(W) ? k % pair.group == 0 : k == 0;
         run.closes = stop == group_end || stop == inputs;
-        if (has_scales(W))
-          for (int p = 0; p < 2; ++p) run.scale[p] = W == dtype::e4m3 ? mul(pair.scale(k, p), set1(0x1p-8f)) : pair.scale(k, p);
-        any_dot_block(row, run, chains + (has_scales(W) ? r * 2 * packed::lanes : 0), y + r * stride, stride);
-        k = stop;
+        for (int side = 0; has_scales(W) && side < 2; ++side)
+          run.scale[side] = W == dtype::e4m3 ? mul(pair.scale(k, side), set1(0x1p-8f)) : pair.scale(k, side);
+        for (std::int64_t r = 0; r < rows; r += step) {
+          run.rows = rows - r < step ? rows - r : step;
+          auto const at = p * of_pair + r * 2 * packed::lanes;
+          with_block(step, [&]<int Rows>() { dot_block<Rows>(staged + r * staged_stride<bf16>, run, chains + (has_scales(W) ? at : 0), y + at); });
+        }
       }
     }
   }
 }
+
+// Up to so many rows go one by one, since to expand weights would cost more.
+template <dtype W, class X>
+inline constexpr std::int64_t single_rows = W == dtype::bf16 ? 1 : 3;

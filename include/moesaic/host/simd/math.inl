@@ -61,10 +61,3 @@ MOESAIC_INLINE f32 activate(activation a, f32 x) {
   }
   return x;
 }
-
-// [count] to float.
-inline void widen_row(const bf16* x, std::int64_t count, float* y) {
-  std::int64_t i = 0;
-  for (; i + 16 <= count; i += 16) store(y + i, load(x + i));
-  if (i < count) store(y + i, load(x + i, count - i), count - i);
-}

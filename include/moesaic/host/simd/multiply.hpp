@@ -44,6 +44,7 @@ inline constexpr std::int64_t product_rows = 96;   // rows that share one pass o
 #if defined(__x86_64__)
 #include <moesaic/host/simd/target_avx512_bf16.inl>
 namespace moesaic::host::avx512_bf16 {
+#include <moesaic/host/simd/basics.inl>
 #include <moesaic/host/simd/dot.inl>
 #include <moesaic/host/simd/multiply.inl>
 }

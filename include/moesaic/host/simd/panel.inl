@@ -2,8 +2,13 @@
 // Each output is one chain of fma over ascending inputs, so neither level nor number of rows nor cutting into chunks changes a bit.
 // SPDX-License-Identifier: Apache-2.0
 
-inline constexpr std::int64_t chunk_inputs = 128;     // a pair's chunk is 16 KiB as fp32: it stays in L1 while the rows of x pass by
-inline constexpr std::int64_t staged_inputs = 1024;   // of a single row, when it has to be widened to float first
+inline constexpr std::int64_t chunk_inputs = 128;   // a pair's chunk is 16 KiB as fp32: it stays in L1 while the rows of x pass by
+inline constexpr std::int64_t row_inputs = 1024;    // of a single row that has to be widened to float
+
+// A chunk of rows of x is copied so that rows lie a fixed distance apart, one address serves all, and no two rows of a block share cache
+// sets: rows that lie 4 KiB or a multiple of it apart, as they often do, would push each other out of L1.
+template <class X>
+inline constexpr std::int64_t staged_stride = (512 + 64) / static_cast<std::int64_t>(sizeof(X));
 
 inline constexpr float int4_values[16] = {0, 1, 2, 3, 4, 5, 6, 7, -8, -7, -6, -5, -4, -3, -2, -1};
 inline constexpr float uint4_values[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
@@ -16,9 +21,9 @@ MOESAIC_INLINE f32 e4m3_over_256(u32 byte_on_top) {
   return as_float(select_equal(is_nan, set1_bits(0x7f00'0000u), set1_bits(0x7fc0'0000u), as_bits(half_to_float(half))));
 }
 
-// The codes of the inputs of a row of lanes as floats, exactly (e4m3: over 256). zero: of int4 with zero points, else 0.
+// The codes of the inputs of a row of lanes as floats, exactly (e4m3: over 256). four_bits: values of 4-bit codes; zero: to subtract from them.
 template <dtype W>
-MOESAIC_INLINE void widen(u32 row, [[maybe_unused]] bool zero_point, [[maybe_unused]] f32 zero, f32 (&w)[packed::per_lane(W)]) {
+MOESAIC_INLINE void widen(u32 row, [[maybe_unused]] const float (&four_bits)[16], [[maybe_unused]] f32 zero, f32 (&w)[packed::per_lane(W)]) {
   if constexpr (W == dtype::fp32) w[0] = as_float(row);
   if constexpr (W == dtype::bf16) {
     w[0] = as_float(shift_left<16>(row));
@@ -30,17 +35,24 @@ MOESAIC_INLINE void widen(u32 row, [[maybe_unused]] bool zero_point, [[maybe_unu
   }
   if constexpr (bits(W) == 8) {
     u32 const on_top[] = {shift_left<24>(row), shift_left<16>(row), shift_left<8>(row), row};
+#pragma GCC unroll 4
     for (int i = 0; i < 4; ++i) w[i] = W == dtype::e4m3 ? e4m3_over_256(on_top[i]) : to_float(shift_right_signed<24>(on_top[i]));
   }
   if constexpr (bits(W) == 4) {
     u32 const nibble[] = {row,                 shift_right<16>(row), shift_right<4>(row),  shift_right<20>(row),
                           shift_right<8>(row), shift_right<24>(row), shift_right<12>(row), shift_right<28>(row)};
-    for (int i = 0; i < 8; ++i) {
-      if (W == dtype::mxfp4) w[i] = lookup(mxfp4_values, nibble[i]);
-      else if (!zero_point) w[i] = lookup(int4_values, nibble[i]);
-      else w[i] = sub(lookup(uint4_values, nibble[i]), zero);
-    }
+#pragma GCC unroll 8
+    for (int i = 0; i < 8; ++i) w[i] = W == dtype::int4 ? sub(lookup(four_bits, nibble[i]), zero) : lookup(four_bits, nibble[i]);
   }
+}
+
+// Reads alternate between two panels, 1 KiB apart, which hardware prefetchers do not follow. So, beside row `row` of panel 0, two lines of
+// the tile after next are asked for, in the order in which they lie in memory.
+MOESAIC_INLINE void prefetch_later_tile(const std::byte* at, std::int64_t row) {
+  constexpr auto distance = 2 * packed::tile_rows * packed::row_bytes;
+  auto const* const line = at + distance + row % packed::tile_rows * packed::row_bytes;
+  prefetch(line);
+  prefetch(line + packed::row_bytes);
 }
 
 // One pair of panels: where its rows, scales and zero points are.
@@ -91,11 +103,30 @@ struct panel_pair {
       return set1(1.0f);
     }
   }
+  MOESAIC_INLINE const float (&four_bits() const)[16] { return W == dtype::mxfp4 ? mxfp4_values : zeros != nullptr ? uint4_values : int4_values; }
   MOESAIC_INLINE f32 zero(std::int64_t k, int panel, std::int64_t pair_offset = 0) const {
     if (W != dtype::int4 || zeros == nullptr) return set1(0.0f);
     return to_float(load_bytes(zeros + pair_offset + (k / group * 2 + panel) * packed::lanes));
   }
 };
+
+template <class X, class Staged>
+MOESAIC_INLINE void stage_row(const X* x, std::int64_t count, Staged* y) {
+  if constexpr (std::is_same_v<X, Staged>) {
+    std::memcpy(y, x, static_cast<std::size_t>(count) * sizeof(X));
+  } else {
+    std::int64_t i = 0;
+    for (; i + 16 <= count; i += 16) store(y + i, load(x + i));
+    if (i < count) store(y + i, load(x + i, count - i), count - i);
+  }
+}
+// Inputs [begin, begin + count) of all rows, and rows of zeros up to a multiple of `step` and the height of its block.
+template <class X, class Staged>
+inline void stage(const X* const* x, std::int64_t rows, std::int64_t step, std::int64_t begin, std::int64_t count, Staged* y) {
+  constexpr auto stride = staged_stride<Staged>;
+  for (std::int64_t r = 0; r < rows; ++r) stage_row(x[r] + begin, count, y + r * stride);
+  if (begin == 0 && (rows % step != 0 || step % 2 != 0)) std::memset(y + rows * stride, 0, block_rows * stride * sizeof(Staged));
+}
 
 // Inputs [begin, end) of a pair as fp32 tiles: what a packed fp32 matrix would hold there. begin is the first of a tile of fp32.
 template <dtype W>
@@ -108,49 +139,50 @@ inline void expand(panel_pair<W> const& pair, std::int64_t begin, std::int64_t e
       auto const* const data = pair.data + panel * pair.panel_distance(k);
       for (; k < stop; k += per_lane) {
         f32 w[per_lane];
-        widen<W>(load_bits(data + pair.row_at(k)), pair.zeros != nullptr, zero, w);
+        widen<W>(load_bits(data + pair.row_at(k)), pair.four_bits(), zero, w);
         auto* const to = out + panel_pair<dtype::fp32>::row_at(k - begin) / 4 + panel * packed::tile_rows * packed::lanes;
+#pragma GCC unroll 8
         for (int i = 0; i < per_lane; ++i) store(to + i * packed::lanes, has_scales(W) ? mul(w[i], scale) : w[i]);
       }
     }
 }
 
-// x [Rows pointers to `inputs` values] times fp32 tiles, onto y [rows][32], rows `stride` apart; where `first`, y starts at zero.
-// Of Rows pointers those from `rows` on repeat others, and their results are dropped. `left`: inputs from here to the layout's end.
+// x [Rows, inputs], rows staged_stride<float> apart, times fp32 tiles, onto y [rows][32]; where `first`, y starts at zero.
+// Rows of x beyond `rows` are readable, and their results are dropped. `left`: inputs from here to the end of the tiles' layout.
 template <int Rows>
-inline void block(const float* const* x, std::int64_t rows, const std::byte* tiles, std::int64_t inputs, std::int64_t left, bool first, float* y,
+inline void block(const float* x, std::int64_t rows, const std::byte* tiles, std::int64_t inputs, std::int64_t left, bool first, float* y,
                   std::int64_t stride) {
-  constexpr auto panels = block_panels;
+  // Sums are a flat list: g++ keeps it in registers where one loop runs over it, and two nested ones do not.
+  constexpr auto panels = block_panels, sums = Rows * panels;
   for (int side = 0; side < 2; side += panels) {
-    f32 sum[Rows][panels];
-    for (int r = 0; r < Rows; ++r)
-      for (int p = 0; p < panels; ++p) sum[r][p] = first || r >= rows ? set1(0.0f) : load(y + r * stride + (side + p) * packed::lanes);
+    auto const at = [&](int i) { return y + i / panels * stride + (side + i % panels) * packed::lanes; };
+    f32 sum[sums];
+#pragma GCC unroll 32
+    for (int i = 0; i < sums; ++i) sum[i] = first || i / panels >= rows ? set1(0.0f) : load(at(i));
     for (std::int64_t k = 0; k < inputs; k += packed::tile_rows) {
       auto const height = (left - k < packed::tile_rows ? left - k : packed::tile_rows) * packed::row_bytes;
-      auto const used = inputs - k < packed::tile_rows ? inputs - k : packed::tile_rows;
+      auto const* const stop = x + (inputs - k < packed::tile_rows ? inputs : k + packed::tile_rows);
       auto const* row = tiles + k * 2 * packed::row_bytes + side * height;
-      for (auto i = k; i < k + used; ++i, row += packed::row_bytes) {
-        f32 w[panels];
-        for (int p = 0; p < panels; ++p) w[p] = as_float(load_bits(row + p * height));
-        for (int r = 0; r < Rows; ++r) {
-          auto const value = set1(x[r][i]);
-          for (int p = 0; p < panels; ++p) sum[r][p] = fma(w[p], value, sum[r][p]);
-        }
+      for (auto const* value = x + k; value < stop; ++value, row += packed::row_bytes) {
+        f32 const w[2] = {as_float(load_bits(row)), as_float(load_bits(row + (panels - 1) * height))};
+#pragma GCC unroll 32
+        for (int i = 0; i < sums; ++i) sum[i] = fma(w[i % panels], set1(value[i / panels * staged_stride<float>]), sum[i]);
       }
     }
-    for (int r = 0; r < Rows; ++r)
-      for (int p = 0; p < panels; ++p)
-        if (r < rows) store(y + r * stride + (side + p) * packed::lanes, sum[r][p]);
+#pragma GCC unroll 32
+    for (int i = 0; i < sums; ++i)
+      if (i / panels < rows) store(at(i), sum[i]);
   }
 }
 
-inline void any_block(const float* const* x, std::int64_t rows, const std::byte* tiles, std::int64_t inputs, std::int64_t left, bool first, float* y,
-                      std::int64_t stride) {
-  if (block_rows >= 12 && rows > 8) block<12>(x, rows, tiles, inputs, left, first, y, stride);
-  else if (block_rows >= 8 && rows > 6) block<8>(x, rows, tiles, inputs, left, first, y, stride);
-  else if (block_rows >= 6 && rows > 4) block<6>(x, rows, tiles, inputs, left, first, y, stride);
-  else if (rows > 2) block<4>(x, rows, tiles, inputs, left, first, y, stride);
-  else block<2>(x, rows, tiles, inputs, left, first, y, stride);
+// Calls f<Rows>() with the least block that holds `rows` rows.
+template <class F>
+MOESAIC_INLINE void with_block(std::int64_t rows, F&& f) {
+  if (block_rows >= 12 && rows > 8) f.template operator()<12>();
+  else if (block_rows >= 8 && rows > 6) f.template operator()<8>();
+  else if (block_rows >= 6 && rows > 4) f.template operator()<6>();
+  else if (rows > 2) f.template operator()<4>();
+  else f.template operator()<2>();
 }
 
 // Inputs [begin, end) of one row, x[0] being input `begin`, times `Pairs` neighbouring pairs, onto y [Pairs][32].
@@ -160,32 +192,40 @@ inline void wide(const float* x, panel_pair<W> const& pair, std::int64_t pair_by
   constexpr auto per_lane = packed::per_lane(W);
   constexpr auto panels = 2 * Pairs;
   f32 sum[panels];
+#pragma GCC unroll 8
   for (int p = 0; p < panels; ++p) sum[p] = first ? set1(0.0f) : load(y + p * packed::lanes);
   for (auto k = begin; k < end;) {
     auto const stop = pair.run_end(k, end);
     auto const distance = pair.panel_distance(k);
     f32 scale[panels], zero[panels];
+#pragma GCC unroll 8
     for (int p = 0; p < panels; ++p) {
       scale[p] = pair.scale(k, p % 2, p / 2 * pair_bytes);
       zero[p] = pair.zero(k, p % 2, p / 2 * pair_bytes);
     }
-    auto const row = [&](std::int64_t at, auto const& take) {
-      auto const* const data = pair.data + pair.row_at(at);
-      for (int p = 0; p < panels; ++p) {
+    auto const* at = pair.data + pair.row_at(k);
+    for (; k + per_lane <= stop; k += per_lane) {
+      auto const* const value = x + (k - begin);
+      unrolled<panels>([&](auto p) __attribute__((always_inline)) {
+        auto const* const row = at + p / 2 * pair_bytes + p % 2 * distance;
+        if (p % 2 == 0) prefetch_later_tile(row, k / per_lane);
         f32 w[per_lane];
-        widen<W>(load_bits(data + p / 2 * pair_bytes + p % 2 * distance), pair.zeros != nullptr, zero[p], w);
-        for (int i = 0; i < per_lane; ++i) take(p, i, has_scales(W) ? mul(w[i], scale[p]) : w[i]);
-      }
-    };
-    for (; k + per_lane <= stop; k += per_lane)
-      row(k, [&](int p, int i, f32 w) { sum[p] = fma(w, set1(x[k - begin + i]), sum[p]); });
-    if (k < stop) {   // the last lanes are not full
-      row(k, [&](int p, int i, f32 w) {
-        if (k + i < stop) sum[p] = fma(w, set1(x[k - begin + i]), sum[p]);
+        widen<W>(load_bits(row), pair.four_bits(), zero[p], w);
+#pragma GCC unroll 8
+        for (int i = 0; i < per_lane; ++i) sum[p] = fma(has_scales(W) ? mul(w[i], scale[p]) : w[i], set1(value[i]), sum[p]);
       });
-      k = stop;
+      at = pair.data + pair.row_at(k + per_lane);
     }
+    if (k == stop) continue;
+    // The last lanes are not full.
+    unrolled<panels>([&](auto p) __attribute__((always_inline)) {
+      f32 w[per_lane];
+      widen<W>(load_bits(at + p / 2 * pair_bytes + p % 2 * distance), pair.four_bits(), zero[p], w);
+      for (int i = 0; i < stop - k; ++i) sum[p] = fma(has_scales(W) ? mul(w[i], scale[p]) : w[i], set1(x[k - begin + i]), sum[p]);
+    });
+    k = stop;
   }
+#pragma GCC unroll 8
   for (int p = 0; p < panels; ++p) store(y + p * packed::lanes, sum[p]);
 }
 
@@ -197,46 +237,52 @@ inline void row_dot(here, const X* x, const std::byte* pair, format f, std::int6
   if constexpr (std::is_same_v<X, float>) {
     wide<W, Pairs>(x, panels, pair_bytes, 0, used, true, y);
   } else {
-    float staged[staged_inputs];
+    float row[row_inputs];
     std::int64_t k = 0;
     do {
-      auto const count = used - k < staged_inputs ? used - k : staged_inputs;
-      widen_row(x + k, count, staged);
-      wide<W, Pairs>(staged, panels, pair_bytes, k, k + count, k == 0, y);
-      k += staged_inputs;
+      auto const count = used - k < row_inputs ? used - k : row_inputs;
+      stage_row(x + k, count, row);
+      wide<W, Pairs>(row, panels, pair_bytes, k, k + count, k == 0, y);
+      k += row_inputs;
     } while (k < used);
   }
 }
 
-/// y[r][0 .. 32) = Σ_k w[·][k] x[r][k] over the first `used` inputs of a pair of panels whose layout has `inputs`.
-/// x: `rows` pointers to `used` values, of any alignment; y [rows, 32], rows `stride` apart. Nothing beyond `used` inputs has any effect.
+// y[p][r] [32] = rows of x [rows][used] times pair p of `pairs` neighbours; at most product_rows rows, product_rows of y to a pair.
 template <dtype W, class X>
-inline void panel_dot(here tag, const X* const* x, std::int64_t rows, const std::byte* pair, format f, std::int64_t inputs, std::int64_t used, float* y,
-                      std::int64_t stride) {
-  if (rows == 1) return row_dot<W, 1>(tag, x[0], pair, f, inputs, used, y);
-  panel_pair<W> const panels(pair, f, inputs);
+inline void pairs_dot(here, const X* const* x, std::int64_t rows, const std::byte* data, std::int64_t pairs, format f, std::int64_t inputs,
+                      std::int64_t used, float* y) {
+  alignas(64) float staged[(product_rows + block_rows) * staged_stride<float>];
   alignas(64) float expanded[W == dtype::fp32 ? 1 : chunk_inputs * 2 * packed::lanes];
-  float staged[std::is_same_v<X, float> ? 1 : block_rows][chunk_inputs];
+  auto const block_count = packed::ceil_div(rows, block_rows), step = packed::ceil_div(rows, block_count);
   std::int64_t k = 0;
   do {
     auto const count = used - k < chunk_inputs ? used - k : chunk_inputs;
-    auto const* tiles = reinterpret_cast<const std::byte*>(expanded);
-    if constexpr (W == dtype::fp32) tiles = pair + k * 2 * packed::row_bytes;
-    else expand<W>(panels, k, k + count, expanded);
-    for (std::int64_t r = 0; r < rows; r += block_rows) {
-      const float* row[block_rows];
-      for (int i = 0; i < block_rows; ++i) {
-        auto const* const from = x[r + i < rows ? r + i : rows - 1] + k;
-        if constexpr (std::is_same_v<X, float>) {
-          row[i] = from;
-        } else {
-          if (r + i < rows) widen_row(from, count, staged[i]);
-          row[i] = staged[r + i < rows ? i : 0];
-        }
+    stage(x, rows, step, k, count, staged);
+    for (std::int64_t p = 0; p < pairs; ++p) {
+      auto const* const pair = data + p * packed::pair_bytes(f, inputs);
+      auto const* tiles = reinterpret_cast<const std::byte*>(expanded);
+      if constexpr (W == dtype::fp32) tiles = pair + k * 2 * packed::row_bytes;
+      else expand<W>(panel_pair<W>(pair, f, inputs), k, k + count, expanded);
+      for (std::int64_t r = 0; r < rows; r += step) {
+        auto const of_block = rows - r < step ? rows - r : step;
+        auto* const sums = y + (p * product_rows + r) * 2 * packed::lanes;
+        auto const left = W == dtype::fp32 ? inputs - k : chunk_inputs;
+        with_block(step, [&]<int Rows>() { block<Rows>(staged + r * staged_stride<float>, of_block, tiles, count, left, k == 0, sums, 2 * packed::lanes); });
       }
-      any_block(row, rows - r < block_rows ? rows - r : block_rows, tiles, count, W == dtype::fp32 ? inputs - k : chunk_inputs, k == 0, y + r * stride,
-                stride);
     }
     k += chunk_inputs;
   } while (k < used);
+}
+
+// Up to so many rows go one by one, since to expand weights would cost more.
+template <dtype W, class X>
+inline constexpr std::int64_t single_rows = W == dtype::fp32 ? 1 : 3;
+
+/// y[r][0 .. 32) = Σ_k w[·][k] x[r][k] over the first `used` inputs of a pair of panels whose layout has `inputs`.
+/// x: `rows` (at most product_rows) pointers to `used` values, of any alignment; y [rows, 32]. What lies beyond `used` has no effect.
+template <dtype W, class X>
+inline void panel_dot(here tag, const X* const* x, std::int64_t rows, const std::byte* pair, format f, std::int64_t inputs, std::int64_t used, float* y) {
+  if (rows > single_rows<W, X>) return pairs_dot<W>(tag, x, rows, pair, 1, f, inputs, used, y);
+  for (std::int64_t r = 0; r < rows; ++r) row_dot<W, 1>(tag, x[r], pair, f, inputs, used, y + r * 2 * packed::lanes);
 }

@@ -11,6 +11,8 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
+#include <utility>
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -22,7 +24,7 @@
 #include <moesaic/host/simd/level.hpp>
 
 namespace moesaic::host::portable {
-#include <moesaic/host/simd/uncontracted.inl>
+#include <moesaic/host/simd/basics.inl>
 #include <moesaic/host/simd/portable.inl>
 }
 
@@ -30,14 +32,14 @@ namespace moesaic::host::portable {
 
 #include <moesaic/host/simd/target_avx2.inl>
 namespace moesaic::host::avx2 {
-#include <moesaic/host/simd/uncontracted.inl>
+#include <moesaic/host/simd/basics.inl>
 #include <moesaic/host/simd/avx2.inl>
 }
 #include <moesaic/host/simd/target_end.inl>
 
 #include <moesaic/host/simd/target_avx512.inl>
 namespace moesaic::host::avx512 {
-#include <moesaic/host/simd/uncontracted.inl>
+#include <moesaic/host/simd/basics.inl>
 #include <moesaic/host/simd/avx512.inl>
 }
 #include <moesaic/host/simd/target_end.inl>
