@@ -8,6 +8,7 @@ usage="usage: bash tests/run.sh [options]
   --build DIR           build there, in place of build/"
 set -euo pipefail
 from=$PWD
+caller=$PWD
 cd "$(dirname "$0")/.."
 source cmake/setup.sh
 
@@ -24,7 +25,7 @@ while [ $# -gt 0 ]; do
     --without-cuda) ;;
     --build)
       [ $# -gt 1 ] || { echo "$usage" >&2; exit 2; }
-      build=$2
+      build=$(cd "$caller" && realpath -m "$2")
       shift ;;
     --help) echo "$usage"; exit ;;
     *) echo "$usage" >&2; exit 2 ;;
