@@ -18,6 +18,8 @@ struct router {
   using scalar = scalar_of<shape.activations>;
   using sum = accumulator<scalar>;
   using policy = policy_of<Spec>;
+  static_assert(routing_policy<policy, sum>, "routing must be a policy with the hooks score, price, limit, keep and weigh and a type named state, because "
+                                             "every token passes them: derive it from moesaic::routing::standard");
 
   struct scratch {
     view<sum> logits, scores, choice;    // [tokens, experts]
