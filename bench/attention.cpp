@@ -14,7 +14,7 @@ namespace moesaic::bench {
 namespace {
 
 struct shape {
-  const char* name;
+  char const* name;
   int heads, kv_heads, head_dim;
 };
 constexpr shape shapes[] = {{"smollm2", 9, 3, 64}, {"llama3_8b", 32, 8, 128}};
@@ -40,14 +40,18 @@ void run(benchmark::State& state, what op, host::level level, shape s, int conte
   host::buffer const memory(host::bytes(cache));
   cache.data = memory.data();
   std::vector<T> out(q.size());
-  auto const append = [&] { return host::append<T>(pool, cache, view<const T>(k.data(), context, kv_width), view<const T>(v.data(), context, kv_width), sequence, position); };
+  auto const append = [&] {
+    return host::append<T>(pool, cache, view<const T>(k.data(), context, kv_width), view<const T>(v.data(), context, kv_width), sequence,
+                           position);
+  };
   if (!append()) return state.SkipWithError("append");
 
   std::int64_t const first = op == what::decode ? context - 1 : 0, tokens = context - first;
   for (auto _ : state) {
     auto const done = op == what::append ? append()
-                                         : host::attend<T>(pool, 0.125, cache, view<const T>(q.data() + first * q_width, tokens, q_width), {sequence.data(), tokens},
-                                                           {position.data() + first, tokens}, view<T>(out.data(), tokens, q_width));
+                                         : host::attend<T>(pool, 0.125, cache, view<const T>(q.data() + first * q_width, tokens, q_width),
+                                                           {sequence.data(), tokens}, {position.data() + first, tokens},
+                                                           view<T>(out.data(), tokens, q_width));
     if (!done) return state.SkipWithError(done.what);
     benchmark::ClobberMemory();
   }
@@ -60,7 +64,7 @@ template <class T>
 void add(std::string const& type) {
   for (auto const& s : shapes)
     for (int const context : {64, 512}) {
-      auto const row = [&](const char* op, what w, host::level level) {
+      auto const row = [&](char const* op, what w, host::level level) {
         benchmark::RegisterBenchmark(row_name(op, host::name(level), std::string(s.name) + "_" + type, context).c_str(),
                                      [=](benchmark::State& state) { run<T>(state, w, level, s, context); });
       };

@@ -19,14 +19,20 @@ void run(benchmark::State& state, format stored, std::int64_t hidden, std::int64
   packed_matrix table{.stored = stored, .outputs = vocabulary, .inputs = hidden};
   host::buffer const memory(static_cast<std::size_t>(packed::bytes(table)));
   table.data = memory.data();
-  host::pack(table, 0, [&](int, std::int64_t, float* row) { for (std::int64_t c = 0; c < hidden; ++c) row[c] = random.normal(); }, memory.data());
+  host::pack(
+      table, 0,
+      [&](int, std::int64_t, float* row) {
+        for (std::int64_t c = 0; c < hidden; ++c) row[c] = random.normal();
+      },
+      memory.data());
   std::vector<std::int32_t> ids(static_cast<std::size_t>(tokens));
   std::vector<float> x(static_cast<std::size_t>(tokens * hidden));
   for (auto _ : state) {
     state.PauseTiming();
-    for (auto& id : ids) id = static_cast<std::int32_t>(random.below(vocabulary));   // rows that no cache holds
+    for (auto& id : ids) id = static_cast<std::int32_t>(random.below(vocabulary));  // rows that no cache holds
     state.ResumeTiming();
-    if (auto const done = host::embed<float>(pool, table, ids, view<float>(x.data(), tokens, hidden)); !done) return state.SkipWithError(done.what);
+    if (auto const done = host::embed<float>(pool, table, ids, view<float>(x.data(), tokens, hidden)); !done)
+      return state.SkipWithError(done.what);
     benchmark::ClobberMemory();
   }
   report(state, static_cast<double>(tokens * hidden) * bits(stored.type) / 8, 0, pool.level());

@@ -33,9 +33,10 @@ void add(std::string const& type) {
       if (level > host::detected_level()) continue;
       for (std::int64_t const hidden : {576, 4096})
         for (std::int64_t const tokens : {1, 64})
-          benchmark::RegisterBenchmark(
-              row_name(kind == norm_kind::rms ? "rms_norm" : "layer_norm", host::name(level), type + "_hidden" + std::to_string(hidden), tokens).c_str(),
-              [=](benchmark::State& state) { run<T>(state, kind, level, hidden, tokens); });
+          benchmark::RegisterBenchmark(row_name(kind == norm_kind::rms ? "rms_norm" : "layer_norm", host::name(level),
+                                                type + "_hidden" + std::to_string(hidden), tokens)
+                                           .c_str(),
+                                       [=](benchmark::State& state) { run<T>(state, kind, level, hidden, tokens); });
     }
 }
 

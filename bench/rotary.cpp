@@ -30,7 +30,9 @@ void run(benchmark::State& state, rope_layout layout, int heads, int head_dim, s
 
 template <class T>
 void add(std::string const& type) {
-  struct shape { int heads, head_dim; };
+  struct shape {
+    int heads, head_dim;
+  };
   for (auto const layout : {rope_layout::half_split, rope_layout::interleaved})
     for (auto const s : {shape{12, 64}, {40, 128}})
       for (std::int64_t const tokens : {1, 64})

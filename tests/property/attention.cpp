@@ -28,8 +28,11 @@ shape const shapes[] = {{4, 1, 10}, {3, 3, 12}, {6, 2, 16}, {9, 3, 64}, {5, 1, 2
 template <class T>
 attention_batch<T> random_batch(shape s, std::vector<int> const& lengths, std::vector<std::int32_t> const& first, random_stream& random) {
   auto const tokens = std::accumulate(lengths.begin(), lengths.end(), std::int64_t{0});
-  attention_batch<T> b{random_matrix<T>(tokens, s.heads * s.head_dim, random), random_matrix<T>(tokens, s.kv_heads * s.head_dim, random),
-                       random_matrix<T>(tokens, s.kv_heads * s.head_dim, random), {}, {}};
+  attention_batch<T> b{random_matrix<T>(tokens, s.heads * s.head_dim, random),
+                       random_matrix<T>(tokens, s.kv_heads * s.head_dim, random),
+                       random_matrix<T>(tokens, s.kv_heads * s.head_dim, random),
+                       {},
+                       {}};
   for (std::size_t n = 0; n < lengths.size(); ++n)
     for (std::int32_t i = 0; i < lengths[n]; ++i) {
       b.sequence.push_back(static_cast<std::int32_t>(n));
@@ -56,14 +59,16 @@ matrix<double> by_formula(shape s, double scale, attention_batch<T> const& b) {
       for (std::int64_t j = 0; j < out.rows; ++j) {
         if (!sees(b, t, j)) continue;
         double score = 0;
-        for (int d = 0; d < s.head_dim; ++d) score += static_cast<double>(b.q(t, h * s.head_dim + d)) * static_cast<double>(b.k(j, kv * s.head_dim + d));
+        for (int d = 0; d < s.head_dim; ++d)
+          score += static_cast<double>(b.q(t, h * s.head_dim + d)) * static_cast<double>(b.k(j, kv * s.head_dim + d));
         seen.push_back(j), weight.push_back(score * scale);
       }
       auto const largest = *std::max_element(weight.begin(), weight.end());
       double total = 0;
       for (auto& w : weight) total += w = std::exp(w - largest);
       for (std::size_t i = 0; i < seen.size(); ++i)
-        for (int d = 0; d < s.head_dim; ++d) out(t, h * s.head_dim + d) += weight[i] / total * static_cast<double>(b.v(seen[i], kv * s.head_dim + d));
+        for (int d = 0; d < s.head_dim; ++d)
+          out(t, h * s.head_dim + d) += weight[i] / total * static_cast<double>(b.v(seen[i], kv * s.head_dim + d));
     }
   return out;
 }
@@ -73,7 +78,8 @@ constexpr dtype natural_storage = dtype_of<T>;
 
 template <class T>
 owning_cache cache_for(shape s, std::vector<int> const& lengths, std::vector<std::int32_t> const& first = {}) {
-  return owning_cache(natural_storage<T>, static_cast<int>(lengths.size()), s.kv_heads, s.head_dim, *std::max_element(lengths.begin(), lengths.end()) + 1, first);
+  return owning_cache(natural_storage<T>, static_cast<int>(lengths.size()), s.kv_heads, s.head_dim,
+                      *std::max_element(lengths.begin(), lengths.end()) + 1, first);
 }
 
 std::vector<std::int64_t> shuffled(std::int64_t count, random_stream& random) {
@@ -110,7 +116,7 @@ TEST_CASE_TEMPLATE("contexts around and beyond a block of keys, large scores", T
     CAPTURE(length);
     auto batch = random_batch<T>(s, {length}, {}, random);
     host::pool pool(2);
-    auto const scale = 2.0;                                                 // scores up to some tens: blocks shrink what came before
+    auto const scale = 2.0;  // scores up to some tens: blocks shrink what came before
     auto const cache = cache_for<T>(s, {length});
     auto const out = append_and_attend<T>(pool, scale, cache, batch);
     auto const want = by_formula(s, scale, batch);
@@ -120,7 +126,8 @@ TEST_CASE_TEMPLATE("contexts around and beyond a block of keys, large scores", T
   }
 }
 
-TEST_CASE_TEMPLATE("token by token, in pieces or all at once, alone or among others, on any number of threads: the same bits", T, double, float, bf16) {
+TEST_CASE_TEMPLATE("token by token, in pieces or all at once, alone or among others, on any number of threads: the same bits", T, double,
+                   float, bf16) {
   for (std::uint64_t seed = 1; seed <= std::size(shapes); ++seed) {
     random_stream random(seed);
     auto const s = shapes[seed % std::size(shapes)];
@@ -147,7 +154,8 @@ TEST_CASE_TEMPLATE("token by token, in pieces or all at once, alone or among oth
       if (rows.empty()) continue;
       auto const piece = append_and_attend<T>(three, scale, cache, pick(batch, rows));
       for (std::size_t r = 0; r < rows.size(); ++r)
-        CHECK(same_bits(view<const T>(&piece(static_cast<std::int64_t>(r), 0), 1, piece.columns), view<const T>(&whole(rows[r], 0), 1, whole.columns)));
+        CHECK(same_bits(view<const T>(&piece(static_cast<std::int64_t>(r), 0), 1, piece.columns),
+                        view<const T>(&whole(rows[r], 0), 1, whole.columns)));
     }
   }
 }

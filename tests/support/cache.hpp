@@ -13,12 +13,17 @@ namespace moesaic::test {
 
 struct owning_cache {
   host::buffer memory;
-  std::vector<std::int32_t> first;        ///< first position of every sequence, or empty
+  std::vector<std::int32_t> first;  ///< first position of every sequence, or empty
   host::kv_cache view;
 
   owning_cache(dtype storage, int sequences, int kv_heads, int head_dim, int max_tokens, std::vector<std::int32_t> first_position = {})
       : first(std::move(first_position)) {
-    view = {.storage = storage, .sequences = sequences, .kv_heads = kv_heads, .head_dim = head_dim, .max_tokens = max_tokens, .first_position = first};
+    view = {.storage = storage,
+            .sequences = sequences,
+            .kv_heads = kv_heads,
+            .head_dim = head_dim,
+            .max_tokens = max_tokens,
+            .first_position = first};
     memory = host::buffer(host::bytes(view));
     view.data = memory.data();
   }

@@ -44,7 +44,9 @@ matrix<T> random_matrix(std::int64_t rows, std::int64_t columns, random_stream& 
   return m;
 }
 
-inline std::string oracle_path(std::string const& name) { return std::string(MOESAIC_SOURCE_DIR) + "/tests/oracle/data/" + name + ".safetensors"; }
+inline std::string oracle_path(std::string const& name) {
+  return std::string(MOESAIC_SOURCE_DIR) + "/tests/oracle/data/" + name + ".safetensors";
+}
 
 /// A tensor, its first dimension as rows and all others side by side; a list is one row.
 template <class T>

@@ -17,14 +17,16 @@ using namespace moesaic::test;
 namespace {
 
 struct model_case {
-  const char* file;
+  char const* file;
   int heads, kv_heads, head_dim;
 };
-model_case const models[] = {{"llama.block", 6, 2, 10}, {"llama3.block", 4, 2, 16}, {"olmoe.block", 6, 3, 8}, {"qwen3_moe.block", 4, 2, 12}};
+model_case const models[] = {
+    {"llama.block", 6, 2, 10}, {"llama3.block", 4, 2, 16}, {"olmoe.block", 6, 3, 8}, {"qwen3_moe.block", 4, 2, 12}};
 
 template <class T>
 attention_batch<T> read_batch(safetensors const& oracle) {
-  attention_batch<T> b{read_matrix<T>(oracle, "expect.q_rope"), read_matrix<T>(oracle, "expect.k_rope"), read_matrix<T>(oracle, "expect.v"), {}, {}};
+  attention_batch<T> b{
+      read_matrix<T>(oracle, "expect.q_rope"), read_matrix<T>(oracle, "expect.k_rope"), read_matrix<T>(oracle, "expect.v"), {}, {}};
   b.position = read<std::int32_t>(oracle, "input.positions");
   b.sequence.resize(b.position.size(), 0);
   return b;
@@ -48,9 +50,10 @@ void check_models(dtype storage) {
     CHECK(heads.worst <= stage_tolerance<T>);
 
     matrix<accumulator<T>> probabilities(m.heads * tokens, tokens);
-    REQUIRE(host::attention_probabilities<T>(pool, scale, cache.view, batch.q.view(), batch.sequence, batch.position, probabilities.view()));
-    auto const stage = read_matrix<double>(oracle, "expect.attn_probs");    // [heads, tokens, tokens]
-    auto const found = compare(std::as_const(probabilities).view(), view<const double>(stage.data.data(), m.heads * tokens, tokens));
+    REQUIRE(
+        host::attention_probabilities<T>(pool, scale, cache.view, batch.q.view(), batch.sequence, batch.position, probabilities.view()));
+    auto const stage = read_matrix<double>(oracle, "expect.attn_probs");  // [heads, tokens, tokens]
+    auto const found = compare(std::as_const(probabilities).view(), view<double const>(stage.data.data(), m.heads * tokens, tokens));
     INFO("attn_probs: " << to_string(found));
     CHECK(found.worst <= stage_tolerance<T>);
   }
@@ -69,7 +72,11 @@ TEST_CASE("attn_probs and attn_heads of the oracles: bf16, in a bf16 and an fp32
 
 TEST_CASE("bf16 against the shipped code at bf16") {
   safetensors const oracle(oracle_path("llama.block"));
-  attention_batch<bf16> batch{read_matrix<bf16>(oracle, "expect.bf16.q_rope"), read_matrix<bf16>(oracle, "expect.bf16.k_rope"), read_matrix<bf16>(oracle, "expect.bf16.v"), {}, {}};
+  attention_batch<bf16> batch{read_matrix<bf16>(oracle, "expect.bf16.q_rope"),
+                              read_matrix<bf16>(oracle, "expect.bf16.k_rope"),
+                              read_matrix<bf16>(oracle, "expect.bf16.v"),
+                              {},
+                              {}};
   batch.position = read<std::int32_t>(oracle, "input.positions");
   batch.sequence.resize(batch.position.size(), 0);
   host::pool pool;
@@ -92,18 +99,19 @@ TEST_CASE("the cache is the packed layout: sizes and places by hand") {
 
   owning_cache const cache(dtype::bf16, 2, 2, 10, 41, {0, 100});
   matrix<bf16> k(1, 20), v(1, 20);
-  k(0, 13) = bf16(3.0f);                                                    // head 1, dimension 3
-  v(0, 19) = bf16(5.0f);                                                    // head 1, dimension 9
+  k(0, 13) = bf16(3.0f);  // head 1, dimension 3
+  v(0, 19) = bf16(5.0f);  // head 1, dimension 9
   host::pool pool;
-  REQUIRE(host::append<bf16>(pool, cache.view, k.view(), v.view(), std::vector<std::int32_t>{1}, std::vector<std::int32_t>{135}));   // slot 35
+  REQUIRE(
+      host::append<bf16>(pool, cache.view, k.view(), v.view(), std::vector<std::int32_t>{1}, std::vector<std::int32_t>{135}));  // slot 35
   auto const at = [&](std::size_t byte) {
     bf16 x;
     std::memcpy(&x, cache.memory.data() + byte, sizeof x);
     return static_cast<float>(x);
   };
   auto const keys = std::size_t{2 * 5 * 128}, values = std::size_t{21 * 128};
-  CHECK(at(3 * keys + 5 * 128 + 64 + 3 * 4 + 2) == 3.0f);                   // second pair, first panel, row 1, lane 3, upper half
-  CHECK(at(4 * keys + 3 * values + 2048 + 64 + 9 * 4 + 2) == 5.0f);         // second tile (5 rows a panel), row 17, lane 9, upper half
+  CHECK(at(3 * keys + 5 * 128 + 64 + 3 * 4 + 2) == 3.0f);            // second pair, first panel, row 1, lane 3, upper half
+  CHECK(at(4 * keys + 3 * values + 2048 + 64 + 9 * 4 + 2) == 5.0f);  // second tile (5 rows a panel), row 17, lane 9, upper half
 }
 
 TEST_CASE("what does not fit the cache is refused with numbers, and nothing is written") {
@@ -115,7 +123,10 @@ TEST_CASE("what does not fit the cache is refused with numbers, and nothing is w
   auto const q = random_matrix<float>(2, 16, random);
   host::pool pool;
   using ids = std::vector<std::int32_t>;
-  struct bad { ids sequence, position; std::int64_t expected, found; };
+  struct bad {
+    ids sequence, position;
+    std::int64_t expected, found;
+  };
   for (auto const& b : {bad{{0, 2}, {10, 0}, 2, 2}, {{0, -1}, {10, 0}, 2, -1}, {{0, 0}, {10, 14}, 4, 4}, {{0, 0}, {10, 9}, 4, -1}}) {
     for (auto const& done : {host::append<float>(pool, cache.view, k.view(), k.view(), b.sequence, b.position),
                              host::attend<float>(pool, 1.0, cache.view, q.view(), b.sequence, b.position, out.view())}) {
@@ -127,7 +138,8 @@ TEST_CASE("what does not fit the cache is refused with numbers, and nothing is w
   ids const sequence = {0, 0}, position = {10, 11};
   CHECK(host::append<float>(pool, cache.view, k.view(), k.view(), sequence, ids{10}).code == status_code::invalid_argument);
   CHECK(host::append<float>(pool, cache.view, q.view(), k.view(), sequence, position).code == status_code::invalid_argument);
-  CHECK(host::attend<float>(pool, 1.0, cache.view, view<const float>(q.data.data(), 2, 12, 16), sequence, position, out.view()).code == status_code::invalid_argument);
+  CHECK(host::attend<float>(pool, 1.0, cache.view, view<float const>(q.data.data(), 2, 12, 16), sequence, position, out.view()).code ==
+        status_code::invalid_argument);
   auto odd = cache.view;
   odd.storage = dtype::fp64;
   CHECK(host::append<float>(pool, odd, k.view(), k.view(), sequence, position).code == status_code::invalid_argument);

@@ -24,7 +24,8 @@ table make_table(format stored, matrix<float> const& rows) {
   t.packed_table = {.stored = stored, .outputs = rows.rows, .inputs = rows.columns};
   t.memory = host::buffer(static_cast<std::size_t>(packed::bytes(t.packed_table)));
   t.packed_table.data = t.memory.data();
-  host::pack(t.packed_table, 0, [&](int, std::int64_t n, float* row) { std::copy_n(&rows(n, 0), rows.columns, row); }, t.memory.data());
+  host::pack(
+      t.packed_table, 0, [&](int, std::int64_t n, float* row) { std::copy_n(&rows(n, 0), rows.columns, row); }, t.memory.data());
   return t;
 }
 
@@ -34,8 +35,8 @@ TEST_CASE_TEMPLATE("every format: exactly the unpacked weights, rounded to T", T
   random_stream random(6);
   auto const rows = random_matrix<float>(37, 45, random);
   std::vector<std::int32_t> const ids = {36, 0, 5, 5, 16, 31, 32};
-  for (format const stored : {format(dtype::fp32), format(dtype::bf16), format(dtype::fp16), format(dtype::e4m3), format(dtype::int8), format(dtype::int4),
-                              format(dtype::int4, 32, true), format(dtype::mxfp4)}) {
+  for (format const stored : {format(dtype::fp32), format(dtype::bf16), format(dtype::fp16), format(dtype::e4m3), format(dtype::int8),
+                              format(dtype::int4), format(dtype::int4, 32, true), format(dtype::mxfp4)}) {
     CAPTURE(name(stored.type));
     auto const t = make_table(stored, rows);
     host::pool pool(2);

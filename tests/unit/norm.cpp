@@ -31,7 +31,8 @@ void check(matrix<T> const& got, matrix<double> const& want, double tolerance) {
 }
 
 /// The formula in double, one row after another.
-matrix<double> by_formula(norm_config const& config, std::vector<float> const& weight, std::vector<float> const& bias, matrix<double> const& x) {
+matrix<double> by_formula(norm_config const& config, std::vector<float> const& weight, std::vector<float> const& bias,
+                          matrix<double> const& x) {
   auto y = x;
   for (std::int64_t r = 0; r < x.rows; ++r) {
     double mean = 0, square = 0;
@@ -50,7 +51,10 @@ matrix<double> by_formula(norm_config const& config, std::vector<float> const& w
 }  // namespace
 
 TEST_CASE_TEMPLATE("attn_norm of the oracles", T, double, float, bf16) {
-  struct model { const char* file; double epsilon; };
+  struct model {
+    char const* file;
+    double epsilon;
+  };
   for (auto const& m : {model{"llama.block", 1e-5}, {"llama3.block", 1e-5}, {"olmoe.block", 1e-5}, {"qwen3_moe.block", 1e-6}}) {
     CAPTURE(m.file);
     safetensors const oracle(oracle_path(m.file));
@@ -71,7 +75,11 @@ TEST_CASE("at bf16 the normalised value is rounded before the weight: the shippe
 }
 
 TEST_CASE_TEMPLATE("q_norm and k_norm of the oracles, in place: full width and per head", T, double, float, bf16) {
-  struct model { const char* file; double epsilon; int q_heads, k_heads; };
+  struct model {
+    char const* file;
+    double epsilon;
+    int q_heads, k_heads;
+  };
   for (auto const& m : {model{"olmoe.block", 1e-5, 1, 1}, {"qwen3_moe.block", 1e-6, 4, 2}}) {
     CAPTURE(m.file);
     safetensors const oracle(oracle_path(m.file));

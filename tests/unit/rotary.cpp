@@ -17,7 +17,7 @@ using namespace moesaic::test;
 namespace {
 
 struct table_case {
-  const char* name;
+  char const* name;
   int head_dim;
   attention_config config;
 };
@@ -27,20 +27,26 @@ table_case const tables[] = {
     {"default_64", 64, {.rope_theta = 1e4}},
     {"default_10", 10, {.rope_theta = 5e5}},
     {"linear_4", 32, {.rope_theta = 1e4, .scaling = {.kind = rope_scaling_kind::linear, .factor = 4.0}}},
-    {"llama3_128", 128,
+    {"llama3_128",
+     128,
      {.rope_theta = 5e5,
-      .scaling = {.kind = rope_scaling_kind::llama3, .factor = 8.0, .low_freq_factor = 1.0, .high_freq_factor = 4.0, .original_positions = 8192}}}};
+      .scaling = {
+          .kind = rope_scaling_kind::llama3, .factor = 8.0, .low_freq_factor = 1.0, .high_freq_factor = 4.0, .original_positions = 8192}}}};
 
 struct model_case {
-  const char* file;
-  const char* before;                     // the stage that is rotated: "" or "_norm"
+  char const* file;
+  char const* before;  // the stage that is rotated: "" or "_norm"
   int head_dim;
   attention_config config;
 };
 
 model_case const models[] = {
     {"llama.block", "", 10, {}},
-    {"llama3.block", "", 16, {.scaling = {.kind = rope_scaling_kind::llama3, .factor = 8.0, .low_freq_factor = 1.0, .high_freq_factor = 4.0, .original_positions = 64}}},
+    {"llama3.block",
+     "",
+     16,
+     {.scaling =
+          {.kind = rope_scaling_kind::llama3, .factor = 8.0, .low_freq_factor = 1.0, .high_freq_factor = 4.0, .original_positions = 64}}},
     {"olmoe.block", "_norm", 8, {}},
     {"qwen3_moe.block", "_norm", 12, {.rope_theta = 1e6}}};
 
@@ -71,14 +77,16 @@ TEST_CASE_TEMPLATE("cos and sin of the oracle's tables: what a pair (1, 0) turns
   host::pool pool;
   for (auto const& t : tables) {
     CAPTURE(t.name);
-    auto const cosine = read_matrix<double>(oracle, std::string(t.name) + ".cos"), sine = read_matrix<double>(oracle, std::string(t.name) + ".sin");
+    auto const cosine = read_matrix<double>(oracle, std::string(t.name) + ".cos"),
+               sine = read_matrix<double>(oracle, std::string(t.name) + ".sin");
     matrix<T> x(cosine.rows, t.head_dim);
     for (std::int64_t r = 0; r < x.rows; ++r)
       for (std::int64_t i = 0; i < cosine.columns; ++i) x(r, i) = static_cast<T>(1.0f);
     host::rotate<T>(pool, t.config, t.head_dim, positions, x.view(), 1);
     for (std::int64_t r = 0; r < x.rows; ++r) {
       // The angle carries the roundings of its frequency and of the product.
-      auto const angle_error = 4 * (std::is_same_v<T, double> ? roundoff<double> : roundoff<float>) * std::fabs(positions[static_cast<std::size_t>(r)]);
+      auto const angle_error =
+          4 * (std::is_same_v<T, double> ? roundoff<double> : roundoff<float>)*std::fabs(positions[static_cast<std::size_t>(r)]);
       for (std::int64_t i = 0; i < cosine.columns; ++i) {
         CHECK(std::fabs(static_cast<double>(x(r, i)) - cosine(r, i)) <= angle_error + 2 * roundoff<T>);
         CHECK(std::fabs(static_cast<double>(x(r, cosine.columns + i)) - sine(r, i)) <= angle_error + 2 * roundoff<T>);

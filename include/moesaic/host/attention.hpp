@@ -28,8 +28,8 @@ inline constexpr int attention_row_count = 4;
 
 /// One (sequence, kv head) of a cache.
 struct attention_head {
-  const std::byte* keys;
-  const std::byte* values;
+  std::byte const* keys;
+  std::byte const* values;
   std::int64_t head_dim, max_tokens;
   double scale;
 };
@@ -42,7 +42,7 @@ struct attention_rows {
   alignas(64) Sum weight[attention_row_count][attention_block];
   alignas(64) Sum total[attention_row_count][packed::lanes];
   Sum top[attention_row_count], shrink[attention_row_count];
-  std::int64_t visible[attention_row_count];                                // keys, from slot 0 on
+  std::int64_t visible[attention_row_count];  // keys, from slot 0 on
 };
 
 }  // namespace moesaic::host
@@ -64,7 +64,8 @@ status check(kv_cache const& cache, view<const T> q, list<const std::int32_t> se
   if (auto const fits = host::check(cache, sequence, position); !fits) return fits;
   if (q.rows != sequence.size) return {status_code::invalid_argument, "Queries have one row for every token.", sequence.size, q.rows};
   if (cache.head_dim > max_head_dim)
-    return {status_code::invalid_argument, "Attention keeps its heads on the stack: head_dim is at most 512.", max_head_dim, cache.head_dim};
+    return {status_code::invalid_argument, "Attention keeps its heads on the stack: head_dim is at most 512.", max_head_dim,
+            cache.head_dim};
   if (q.columns == 0 || q.columns % (std::int64_t{cache.kv_heads} * cache.head_dim) != 0)
     return {status_code::invalid_argument, "Queries are heads · head_dim wide, heads a multiple of kv_heads.",
             std::int64_t{cache.kv_heads} * cache.head_dim, q.columns};
@@ -90,21 +91,22 @@ status attend(pool& where, double scale, kv_cache const& cache, view<const T> q,
   if (auto const fits = attention_detail::check<T>(cache, q, sequence, position); !fits) return fits;
   auto const tokens = sequence.size;
   auto const head_dim = std::int64_t{cache.head_dim};
-  auto const group = q.columns / head_dim / cache.kv_heads;                 // query heads that read one kv head
-  constexpr std::int64_t tile = 8;                                          // tokens of a task
+  auto const group = q.columns / head_dim / cache.kv_heads;  // query heads that read one kv head
+  constexpr std::int64_t tile = 8;                           // tokens of a task
 
   auto const known = cache_detail::with_storage<T, Promised>(cache.storage, [&]<class Stored>() {
     where.for_each(packed::ceil_div(tokens, tile) * cache.kv_heads, [&](std::int64_t task) {
       auto const kv_head = task % cache.kv_heads;
       auto const first = task / cache.kv_heads * tile, last = std::min(tokens, first + tile);
       attention_rows<sum> rows;
-      for (auto begin = first; begin < last;) {                             // a run: tokens of one sequence side by side
+      for (auto begin = first; begin < last;) {  // a run: tokens of one sequence side by side
         auto end = begin + 1;
         while (end < last && sequence[end] == sequence[begin]) ++end;
-        attention_head const head{keys_of(cache, sequence[begin], kv_head), values_of(cache, sequence[begin], kv_head), head_dim, cache.max_tokens, scale};
+        attention_head const head{keys_of(cache, sequence[begin], kv_head), values_of(cache, sequence[begin], kv_head), head_dim,
+                                  cache.max_tokens, scale};
         auto const run = (end - begin) * group;
         for (std::int64_t row = 0; row < run; row += attention_row_count) {
-          auto const token = [&](std::int64_t r) { return begin + std::min(row + r, run - 1) / group; };   // spare rows repeat the last
+          auto const token = [&](std::int64_t r) { return begin + std::min(row + r, run - 1) / group; };  // spare rows repeat the last
           auto const column = [&](std::int64_t r) { return (kv_head * group + std::min(row + r, run - 1) % group) * head_dim; };
           auto const used = std::min<std::int64_t>(run - row, attention_row_count);
           for (int r = 0; r < attention_row_count; ++r) {

@@ -19,8 +19,8 @@ namespace moesaic::host {
 template <class T>
 status embed(pool& where, packed_matrix const& table, list<const std::int32_t> ids, view<T> x) {
   if (x.rows != ids.size || x.columns != table.inputs)
-    return {status_code::invalid_argument, "An embedding writes a row of the table's width for every id.", x.rows != ids.size ? ids.size : table.inputs,
-            x.rows != ids.size ? x.rows : x.columns};
+    return {status_code::invalid_argument, "An embedding writes a row of the table's width for every id.",
+            x.rows != ids.size ? ids.size : table.inputs, x.rows != ids.size ? x.rows : x.columns};
   for (auto const id : ids)
     if (id < 0 || id >= table.outputs)
       return {status_code::out_of_range, "A token id must be below the size of the vocabulary.", table.outputs, id};
@@ -28,8 +28,7 @@ status embed(pool& where, packed_matrix const& table, list<const std::int32_t> i
     where.for_each(ids.size, [&](std::int64_t t) {
       auto const at = pack_detail::place_of(table, 0, ids[t]);
       auto const* const pair = table.data + at.pair * packed::pair_bytes(table.stored, table.inputs);
-      for (std::int64_t c = 0; c < x.columns; ++c)
-        x(t, c) = static_cast<T>(pack_detail::weight<type()>(table, pair, at.panel, at.lane, c));
+      for (std::int64_t c = 0; c < x.columns; ++c) x(t, c) = static_cast<T>(pack_detail::weight<type()>(table, pair, at.panel, at.lane, c));
     });
   });
   return {};

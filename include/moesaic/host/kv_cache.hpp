@@ -21,16 +21,18 @@ namespace moesaic::host {
 /// All keys lie first, then all values. A token's slot is its position − its sequence's first position.
 /// fp64 takes the index map of fp32 with lanes twice as wide.
 struct kv_cache {
-  dtype storage = dtype::fp32;               ///< fp32, bf16 or fp64
+  dtype storage = dtype::fp32;  ///< fp32, bf16 or fp64
   int sequences = 0, kv_heads = 0, head_dim = 0;
-  int max_tokens = 0;                        ///< slots of a sequence
-  std::byte* data = nullptr;                 ///< bytes(cache) bytes, 64-byte aligned, zero at first
-  list<const std::int32_t> first_position = {};   ///< [sequences], or empty: all sequences start at position 0
+  int max_tokens = 0;                            ///< slots of a sequence
+  std::byte* data = nullptr;                     ///< bytes(cache) bytes, 64-byte aligned, zero at first
+  list<const std::int32_t> first_position = {};  ///< [sequences], or empty: all sequences start at position 0
 };
 
 /// Index maps, in fp32 lanes where the storage is fp64.
 constexpr packed_matrix key_panels(kv_cache const& c) {
-  return {.stored = c.storage == dtype::bf16 ? dtype::bf16 : dtype::fp32, .outputs = c.max_tokens, .inputs = c.head_dim,
+  return {.stored = c.storage == dtype::bf16 ? dtype::bf16 : dtype::fp32,
+          .outputs = c.max_tokens,
+          .inputs = c.head_dim,
           .count = std::int64_t{c.sequences} * c.kv_heads};
 }
 constexpr packed_matrix value_panels(kv_cache const& c) {
@@ -65,7 +67,7 @@ namespace cache_detail {
 
 /// Element (output, input) of one head's matrix.
 template <class Stored>
-Stored read(const std::byte* matrix, packed_matrix const& m, std::int64_t output, std::int64_t input) {
+Stored read(std::byte const* matrix, packed_matrix const& m, std::int64_t output, std::int64_t input) {
   constexpr std::int64_t in_lane = sizeof(Stored) == 2 ? 2 : 1, wide = sizeof(Stored) == 8 ? 2 : 1;
   auto const panel = static_cast<int>(output / packed::lanes % 2);
   auto const row = packed::row_offset(input / in_lane, panel, packed::rows(m.stored.type, m.inputs));
@@ -125,8 +127,8 @@ bool with_storage(dtype storage, F&& f) {
   return is.template operator()<dtype::fp64>() || is.template operator()<dtype::fp32>() || is.template operator()<dtype::bf16>();
 }
 
-inline constexpr status wrong_storage{
-    status_code::invalid_argument, "A cache holds fp64 for double activations, and fp32 or bf16 for float and bf16 ones.", 0, 0};
+inline constexpr status wrong_storage{status_code::invalid_argument,
+                                      "A cache holds fp64 for double activations, and fp32 or bf16 for float and bf16 ones.", 0, 0};
 
 }  // namespace cache_detail
 
@@ -138,7 +140,8 @@ inline status check(kv_cache const& c, list<const std::int32_t> sequence, list<c
     return {status_code::invalid_argument, "A cache has one first position for every sequence.", c.sequences, c.first_position.size};
   for (std::int64_t t = 0; t < sequence.size; ++t) {
     if (sequence[t] < 0 || sequence[t] >= c.sequences)
-      return {status_code::out_of_range, "A token's sequence must be below the number of sequences that the cache was made for.", c.sequences, sequence[t]};
+      return {status_code::out_of_range, "A token's sequence must be below the number of sequences that the cache was made for.",
+              c.sequences, sequence[t]};
     auto const slot = slot_of(c, sequence[t], position[t]);
     if (slot < 0 || slot >= c.max_tokens)
       return {status_code::out_of_range,
@@ -155,14 +158,16 @@ status append(pool& where, kv_cache const& cache, view<const T> k, view<const T>
               list<const std::int32_t> position) {
   if (auto const fits = check(cache, sequence, position); !fits) return fits;
   if (k.rows != sequence.size || v.rows != sequence.size)
-    return {status_code::invalid_argument, "Keys and values have one row for every token.", sequence.size, k.rows != sequence.size ? k.rows : v.rows};
+    return {status_code::invalid_argument, "Keys and values have one row for every token.", sequence.size,
+            k.rows != sequence.size ? k.rows : v.rows};
   auto const width = std::int64_t{cache.kv_heads} * cache.head_dim;
   if (k.columns != width || v.columns != width)
-    return {status_code::invalid_argument, "Keys and values are kv_heads · head_dim wide.", width, k.columns != width ? k.columns : v.columns};
+    return {status_code::invalid_argument, "Keys and values are kv_heads · head_dim wide.", width,
+            k.columns != width ? k.columns : v.columns};
 
   auto const known = cache_detail::with_storage<T, Promised>(cache.storage, [&]<class Stored>() {
     auto const key_map = key_panels(cache), value_map = value_panels(cache);
-    where.for_each(cache.kv_heads, [&](std::int64_t h) {   // a task a head: tokens that share a cache line stay on one thread
+    where.for_each(cache.kv_heads, [&](std::int64_t h) {  // a task a head: tokens that share a cache line stay on one thread
       for (std::int64_t t = 0; t < sequence.size; ++t) {
         auto const slot = slot_of(cache, sequence[t], position[t]);
         cache_detail::write_key<Stored>(keys_of(cache, sequence[t], h), key_map, slot, k.row(t) + h * cache.head_dim);

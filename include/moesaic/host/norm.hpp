@@ -29,8 +29,11 @@ template <class T>
 void normalize(pool& where, norm_config const& config, norm_weights const& weights, view<const T> x, view<T> y) {
   at_level<T>(where.level(), [&](auto here) {
     where.for_each(x.rows, [&](std::int64_t t) {
-      if (config.kind == norm_kind::rms) rms_row(here, config.epsilon, weights.weight.data, x.row(t), y.row(t), x.columns);
-      else layer_row(here, config.epsilon, weights.weight.data, weights.bias.empty() ? nullptr : weights.bias.data, x.row(t), y.row(t), x.columns);
+      if (config.kind == norm_kind::rms)
+        rms_row(here, config.epsilon, weights.weight.data, x.row(t), y.row(t), x.columns);
+      else
+        layer_row(here, config.epsilon, weights.weight.data, weights.bias.empty() ? nullptr : weights.bias.data, x.row(t), y.row(t),
+                  x.columns);
     });
   });
 }
@@ -38,7 +41,7 @@ void normalize(pool& where, norm_config const& config, norm_weights const& weigh
 /// RMS norm in place of each head by itself: x [tokens, heads · head_dim], weight [head_dim], shared by the heads.
 /// Over the whole projected width: heads 1, head_dim the width.
 template <class T>
-void normalize_heads(pool& where, double epsilon, list<const float> weight, view<T> x, int heads, int head_dim) {
+void normalize_heads(pool& where, double epsilon, list<float const> weight, view<T> x, int heads, int head_dim) {
   at_level<T>(where.level(), [&](auto here) {
     where.for_each(x.rows, [&](std::int64_t t) {
       for (std::int64_t h = 0; h < heads; ++h) {

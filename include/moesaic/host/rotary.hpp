@@ -26,7 +26,7 @@ struct rope_table {
   static constexpr int max_pairs = 256;
 
   rope_layout layout = rope_layout::half_split;
-  int pairs = 0;                          ///< head_dim / 2
+  int pairs = 0;  ///< head_dim / 2
   Sum frequency[max_pairs] = {};
 };
 
@@ -38,8 +38,10 @@ template <class Sum>
 rope_table<Sum> make_rope_table(attention_config const& config, int head_dim) {
   using table = rope_table<Sum>;
   if (head_dim <= 0 || head_dim % 2 != 0 || head_dim > 2 * table::max_pairs)
-    throw error("rotary embedding: head_dim must be even and at most 512, because elements turn in pairs and their sines are kept on the stack; found " +
-                std::to_string(head_dim));
+    throw error(
+        "rotary embedding: head_dim must be even and at most 512, because elements turn in pairs and their sines are kept on the stack; "
+        "found " +
+        std::to_string(head_dim));
   constexpr auto two_pi = 6.283185307179586476925;
   auto const& scaling = config.scaling;
   table result;
@@ -47,10 +49,10 @@ rope_table<Sum> make_rope_table(attention_config const& config, int head_dim) {
   result.pairs = head_dim / 2;
   for (int i = 0; i < result.pairs; ++i) {
     auto const plain = std::pow(config.rope_theta, -2.0 * i / head_dim);
-    auto keep = 1.0;                                                        // 1 = as it is, 0 = divided by factor
+    auto keep = 1.0;  // 1 = as it is, 0 = divided by factor
     if (scaling.kind == rope_scaling_kind::linear) keep = 0.0;
     if (scaling.kind == rope_scaling_kind::llama3) {
-      auto const turns = scaling.original_positions * plain / two_pi;       // of the original context: original / λ
+      auto const turns = scaling.original_positions * plain / two_pi;  // of the original context: original / λ
       keep = (turns - scaling.low_freq_factor) / (scaling.high_freq_factor - scaling.low_freq_factor);
       keep = keep < 0.0 ? 0.0 : keep > 1.0 ? 1.0 : keep;
     }

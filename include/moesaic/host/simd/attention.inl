@@ -9,9 +9,12 @@ using lanes_of = decltype(set1(Scalar(0)));
 /// Input `Half` of the 16 lanes at `at`. (Byte is a parameter because doubles have no load_bits.)
 template <class Stored, int Half, class Byte>
 MOESAIC_INLINE auto load_input(Byte const* at) {
-  if constexpr (sizeof(Stored) != 2) return load(reinterpret_cast<Stored const*>(at));
-  else if constexpr (Half == 0) return as_float(shift_left<16>(load_bits(at)));
-  else return as_float(shift_left<16>(shift_right<16>(load_bits(at))));
+  if constexpr (sizeof(Stored) != 2)
+    return load(reinterpret_cast<Stored const*>(at));
+  else if constexpr (Half == 0)
+    return as_float(shift_left<16>(load_bits(at)));
+  else
+    return as_float(shift_left<16>(shift_right<16>(load_bits(at))));
 }
 
 template <class Scalar>
@@ -26,10 +29,10 @@ MOESAIC_INLINE Scalar largest_lane(lanes_of<Scalar> x) {
 /// sums[r] += Σ x[r][i − first] · input i, inputs i in [first, last) ascending, for the 16 · block_panels outputs from panel `panel` of a
 /// pair on; one chain an output. `first` is even where a lane holds two inputs.
 template <class Stored, int Rows, class Scalar>
-[[gnu::noinline]] void multiply_panels(const std::byte* pair, int panel, std::int64_t inputs, Scalar const* x, std::int64_t x_stride, std::int64_t first,
-                                       std::int64_t last, Scalar* sums, std::int64_t sums_stride) {
+[[gnu::noinline]] void multiply_panels(std::byte const* pair, int panel, std::int64_t inputs, Scalar const* x, std::int64_t x_stride,
+                                       std::int64_t first, std::int64_t last, Scalar* sums, std::int64_t sums_stride) {
   using lanes = lanes_of<Scalar>;
-  constexpr int panels = block_panels, block = Rows * panels;               // a flat list: g++ keeps it in registers only where one loop runs over it
+  constexpr int panels = block_panels, block = Rows * panels;  // a flat list: g++ keeps it in registers only where one loop runs over it
   constexpr std::int64_t in_lane = sizeof(Stored) == 2 ? 2 : 1;
   constexpr std::int64_t row_bytes = packed::row_bytes * (sizeof(Stored) == 8 ? 2 : 1);
   auto const total_rows = packed::ceil_div(inputs, in_lane), last_row = packed::ceil_div(last, in_lane);
@@ -40,7 +43,7 @@ template <class Stored, int Rows, class Scalar>
   for (auto row = first / in_lane; row < last_row;) {
     auto const next_tile = (row / packed::tile_rows + 1) * packed::tile_rows;
     auto const until = next_tile < last_row ? next_tile : last_row;
-    const std::byte* at[panels];
+    std::byte const* at[panels];
     for (int p = 0; p < panels; ++p) at[p] = pair + packed::row_offset(row, panel + p, total_rows) / packed::row_bytes * row_bytes;
     for (; row < until; ++row) {
       auto const* const factors = x + (row * in_lane - first);
@@ -72,7 +75,7 @@ template <class Scalar>
   for (std::int64_t i = 0; i < padded; i += packed::lanes) largest = max(largest, load(scores + i));
   auto const now = largest_lane<Scalar>(largest);
   largest = set1(now);
-  shrink = largest_lane<Scalar>(exp(set1((top - now) * scale)));            // 0 in the first block
+  shrink = largest_lane<Scalar>(exp(set1((top - now) * scale)));  // 0 in the first block
   top = now;
   auto added = set1(Scalar(0));
   for (std::int64_t i = 0; i < padded; i += packed::lanes) {
@@ -89,10 +92,11 @@ template <class Scalar>
 /// neighbours are. All rows together, or the first alone.
 template <class Stored, class Scalar>
 void attend_rows(here, attention_head const& head, attention_rows<Scalar>& rows, bool together) {
-  constexpr auto map = sizeof(Stored) == 2 ? dtype::bf16 : dtype::fp32;     // doubles: lanes twice as wide
+  constexpr auto map = sizeof(Stored) == 2 ? dtype::bf16 : dtype::fp32;  // doubles: lanes twice as wide
   constexpr std::int64_t lane_width = sizeof(Stored) == 8 ? 2 : 1;
-  constexpr std::int64_t step = packed::lanes * block_panels;               // outputs of one multiply_panels
-  auto const key_pair = packed::pair_bytes(map, head.head_dim) * lane_width, value_pair = packed::pair_bytes(map, head.max_tokens) * lane_width;
+  constexpr std::int64_t step = packed::lanes * block_panels;  // outputs of one multiply_panels
+  auto const key_pair = packed::pair_bytes(map, head.head_dim) * lane_width,
+             value_pair = packed::pair_bytes(map, head.max_tokens) * lane_width;
   auto const scale = static_cast<Scalar>(head.scale);
   auto const dims = packed::ceil_div(head.head_dim, step) * step;
   auto const used = together ? attention_row_count : 1;
@@ -112,10 +116,10 @@ void attend_rows(here, attention_head const& head, attention_rows<Scalar>& rows,
     for (int r = 0; r < used; ++r)
       for (std::int64_t i = 0; i < padded; ++i) rows.weight[r][i] = 0;
     for (auto key = first; key < last; key += step)
-      multiply(head.keys + key / 32 * key_pair, static_cast<int>(key / 16 % 2), head.head_dim, rows.query[0], max_head_dim, 0, head.head_dim,
-               rows.weight[0] + (key - first), attention_block);
+      multiply(head.keys + key / 32 * key_pair, static_cast<int>(key / 16 % 2), head.head_dim, rows.query[0], max_head_dim, 0,
+               head.head_dim, rows.weight[0] + (key - first), attention_block);
 
-    std::int64_t count[attention_row_count], shared = last - first;         // keys of this block that a row sees, and that all of them see
+    std::int64_t count[attention_row_count], shared = last - first;  // keys of this block that a row sees, and that all of them see
     for (int r = 0; r < used; ++r) {
       count[r] = rows.visible[r] < last ? rows.visible[r] - first : last - first;
       count[r] = count[r] < 0 ? 0 : count[r];
@@ -124,7 +128,7 @@ void attend_rows(here, attention_head const& head, attention_rows<Scalar>& rows,
       if (first != 0)
         for (std::int64_t d = 0; d < dims; ++d) rows.out[r][d] *= rows.shrink[r];
     }
-    shared = shared / 2 * 2;                                                // a row's own rest begins a lane's inputs
+    shared = shared / 2 * 2;  // a row's own rest begins a lane's inputs
 
     for (std::int64_t d = 0; d < dims; d += step) {
       auto const* const pair = head.values + d / 32 * value_pair;
@@ -132,7 +136,8 @@ void attend_rows(here, attention_head const& head, attention_rows<Scalar>& rows,
       multiply(pair, panel, head.max_tokens, rows.weight[0], attention_block, first, first + shared, rows.out[0] + d, max_head_dim);
       for (int r = 0; r < used; ++r)
         if (shared < count[r])
-          multiply_panels<Stored, 1>(pair, panel, head.max_tokens, rows.weight[r] + shared, 0, first + shared, first + count[r], rows.out[r] + d, 0);
+          multiply_panels<Stored, 1>(pair, panel, head.max_tokens, rows.weight[r] + shared, 0, first + shared, first + count[r],
+                                     rows.out[r] + d, 0);
     }
   }
   for (int r = 0; r < used; ++r) rows.total[r][0] = sum(load(rows.total[r]));

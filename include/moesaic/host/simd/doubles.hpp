@@ -30,18 +30,18 @@ MOESAIC_INLINE f64 each(F f) {
 MOESAIC_INLINE f64 set1(double x) {
   return each([&](int) { return x; });
 }
-MOESAIC_INLINE f64 load(const double* p) {
+MOESAIC_INLINE f64 load(double const* p) {
   f64 y;
   std::memcpy(&y, p, sizeof y);
   return y;
 }
-MOESAIC_INLINE f64 load(const double* p, std::int64_t count) {
+MOESAIC_INLINE f64 load(double const* p, std::int64_t count) {
   return each([&](int i) { return i < count ? p[i] : 0.0; });
 }
-MOESAIC_INLINE f64 load(const float* p) {
+MOESAIC_INLINE f64 load(float const* p) {
   return each([&](int i) { return static_cast<double>(p[i]); });
 }
-MOESAIC_INLINE f64 load(const float* p, std::int64_t count) {
+MOESAIC_INLINE f64 load(float const* p, std::int64_t count) {
   return each([&](int i) { return i < count ? static_cast<double>(p[i]) : 0.0; });
 }
 MOESAIC_INLINE void store(double* p, f64 const& x) { std::memcpy(p, &x, sizeof x); }
@@ -83,8 +83,10 @@ namespace moesaic::host {
 /// f(here) with the tag of a level's namespace, or of the plain doubles, which have no levels.
 template <class T, class F>
 decltype(auto) at_level(level l, F&& f) {
-  if constexpr (std::is_same_v<T, double>) return f(in_double::here{});
-  else return at_level(l, f);
+  if constexpr (std::is_same_v<T, double>)
+    return f(in_double::here{});
+  else
+    return at_level(l, f);
 }
 
 }  // namespace moesaic::host

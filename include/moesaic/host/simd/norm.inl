@@ -5,7 +5,7 @@
 /// y may be x. weight [columns] or null (ones).
 /// At bf16 the normalised value is rounded before it meets the weight, as the HuggingFace Llama classes do: it is stored in between.
 template <class T>
-void rms_row(here, double epsilon, const float* weight, T const* x, T* y, std::int64_t columns) {
+void rms_row(here, double epsilon, float const* weight, T const* x, T* y, std::int64_t columns) {
   using scalar = accumulator<T>;
   auto squares = set1(scalar(0));
   for_each_part(columns, [&](std::int64_t c, auto count) {
@@ -29,7 +29,7 @@ void rms_row(here, double epsilon, const float* weight, T const* x, T* y, std::i
 
 /// y may be x; rounded to T once. weight and bias [columns] or null.
 template <class T>
-void layer_row(here, double epsilon, const float* weight, const float* bias, T const* x, T* y, std::int64_t columns) {
+void layer_row(here, double epsilon, float const* weight, float const* bias, T const* x, T* y, std::int64_t columns) {
   using scalar = accumulator<T>;
   auto const zero = set1(scalar(0));
   auto total = zero, squares = zero;
@@ -38,7 +38,7 @@ void layer_row(here, double epsilon, const float* weight, const float* bias, T c
   for_each_part(columns, [&](std::int64_t c, auto count) {
     scalar kept[packed::lanes];
     store(kept, sub(load_part(x + c, count), mean));
-    auto const centred = load_part(static_cast<scalar const*>(kept), count);   // zero, not −mean, beyond the row
+    auto const centred = load_part(static_cast<scalar const*>(kept), count);  // zero, not −mean, beyond the row
     squares = fma(centred, centred, squares);
   });
   auto const scale = set1(scalar(1) / std::sqrt(sum(squares) / static_cast<scalar>(columns) + static_cast<scalar>(epsilon)));
