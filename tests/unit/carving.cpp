@@ -126,14 +126,15 @@ namespace {
 struct planted {
   static constexpr int hidden = 6, teams = 5, width = 8, shared = 8, intermediate = shared + teams * width;
   static constexpr std::int64_t tokens = 3000;
+  static constexpr float offset = 3;                                   // inputs need not be centred
   std::vector<float> x = std::vector<float>(index(tokens * hidden)), strength = std::vector<float>(index(tokens * intermediate));
 
   planted() {
     moesaic::random_stream random(7);
-    for (auto& value : x) value = random.normal();
+    for (auto& value : x) value = offset + random.normal();
     for (std::int64_t t = 0; t < tokens; ++t)
       for (int i = 0; i < intermediate; ++i) {
-        float const drive = i < shared ? 2 : x[index(t * hidden + team(i))];
+        float const drive = i < shared ? 2 : x[index(t * hidden + team(i))] - offset;
         strength[index(t * intermediate + i)] = std::exp(2 * drive + 0.5f * random.normal());
       }
   }
@@ -161,6 +162,18 @@ TEST_CASE("a learned split finds planted teams and predicts their energy; its bi
     auto const team = *teams.begin();
     for (int k = 0; k < planted::hidden; ++k)
       CHECK(got.router_weight[index(e * planted::hidden + k)] == doctest::Approx(k == team ? 4 / 1.1 : 0).epsilon(0.03).scale(4));
+  }
+  // Regression goes through the means: with all inputs at theirs, the logit is the mean log energy, that of its eight neurons.
+  for (int e = 0; e < planted::teams; ++e) {
+    double logit = got.router_bias[index(e)], mean = 0;
+    for (int k = 0; k < planted::hidden; ++k) logit += planted::offset * static_cast<double>(got.router_weight[index(e * planted::hidden + k)]);
+    for (std::int64_t t = 0; t < planted::tokens; ++t) {
+      double energy = 0;
+      for (int i = 0; i < planted::width; ++i)
+        energy += std::pow(layer.strength[index(t * planted::intermediate + got.neurons[index(e * planted::width + i)])], 2);
+      mean += std::log(energy) / planted::tokens;
+    }
+    CHECK(logit == doctest::Approx(mean).epsilon(0.1));                // the sample's mean is not quite the offset
   }
   for (int i = 0; i < planted::shared; ++i) CHECK(got.neurons[index(planted::teams * planted::width + i)] == i);
 
