@@ -71,9 +71,9 @@ matrix sum_over_blocks(host::pool& where, std::int64_t total, F&& f) {
   return parts[0];
 }
 
-/// Indices 0 .. n−1 by falling key; of equals the lower index first.
-template <class Keys>
-std::vector<std::int32_t> by_falling(Keys const& keys, std::int64_t n) {
+/// Indices 0 .. n−1 by falling key; of equals the lower index first. keys [n].
+template <class Key>
+std::vector<std::int32_t> by_falling(Key const* keys, std::int64_t n) {
   std::vector<std::int32_t> order(index(n));
   std::iota(order.begin(), order.end(), 0);
   std::stable_sort(order.begin(), order.end(), [&](auto a, auto b) { return keys[a] > keys[b]; });
@@ -172,13 +172,13 @@ inline std::vector<int> balanced_clusters(matrix const& feature, std::vector<int
     std::vector<std::vector<std::int32_t>> wish(index(n));
     std::vector<double> decided(index(n));
     for (Eigen::Index i = 0; i < n; ++i) {
-      auto const of = similarity.col(i);
+      double const* const of = similarity.col(i).data();
       auto const& order = wish[index(i)] = by_falling(of, clusters);
       decided[index(i)] = clusters > 1 ? of[order[0]] - of[order[1]] : 0;
     }
     auto room = widths;
     std::vector<int> next(index(n));
-    for (auto const i : by_falling(decided, n)) {
+    for (auto const i : by_falling(decided.data(), n)) {
       auto const& order = wish[index(i)];
       auto const g = *std::find_if(order.begin(), order.end(), [&](auto c) { return room[index(c)] > 0; });
       --room[index(g)];
@@ -214,7 +214,7 @@ inline std::vector<std::int32_t> learned_split(ridge const& fit, view<const floa
   std::vector<std::int32_t> times(index(strength.columns));
   for (auto const& neurons : active)
     for (auto const i : neurons) ++times[index(i)];
-  auto order = by_falling(times, strength.columns);
+  auto order = by_falling(times.data(), strength.columns);
   std::sort(order.begin(), order.begin() + how.shared);
   std::rotate(order.begin(), order.begin() + how.shared, order.end());         // routed, most active first; then shared
   auto const routed = strength.columns - how.shared;

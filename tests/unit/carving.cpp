@@ -166,7 +166,7 @@ TEST_CASE("a learned split finds planted teams and predicts their energy; its bi
   // Regression goes through the means: with all inputs at theirs, the logit is the mean log energy, that of its eight neurons.
   for (int e = 0; e < planted::teams; ++e) {
     double logit = got.router_bias[index(e)], mean = 0;
-    for (int k = 0; k < planted::hidden; ++k) logit += planted::offset * static_cast<double>(got.router_weight[index(e * planted::hidden + k)]);
+    for (int k = 0; k < planted::hidden; ++k) logit += planted::offset * double{got.router_weight[index(e * planted::hidden + k)]};
     for (std::int64_t t = 0; t < planted::tokens; ++t) {
       double energy = 0;
       for (int i = 0; i < planted::width; ++i)
@@ -255,8 +255,9 @@ TEST_CASE("a carving survives its file, and its experts hold the dense layer's n
   CHECK(demo::elements<float>(carved, mlp + "gate.weight") == model.layers[0].router_weight);
   CHECK(demo::elements<float>(carved, mlp + "gate.bias") == model.layers[0].router_bias);
   std::size_t slot = 0;
-  for (auto const& [name, width] : {std::pair{"experts.0", 3}, {"experts.1", 3}, {"shared_experts", 2}}) {
+  for (std::string const name : {"experts.0", "experts.1", "shared_experts"}) {
     CAPTURE(name);
+    int const width = name == "shared_experts" ? 2 : 3;
     auto const matrix = [&](const char* which) { return demo::elements<float>(carved, mlp + name + which); };
     auto const gate = matrix(".gate_proj.weight"), up = matrix(".up_proj.weight"), down = matrix(".down_proj.weight");
     auto const shape = carved.find(mlp + name + ".down_proj.weight")->shape;
