@@ -7,6 +7,7 @@
 #include <vector>
 
 #include <doctest/doctest.h>
+#include <moesaic/config/shapes.hpp>
 #include <moesaic/host/attention.hpp>
 #include <moesaic/host/rotary.hpp>
 #include <support/cache.hpp>
@@ -101,8 +102,8 @@ TEST_CASE_TEMPLATE("the formula: batches of several sequences, positions from of
     auto batch = random_batch<T>(s, lengths, first, random);
     batch = pick(batch, shuffled(batch.q.rows, random));
     host::pool pool(2);
-    auto const out = append_and_attend<T>(pool, host::attention_scale({}, s.head_dim), cache_for<T>(s, lengths, first), batch);
-    auto const want = by_formula(s, host::attention_scale({}, s.head_dim), batch);
+    auto const out = append_and_attend<T>(pool, attention_scale({}, s.head_dim), cache_for<T>(s, lengths, first), batch);
+    auto const want = by_formula(s, attention_scale({}, s.head_dim), batch);
     auto const found = compare(out.view(), want.view());
     INFO(to_string(found));
     CHECK(found.worst <= stage_tolerance<T>);
@@ -135,7 +136,7 @@ TEST_CASE_TEMPLATE("token by token, in pieces or all at once, alone or among oth
     std::vector<std::int32_t> const first = {0, 100, 0};
     CAPTURE(seed);
     auto const batch = random_batch<T>(s, lengths, first, random);
-    auto const scale = host::attention_scale({}, s.head_dim);
+    auto const scale = attention_scale({}, s.head_dim);
     host::pool one(1), three(3);
     auto const whole = append_and_attend<T>(one, scale, cache_for<T>(s, lengths, first), batch);
     auto const threaded = append_and_attend<T>(three, scale, cache_for<T>(s, lengths, first), batch);

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include <doctest/doctest.h>
+#include <moesaic/config/shapes.hpp>
 #include <moesaic/host/attention.hpp>
 #include <support/cache.hpp>
 #include <support/compare.hpp>
@@ -41,7 +42,7 @@ void check_models(dtype storage) {
     auto const tokens = batch.q.rows;
     host::pool pool;
     owning_cache const cache(storage, 1, m.kv_heads, m.head_dim, static_cast<int>(tokens) + 3, {batch.position[0]});
-    auto const scale = host::attention_scale({}, m.head_dim);
+    auto const scale = attention_scale({}, m.head_dim);
 
     auto const out = append_and_attend<T>(pool, scale, cache, batch);
     auto const want = read_matrix<double>(oracle, "expect.attn_heads");
@@ -81,7 +82,7 @@ TEST_CASE("bf16 against the shipped code at bf16") {
   batch.sequence.resize(batch.position.size(), 0);
   host::pool pool;
   owning_cache const cache(dtype::bf16, 1, 2, 10, 17, {batch.position[0]});
-  auto const out = append_and_attend<bf16>(pool, host::attention_scale({}, 10), cache, batch);
+  auto const out = append_and_attend<bf16>(pool, attention_scale({}, 10), cache, batch);
   auto const want = read_matrix<bf16>(oracle, "expect.bf16.attn_heads");
   auto const found = compare(out.view(), want.view());
   INFO(to_string(found));

@@ -2,6 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <cmath>
+
 #include <moesaic/config/block_config.hpp>
 
 namespace moesaic {
@@ -44,6 +46,11 @@ constexpr block_shapes shapes(block_config const& c) {
   s.activations = c.storage.activations;
   s.cache = c.storage.cache == dtype::same ? c.storage.activations : c.storage.cache;
   return s;
+}
+
+/// Factor of the scores: 1 / √head_dim unless the configuration names one.
+inline double attention_scale(attention_config const& config, int head_dim) {
+  return config.scale != 0.0 ? config.scale : 1.0 / std::sqrt(static_cast<double>(head_dim));
 }
 
 }  // namespace moesaic

@@ -74,11 +74,6 @@ status check(kv_cache const& cache, view<const T> q, list<const std::int32_t> se
 
 }  // namespace attention_detail
 
-/// Factor of the scores: 1 / √head_dim unless the configuration names one.
-inline double attention_scale(attention_config const& config, int head_dim) {
-  return config.scale != 0.0 ? config.scale : 1.0 / std::sqrt(static_cast<double>(head_dim));
-}
-
 /// out[t] = the values of token t's sequence weighted by softmax(q · k · scale) over its slots 0 .. own; query head h reads kv head
 /// h / (heads / kv_heads) (arXiv:2305.13245). q, out [tokens, heads · head_dim], out not q; sequence, position [tokens]; scale above 0.
 /// Whose keys and values a batch uses must have been appended. Scores, softmax and sums in float (double for double), rounded to T once.

@@ -2,8 +2,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <cmath>
-
 #include <moesaic/base/math.hpp>
 #include <moesaic/config/spec.hpp>
 #include <moesaic/config/shapes.hpp>
@@ -55,15 +53,15 @@ struct attention {
       show(stage::q_norm, q), show(stage::k_norm, k);
     }
     static auto const table = rope_of<scalar>(where, config, shape.head_dim);
-    rotate(where, table, sites.position, q, shape.heads);
-    rotate(where, table, sites.position, k, shape.kv_heads);
+    rotate(where, table, sites.position, columns(0, shape.q_width + shape.kv_width), shape.heads + shape.kv_heads);
     show(stage::q_rope, q), show(stage::k_rope, k);
 
-    if (auto done = append<scalar>(where, cache, k, v, sites.sequence, sites.position); !done) return done;
-    if (auto done = attend<scalar>(where, score_scale(), cache, q, sites.sequence, sites.position, s.heads); !done) return done;
+    auto const scale = attention_scale(config, shape.head_dim);
+    if (auto done = append<scalar, shape.cache>(where, cache, k, v, sites.sequence, sites.position); !done) return done;
+    if (auto done = attend<scalar, shape.cache>(where, scale, cache, q, sites.sequence, sites.position, s.heads); !done) return done;
     if constexpr (requires { tap.attention_probabilities(int{}, std::int64_t{}); })
       if (auto const probs = tap.attention_probabilities(shape.heads, x.rows); probs.data != nullptr) {
-        if (auto done = attention_probabilities<scalar>(where, score_scale(), cache, q, sites.sequence, sites.position, probs); !done) return done;
+        if (auto done = attention_probabilities<scalar>(where, scale, cache, q, sites.sequence, sites.position, probs); !done) return done;
         tap(tap_point{layer, stage::attn_probs}, view<const accumulator<scalar>>(probs));
       }
     show(stage::attn_heads, s.heads);
@@ -73,9 +71,6 @@ struct attention {
     show(stage::attn_out, s.out), show(stage::attn_residual, y);
     return {};
   }
-
-  /// Factor of the scores q · k.
-  static double score_scale() { return config.scale != 0.0 ? config.scale : 1.0 / std::sqrt(static_cast<double>(shape.head_dim)); }
 
   static constexpr attention_weights carve_weights(arena& memory) {
     constexpr bool per_head = config.qk_norm == qk_norm::per_head, full = config.qk_norm == qk_norm::full_width;
