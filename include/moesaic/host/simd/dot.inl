@@ -82,7 +82,7 @@ MOESAIC_INLINE void widen_to_pairs(u32 row, [[maybe_unused]] u32 offset, u32 (&t
     constexpr auto every = static_cast<__mmask32>(-1);
 #pragma GCC unroll 4
     for (int i = 0; i < 4; ++i) {
-      auto code = i == 0 ? row.v : _mm512_maskz_srli_epi16(every, row.v, static_cast<unsigned>(4 * i));
+      auto code = i == 0 ? row.v : _mm512_maskz_srli_epi16(every, row.v, 4 * i);
       if (ZeroPoint) code = _mm512_add_epi16(_mm512_and_si512(code, _mm512_set1_epi16(15)), offset.v);
       two[i] = {_mm512_maskz_permutexvar_epi16(every, code, load_table(table.word))};
     }
@@ -115,6 +115,7 @@ inline void expand_to_pairs(panel_pair<W> const& pair, std::int64_t begin, std::
       auto const offset = zero_offset(pair, k, panel);
       auto const* const data = pair.data + panel * pair.panel_distance(k);
       for (; k < stop; k += per_lane) {
+        if (panel == 0) prefetch_later_tile(data + pair.row_at(k), k / per_lane);
         u32 two[per_lane / 2];
         widen_to_pairs<W, ZeroPoint>(load_bits(data + pair.row_at(k)), offset, two);
         auto* const to = out + panel_pair<dtype::bf16>::row_at(k - begin) + panel * packed::tile_rows * packed::row_bytes;
@@ -151,6 +152,7 @@ inline void dot_block(const bf16* x, dot_run const& run, float* chains, float* y
     auto const* row = run.tiles + tile * packed::row_bytes + (k - tile) / 2 * packed::row_bytes;
     auto const* const end = x + stop;
     for (auto const* value = x + k; value < end; value += 2, row += packed::row_bytes) {
+      prefetch_later_tile(row, (value - x) / 2);
       u32 const w[2] = {load_bits(row), load_bits(row + height)};
 #pragma GCC unroll 32
       for (int i = 0; i < sums; ++i) chain[i] = dot(chain[i], w[i % 2], set1_two(value + i / 2 * staged_stride<bf16>));
@@ -261,4 +263,4 @@ inline void pairs_dot(here, const X* const* x, std::int64_t rows, const std::byt
 
 // Up to so many rows go one by one, since to expand weights would cost more.
 template <dtype W, class X>
-inline constexpr std::int64_t single_rows = W == dtype::bf16 ? 1 : 3;
+inline constexpr std::int64_t single_rows = W == dtype::bf16 ? 1 : bits(W) == 4 ? 4 : 2;

@@ -139,6 +139,7 @@ inline void expand(panel_pair<W> const& pair, std::int64_t begin, std::int64_t e
       auto const* const data = pair.data + panel * pair.panel_distance(k);
       for (; k < stop; k += per_lane) {
         f32 w[per_lane];
+        if (panel == 0) prefetch_later_tile(data + pair.row_at(k), k / per_lane);
         widen<W>(load_bits(data + pair.row_at(k)), pair.four_bits(), zero, w);
         auto* const to = out + panel_pair<dtype::fp32>::row_at(k - begin) / 4 + panel * packed::tile_rows * packed::lanes;
 #pragma GCC unroll 8
@@ -164,6 +165,7 @@ inline void block(const float* x, std::int64_t rows, const std::byte* tiles, std
       auto const* const stop = x + (inputs - k < packed::tile_rows ? inputs : k + packed::tile_rows);
       auto const* row = tiles + k * 2 * packed::row_bytes + side * height;
       for (auto const* value = x + k; value < stop; ++value, row += packed::row_bytes) {
+        if (side == 0) prefetch_later_tile(row, value - x);
         f32 const w[2] = {as_float(load_bits(row)), as_float(load_bits(row + (panels - 1) * height))};
 #pragma GCC unroll 32
         for (int i = 0; i < sums; ++i) sum[i] = fma(w[i % panels], set1(value[i / panels * staged_stride<float>]), sum[i]);
@@ -178,11 +180,14 @@ inline void block(const float* x, std::int64_t rows, const std::byte* tiles, std
 // Calls f<Rows>() with the least block that holds `rows` rows.
 template <class F>
 MOESAIC_INLINE void with_block(std::int64_t rows, F&& f) {
-  if (block_rows >= 12 && rows > 8) f.template operator()<12>();
-  else if (block_rows >= 8 && rows > 6) f.template operator()<8>();
-  else if (block_rows >= 6 && rows > 4) f.template operator()<6>();
-  else if (rows > 2) f.template operator()<4>();
-  else f.template operator()<2>();
+  if constexpr (block_rows >= 12) {
+    if (rows > 8) return f.template operator()<12>();
+    if (rows > 6) return f.template operator()<8>();
+  }
+  if constexpr (block_rows >= 6)
+    if (rows > 4) return f.template operator()<6>();
+  if (rows > 2) return f.template operator()<4>();
+  f.template operator()<2>();
 }
 
 // Inputs [begin, end) of one row, x[0] being input `begin`, times `Pairs` neighbouring pairs, onto y [Pairs][32].
@@ -277,7 +282,7 @@ inline void pairs_dot(here, const X* const* x, std::int64_t rows, const std::byt
 
 // Up to so many rows go one by one, since to expand weights would cost more.
 template <dtype W, class X>
-inline constexpr std::int64_t single_rows = W == dtype::fp32 ? 1 : 3;
+inline constexpr std::int64_t single_rows = W == dtype::fp32 ? 1 : W == dtype::bf16 ? 8 : 3;
 
 /// y[r][0 .. 32) = Σ_k w[·][k] x[r][k] over the first `used` inputs of a pair of panels whose layout has `inputs`.
 /// x: `rows` (at most product_rows) pointers to `used` values, of any alignment; y [rows, 32]. What lies beyond `used` has no effect.
