@@ -1,0 +1,84 @@
+// Rows of packed products: weights hot, or cold from a rotation that no cache holds, beside the peak and the read ceiling of the run.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <cstring>
+#include <string>
+#include <vector>
+
+#include <moesaic/base/packed.hpp>
+#include <moesaic/base/random.hpp>
+#include <moesaic/host/memory.hpp>
+#include <moesaic/host/pool.hpp>
+
+#include "report.hpp"
+
+namespace moesaic::bench {
+
+/// Copies of one packed matrix (or of all its experts) that lie beyond every cache together. Codes are random, scales one.
+struct rotated_weights {
+  static constexpr std::int64_t beyond_caches = std::int64_t{288} << 20;
+
+  packed_matrix shape;
+  std::int64_t copies, next = 0;
+  host::buffer memory;
+
+  explicit rotated_weights(packed_matrix m)
+      : shape(m), copies(std::max<std::int64_t>(1, beyond_caches / packed::bytes(m))), memory(static_cast<std::size_t>(copies * packed::bytes(m))) {
+    random_stream random(7);
+    for (std::int64_t pair = 0; pair < copies * m.count * packed::pairs(m); ++pair) {
+      auto* const data = memory.data() + pair * packed::pair_bytes(m.stored, m.inputs);
+      auto const codes = packed::tile_bytes(m.stored.type, m.inputs), scales = packed::scale_bytes(m.stored, m.inputs);
+      // Exponents of wide formats near one, so that no sum overflows.
+      auto const keep = m.stored.type == dtype::fp32 ? 0x007f'ffff'007f'ffffu : m.stored.type == dtype::bf16 ? 0x007f'007f'007f'007fu : m.stored.type == dtype::fp16 ? 0x03ff'03ff'03ff'03ffu : ~0ull;
+      auto const put = m.stored.type == dtype::fp32 ? 0x3f00'0000'3f00'0000u : m.stored.type == dtype::bf16 ? 0x3f00'3f00'3f00'3f00u : m.stored.type == dtype::fp16 ? 0x3800'3800'3800'3800u : 0ull;
+      for (std::int64_t i = 0; i < codes; i += 8) {
+        auto const bits = (random.next() & keep) | put;
+        std::memcpy(data + i, &bits, 8);
+      }
+      for (std::int64_t i = 0; i < scales; ++i)
+        if (m.stored.type == dtype::mxfp4) data[codes + i] = std::byte{127};
+        else if (i % 4 == 3) data[codes + i] = std::byte{0x3f}, data[codes + i - 1] = std::byte{0x80};
+    }
+  }
+  packed_matrix at(std::int64_t copy) const {
+    auto m = shape;
+    m.data = memory.data() + copy * packed::bytes(shape);
+    return m;
+  }
+  packed_matrix hot() const { return at(0); }
+  packed_matrix cold() { return at(next++ % copies); }
+};
+
+/// Best seconds of `run(matrix)` and, between its runs, of a plain read of as many bytes: machines that others use change under one's feet.
+/// Counters: best GB/s and fraction of the read, best GFLOP/s and fraction of the peak of the instruction that level and types use.
+template <class F>
+void measure_product(benchmark::State& state, rotated_weights& weights, bool cold, double flops, host::level level, bool bf16_dot, F&& run) {
+  auto best = 1e300, best_read = 1e300;
+  auto const bytes = packed::bytes(weights.shape);
+  for (auto _ : state) {
+    auto const m = cold ? weights.cold() : weights.hot();
+    auto const seconds = best_seconds(1, [&] { run(m); });
+    state.SetIterationTime(seconds);
+    best = std::min(best, seconds);
+    auto const* const other = (cold ? weights.cold() : weights.hot()).data;
+    best_read = std::min(best_read, static_cast<double>(bytes) / read_bandwidth(other, static_cast<std::size_t>(bytes), 1));
+  }
+  auto const peak = peak_operations(level, bf16_dot);
+  state.counters["best_GB/s"] = static_cast<double>(bytes) / best * 1e-9;
+  state.counters["of_read"] = best_read / best;
+  state.counters["best_GFLOP/s"] = flops / best * 1e-9;
+  if (peak > 0) state.counters["of_peak"] = flops / best / peak;
+}
+
+inline std::string format_name(format f) { return std::string(name(f.type)) + (f.group != 0 ? "g" + std::to_string(f.group) : "") + (f.zero_point ? "z" : ""); }
+
+/// Whether a product of these types runs on bf16 dot products at a level.
+template <dtype W, class T>
+bool uses_bf16_dot(host::level level) {
+  return std::is_same_v<T, bf16> && W != dtype::fp32 && W != dtype::fp16 && level == host::level::avx512_bf16;
+}
+
+}  // namespace moesaic::bench
