@@ -1,4 +1,4 @@
-// Attention for random shapes and batches: the formula in double, and bits that depend on a token's own past only.
+// Attention for random sizes and batches: the formula in double, and bits that depend on a token's own past only.
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
 #include <cmath>
@@ -24,7 +24,7 @@ struct shape {
   int heads, kv_heads, head_dim;
 };
 // One kv head for all, one each, groups that do and do not fill a block of rows; widths around multiples of 16.
-shape const shapes[] = {{4, 1, 10}, {3, 3, 12}, {6, 2, 16}, {9, 3, 64}, {5, 1, 20}, {8, 8, 34}};
+shape const sizes[] = {{4, 1, 10}, {3, 3, 12}, {6, 2, 16}, {9, 3, 64}, {5, 1, 20}, {8, 8, 34}};
 
 template <class T>
 attention_batch<T> random_batch(shape s, std::vector<int> const& lengths, std::vector<std::int32_t> const& first, random_stream& random) {
@@ -95,7 +95,7 @@ std::vector<std::int64_t> shuffled(std::int64_t count, random_stream& random) {
 TEST_CASE_TEMPLATE("the formula: batches of several sequences, positions from offsets, in any order of tokens", T, double, float, bf16) {
   for (std::uint64_t seed = 1; seed <= 12; ++seed) {
     random_stream random(seed);
-    auto const s = shapes[seed % std::size(shapes)];
+    auto const s = sizes[seed % std::size(sizes)];
     std::vector<int> const lengths = {static_cast<int>(random.below(40)) + 1, 1, static_cast<int>(random.below(70)) + 1};
     std::vector<std::int32_t> const first = {static_cast<std::int32_t>(random.below(1000)), 7, 0};
     CAPTURE(seed);
@@ -129,9 +129,9 @@ TEST_CASE_TEMPLATE("contexts around and beyond a block of keys, large scores", T
 
 TEST_CASE_TEMPLATE("token by token, in pieces or all at once, alone or among others, on any number of threads: the same bits", T, double,
                    float, bf16) {
-  for (std::uint64_t seed = 1; seed <= std::size(shapes); ++seed) {
+  for (std::uint64_t seed = 1; seed <= std::size(sizes); ++seed) {
     random_stream random(seed);
-    auto const s = shapes[seed % std::size(shapes)];
+    auto const s = sizes[seed % std::size(sizes)];
     std::vector<int> const lengths = {static_cast<int>(random.below(60)) + 520, 3, static_cast<int>(random.below(30)) + 1};
     std::vector<std::int32_t> const first = {0, 100, 0};
     CAPTURE(seed);
@@ -187,9 +187,9 @@ TEST_CASE("NaN in a query or a key comes out as NaN, for that token and those th
 }
 
 TEST_CASE("every level gives the bits of the portable one") {
-  for (std::uint64_t seed = 1; seed <= std::size(shapes); ++seed) {
+  for (std::uint64_t seed = 1; seed <= std::size(sizes); ++seed) {
     random_stream random(seed);
-    auto const s = shapes[seed % std::size(shapes)];
+    auto const s = sizes[seed % std::size(sizes)];
     std::vector<int> const lengths = {530, static_cast<int>(random.below(50)) + 1};
     CAPTURE(seed);
     auto const check = [&]<class T>(T) {
