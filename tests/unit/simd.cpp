@@ -67,6 +67,10 @@ TEST_CASE("simd: fma rounds once, on every level") {
       a[i] = static_cast<float>(random.below(4096)), b[i] = std::ldexp(static_cast<float>(random.below(4096)), -12);
       c[i] = std::ldexp(static_cast<float>(random.below(1 << 24)), static_cast<int>(random.below(30)) - 8);
     }
+    if (i % 8 == 7) {   // an odd product of 25 bits lies in the middle of two floats, and a far smaller addend decides
+      a[i] = static_cast<float>(4097 + 2 * random.below(1700)), b[i] = static_cast<float>(4097 + 2 * random.below(1700));
+      c[i] = std::ldexp(random.below(2) == 0 ? 1.0f : -1.0f, -30 - static_cast<int>(random.below(60)));
+    }
     if (i % 4 == 2) {   // subnormal results
       a[i] = std::ldexp(random.normal(), -90), b[i] = std::ldexp(random.normal(), -55);
       c[i] = std::bit_cast<float>(static_cast<std::uint32_t>(random.below(100000)));
