@@ -30,7 +30,7 @@ inline void check_rope(std::string const& path, std::string const& kind, int hea
   }
 
   auto const cosine = read_matrix<double>(file, kind + ".cos"), sine = read_matrix<double>(file, kind + ".sin");
-  matrix<double> x(cosine.rows, head_dim), want(cosine.rows, head_dim);       // a pair (1, 0) turns into (cos, sin)
+  matrix<double> x(cosine.rows, head_dim), want(cosine.rows, head_dim);  // a pair (1, 0) turns into (cos, sin)
   for (std::int64_t r = 0; r < x.rows; ++r)
     for (std::int64_t i = 0; i < cosine.columns; ++i) {
       x(r, i) = 1;
@@ -69,7 +69,8 @@ inline void check_floats(std::string const& path) {
   auto const decode = [&]<class X>(std::string const& name, X) {
     auto const want = read<float>(file, name);
     int wrong = want.size() != 256;
-    for (std::size_t code = 0; code < want.size(); ++code) wrong += !same(static_cast<float>(X::from_bits(static_cast<std::uint8_t>(code))), want[code]);
+    for (std::size_t code = 0; code < want.size(); ++code)
+      wrong += !same(static_cast<float>(X::from_bits(static_cast<std::uint8_t>(code))), want[code]);
     CHECK_MESSAGE(wrong == 0, name);
   };
   auto const encode = [&](std::string const& name, std::string const& from, auto to) {
@@ -101,7 +102,7 @@ inline void check_cross_entropy(std::string const& path) {
   double counted = 0;
   for (std::int64_t t = 0; t < logits.rows; ++t) {
     auto const label = labels[static_cast<std::size_t>(t)];
-    if (label < 0) continue;                                                  // ignored
+    if (label < 0) continue;  // ignored
     got(0, t) = cross_entropy(&logits(t, 0), logits.columns, label);
     mean_of(0, 0) += got(0, t), ++counted;
   }

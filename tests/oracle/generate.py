@@ -56,8 +56,8 @@ def json_of(metadata, key):
 
 def quoted(text):
     """A C++ string literal."""
-    return '"' + "".join(c if " " <= c <= "~" and c not in '"\\?' else "".join(f"\\{byte:03o}" for byte in c.encode("utf-8", "surrogateescape"))
-                         for c in str(text)) + '"'
+    characters = str(text).encode("utf-8", "surrogateescape")
+    return '"' + "".join(chr(c) if 32 <= c < 127 and chr(c) not in '"\\?' else f"\\{c:03o}" for c in characters) + '"'
 
 
 class Output:
@@ -84,6 +84,11 @@ class Output:
             statements.append(f"  {call(namespace)}")
         self.case(kind, name, "\n".join(statements), headers)
 
+    def skip(self, family, name, *paths):
+        """A family that this version does not have; its files must be whole all the same."""
+        self.skipped.add(family)
+        self.case("files", name, "\n".join(f"  moesaic::safetensors({quoted(path)});" for path in paths))
+
     def write(self, name, text):
         path = self.folder / name
         self.written.add(name)
@@ -98,10 +103,11 @@ class Output:
             for first in range(0, len(cases), step):
                 some = cases[first:first + step]
                 name = f"{kind}_{first // step + 1}.cpp"
-                includes = [f'#include "{header}"' for headers, _ in some for header in headers]
-                self.write(name, "\n".join([f"// Written by tests/oracle/generate.py: {len(some)} oracle{'s' if len(some) > 1 else ''}.",
-                                            f"#include <oracle/{'run' if kind in ('layers', 'folders') else 'functions' if kind == 'functions' else 'stages'}.hpp>",
-                                            "#include <doctest/doctest.h>", *includes, "",
+                harness = {"layers": "run", "folders": "run", "functions": "functions", "files": "stages"}[kind]
+                count = f"test cases {first + 1} to {first + len(some)}"
+                self.write(name, "\n".join([f"// The {kind} of an oracle folder, {count}; written by tests/oracle/generate.py.",
+                                            f"#include <oracle/{harness}.hpp>", "#include <doctest/doctest.h>",
+                                            *(f'#include "{header}"' for headers, _ in some for header in headers), "",
                                             "using namespace moesaic::test;", "", "\n\n".join(text for _, text in some), ""]))
                 sources.append(name)
         self.write("skipped.txt", f"skipped: {len(self.skipped)} ({', '.join(sorted(self.skipped))})\n")
@@ -134,9 +140,7 @@ def one_file(out, path, name):
     names = [tensor.removeprefix("weight.") for tensor in tensors if tensor.startswith("weight.")]
     description = model_of(metadata, json_of(metadata, "config"), names)
     if description is None:
-        out.skipped.add(metadata["family"])
-        out.case("files", name, f"  moesaic::safetensors({quoted(path)});      // a family of another version; the file must be whole all the same")
-        return
+        return out.skip(metadata["family"], name, path)
     types = ["fp64", "fp32"] + ["bf16"] * any(tensor.startswith("expect.bf16.") for tensor in tensors)
     if kind in ("block", "gradient"):            # of a gradient file the forward stages
         layer = int(metadata.get("layer", "0"))
@@ -145,7 +149,8 @@ def one_file(out, path, name):
         description = description | {"layers": [description["layers"][layer]]}
         out.models("layers", name, description, types, lambda of: f"check_block<{of}::oracle_layer>({quoted(path)});", weights="fp32")
     elif kind == "decoder":
-        out.models("layers", name, description, types, lambda of: f"check_decoder<{of}::oracle>({quoted(path)});", weights="fp32", embedding="fp32")
+        out.models("layers", name, description, types, lambda of: f"check_decoder<{of}::oracle>({quoted(path)});",
+                   weights="fp32", embedding="fp32")
     else:
         raise Unreadable(f"its metadata says it is a {kind}, which is no kind of oracle known here")
 
@@ -157,15 +162,16 @@ def one_folder(out, folder, name):
         raise Unreadable("it has no expect.safetensors to compare with")
     _, metadata = header_of(expected)
     configs = sorted(path.name for path in folder.glob("config*.json"))
-    described = [model_of(metadata, config_from_hf.read(folder / config), config_from_hf.stored_names(folder)) for config in configs]
+    names = config_from_hf.stored_names(folder)
+    described = [model_of(metadata, config_from_hf.read(folder / config), names) for config in configs]
     if None in described:
-        out.skipped.add(metadata["family"])
-        return out.case("files", name, f"  moesaic::safetensors({quoted(folder)});      // a family of another version; the files must be whole all the same\n"
-                                       f"  moesaic::safetensors({quoted(expected)});")
+        return out.skip(metadata["family"], name, folder, expected)
     for config, description in zip(configs, described):
         if description != described[0]:
             raise Unreadable(f"{config} describes another model than {configs[0]}")
-    out.models("folders", name, described[0], ["fp64", "fp32"], lambda of: f"check_checkpoint<{of}::oracle>({quoted(folder)}, {{{', '.join(map(quoted, configs))}}});")
+    forms = ", ".join(map(quoted, configs))
+    out.models("folders", name, described[0], ["fp64", "fp32"],
+               lambda of: f"check_checkpoint<{of}::oracle>({quoted(folder)}, {{{forms}}});")
 
 
 def functions(out, path, name, tensors, metadata):
@@ -176,10 +182,10 @@ def functions(out, path, name, tensors, metadata):
             parameters = told.get("rope_parameters", {})
             if parameters.get("rope_type") not in ROPE_KINDS or parameters.get("partial_rotary_factor", 1.0) != 1.0:
                 continue
-            theta, scaling = config_from_hf.rope(config_from_hf.Keys({"rope_parameters": parameters, "max_position_embeddings": told.get("max_position_embeddings")}))
+            theta, scaling = config_from_hf.rope(config_from_hf.Keys(told))
             default = config_from_hf.DEFAULTS["attention"]
-            config = default | {"rope_theta": theta, "scaling": default["scaling"] | scaling}
-            cases.append(f"  check_rope({quoted(path)}, {quoted(kind)}, {told['head_dim']}, {{{', '.join(config_from_hf.fields(config, default))}}});")
+            config = ", ".join(config_from_hf.fields(default | {"rope_theta": theta, "scaling": default["scaling"] | scaling}, default))
+            cases.append(f"  check_rope({quoted(path)}, {quoted(kind)}, {told['head_dim']}, {{{config}}});")
         if not cases:
             raise Unreadable("it has no table of a kind of rotary frequencies known here")
         return out.case("functions", name, "\n".join(cases))
@@ -200,7 +206,7 @@ def main():
         name = str(path.relative_to(source)) if path != source else path.name
         try:
             read(out, path, name)
-        except (Unreadable, config_from_hf.Inexpressible, OSError) as problem:
+        except (ValueError, LookupError, TypeError, AttributeError, OSError) as problem:      # what a damaged file makes of any line above
             out.case("files", name, f"  FAIL({quoted(f'{path}: {problem}')});")
     if not work:
         out.case("files", "oracle files", f"  FAIL({quoted(f'{source}: no oracle files')});")

@@ -23,7 +23,7 @@ template <class T>
 struct recorder {
   using sum = accumulator<T>;
   bool of_decoder = false;
-  std::int64_t keys = 0;                 ///< columns of attn_probs; 0 = not wanted
+  std::int64_t keys = 0;  ///< columns of attn_probs; 0 = not wanted
   recording handed_on = {};
   recording seen = {};
   std::vector<sum> probabilities = {};
@@ -43,7 +43,7 @@ struct recorder {
     for (std::int64_t r = 0; r < values.rows; ++r)
       for (std::int64_t c = 0; c < values.columns; ++c) {
         auto const value = given->second.data[static_cast<std::size_t>(r * values.columns + c)];
-        const_cast<X&>(values(r, c)) = static_cast<X>(static_cast<accumulator<X>>(value));   // the workspace itself is not const
+        const_cast<X&>(values(r, c)) = static_cast<X>(static_cast<accumulator<X>>(value));  // the workspace itself is not const
       }
   }
   view<sum> attention_probabilities(int heads, std::int64_t tokens) {
@@ -92,8 +92,8 @@ void check_run(safetensors const& file, int layers, std::int64_t tokens, host::p
   auto const handed = handed_on(file, format, of_decoder);
   auto const made = check_stages(file, record<T>({of_decoder, tokens, handed}, {tokens}, make_call()), format);
   CHECK(made.count > 0);
-  MESSAGE(format.name << ", " << std::string(name(where.level())) << ": " << made.count << " stages compared, the farthest " << made.worst_at << ", "
-                      << made.worst / format.tolerance << " of what is allowed");
+  MESSAGE(format.name << ", " << std::string(name(where.level())) << ": " << made.count << " stages compared, the farthest "
+                      << made.worst_at << ", " << made.worst << " of what is allowed");
 
   std::int64_t const prefill = std::min<std::int64_t>(5, tokens);
   std::vector<std::int64_t> counts{prefill};
@@ -122,7 +122,10 @@ void check_block(std::string const& path) {
       auto cache = layer::make_cache(where, 1, static_cast<int>(x.rows));
       cache.set_first_position(0, rows.position[0]);
       return [&, cache = std::move(cache), y = x](recorder<scalar>& tap, std::int64_t first, std::int64_t count) mutable {
-        return layer::forward(where, weights, {{x.view().row(first), count, x.columns}, {&rows.sequence[static_cast<std::size_t>(first)], count}, {&rows.position[static_cast<std::size_t>(first)], count}},
+        return layer::forward(where, weights,
+                              {{x.view().row(first), count, x.columns},
+                               {&rows.sequence[static_cast<std::size_t>(first)], count},
+                               {&rows.position[static_cast<std::size_t>(first)], count}},
                               cache, {y.view().row(first), count, x.columns}, workspace, {}, tap);
       };
     });
@@ -147,11 +150,12 @@ void check_decoder(safetensors const& file, host::pool& where, Weights const& we
     auto caches = model::make_cache(where, 1, static_cast<int>(tokens));
     for (auto& cache : caches.of_layer) cache.set_first_position(0, rows.position[0]);
     matrix<typename model::sum> logits(tokens, model::config.vocabulary);
-    return [&, caches = std::move(caches), logits = std::move(logits)](recorder<scalar>& tap, std::int64_t first, std::int64_t count) mutable {
-      auto const from = static_cast<std::size_t>(first);
-      return model::forward(where, weights, {{&ids[from], count}, {&rows.sequence[from], count}, {&rows.position[from], count}}, caches, {},
-                            {logits.view().row(first), count, logits.columns}, workspace, no_states{}, tap);
-    };
+    return
+        [&, caches = std::move(caches), logits = std::move(logits)](recorder<scalar>& tap, std::int64_t first, std::int64_t count) mutable {
+          auto const from = static_cast<std::size_t>(first);
+          return model::forward(where, weights, {{&ids[from], count}, {&rows.sequence[from], count}, {&rows.position[from], count}}, caches,
+                                {}, {logits.view().row(first), count, logits.columns}, workspace, no_states{}, tap);
+        };
   });
 }
 
@@ -171,7 +175,8 @@ void check_checkpoint(std::string const& folder, std::vector<std::string> const&
   for (auto const& config_file : config_files) {
     CAPTURE(config_file);
     checkpoint const stored(folder, config_file);
-    at_every_level<typename decoder<Model>::scalar>([&](host::pool& where) { check_decoder<Model>(expected, where, load<Model>(where, stored)); });
+    at_every_level<typename decoder<Model>::scalar>(
+        [&](host::pool& where) { check_decoder<Model>(expected, where, load<Model>(where, stored)); });
   }
 }
 

@@ -20,28 +20,28 @@ namespace moesaic::test {
 /// What a tap saw, by stage ("q", "layers.1.block_out"), as doubles: every value exact, so that equal bits stay equal.
 using recording = std::map<std::string, matrix<double>>;
 
-/// A number format of activations, and how far a stage may lie from the oracle's.
+/// A number format of activations, and how far its stages may lie from the oracle's.
 struct precision {
   std::string name;
-  std::string prefix;                    ///< of the format's own expectations: "f32." as shipped in float32
-  double tolerance;
+  std::string prefix;        ///< of the format's own expectations: "f32." as shipped in float32
+  double stages, attention;  ///< allowed of most stages, and of attn_heads
 };
 template <class T>
-precision precision_of(double tolerance = stage_tolerance<T>) {
-  if (std::is_same_v<T, double>) return {"fp64", "", tolerance};
-  return std::is_same_v<T, float> ? precision{"fp32", "f32.", tolerance} : precision{"bf16", "bf16.", tolerance};
+precision precision_of(double stages = stage_tolerance<T>) {
+  constexpr bool wide = std::is_same_v<T, double>, narrow = std::is_same_v<T, bf16>;
+  return {wide ? "fp64" : narrow ? "bf16" : "fp32", wide ? "" : narrow ? "bf16." : "f32.", stages, attention_tolerance<T>};
 }
 
 /// The weights of a file under their HuggingFace names, as fp32, rounded to bf16 before if asked. A tensor_source that knows what was read.
 class oracle_weights {
- public:
+public:
   oracle_weights(safetensors const& file, bool rounded_to_bf16);
   tensor const* find(std::string_view name) const;
   std::string where(std::string_view name) const { return file_.where("weight." + std::string(name)); }
   /// Names that nobody asked for: a bias, a norm that the configuration does not know of.
   std::vector<std::string> unread() const;
 
- private:
+private:
   struct held {
     std::vector<std::int64_t> shape;
     std::vector<float> values;
@@ -54,17 +54,17 @@ class oracle_weights {
 
 struct comparisons {
   int count = 0;
-  double worst = 0;                      ///< difference relative to the row
-  std::string worst_at;
+  double worst = 0;  ///< the largest difference, in parts of what is allowed
+  std::string worst_at = {};
 };
 
 /// Compares every expectation of the file, and every name in its metadata `stages`, with what was seen, as CHECKs.
 /// fp64 and fp32: `expect.*`, fp32 also `expect.f32.*`; bf16: `expect.bf16.*`. Expert ids must be equal. A stage that nobody showed fails.
 comparisons check_stages(safetensors const& file, recording const& seen, precision const& format);
 
-/// Values to hand on in place of our own, so that each stage starts from the oracle's inputs. Only at bf16, where an expert choice can hang on
-/// a rounding that another order of operations does not make: of a layer every `expect.bf16.*`; of a decoder, which has none inside, the ids
-/// (the reference chose the same experts at bf16: README of the oracles).
+/// Values to hand on in place of our own, so that each stage starts from the oracle's inputs. Only at bf16, where an expert choice can hang
+/// on a rounding that another order of operations does not make: of a layer every `expect.bf16.*`; of a decoder, which has none inside, the
+/// ids (the reference chose the same experts at bf16: README of the oracles).
 recording handed_on(safetensors const& file, precision const& format, bool of_decoder);
 
 /// CHECKs that both hold the same stages and bits, attn_probs apart, whose rows depend on the call.
