@@ -32,8 +32,10 @@ struct rotated_weights {
       auto* const data = memory.data() + pair * packed::pair_bytes(m.stored, m.inputs);
       auto const codes = packed::tile_bytes(m.stored.type, m.inputs), scales = packed::scale_bytes(m.stored, m.inputs);
       // Exponents of wide formats near one, so that no sum overflows.
-      auto const keep = m.stored.type == dtype::fp32 ? 0x007f'ffff'007f'ffffu : m.stored.type == dtype::bf16 ? 0x007f'007f'007f'007fu : m.stored.type == dtype::fp16 ? 0x03ff'03ff'03ff'03ffu : ~0ull;
-      auto const put = m.stored.type == dtype::fp32 ? 0x3f00'0000'3f00'0000u : m.stored.type == dtype::bf16 ? 0x3f00'3f00'3f00'3f00u : m.stored.type == dtype::fp16 ? 0x3800'3800'3800'3800u : 0ull;
+      auto keep = ~0ull, put = 0ull;
+      if (m.stored.type == dtype::fp32) keep = 0x007f'ffff'007f'ffffu, put = 0x3f00'0000'3f00'0000u;
+      if (m.stored.type == dtype::bf16) keep = 0x007f'007f'007f'007fu, put = 0x3f00'3f00'3f00'3f00u;
+      if (m.stored.type == dtype::fp16) keep = 0x03ff'03ff'03ff'03ffu, put = 0x3800'3800'3800'3800u;
       for (std::int64_t i = 0; i < codes; i += 8) {
         auto const bits = (random.next() & keep) | put;
         std::memcpy(data + i, &bits, 8);

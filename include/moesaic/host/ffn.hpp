@@ -40,10 +40,11 @@ void each_expert(pool& where, packed_matrix const& w, list<const float> bias, li
 /// Slots of expert e are [offsets[e], offsets[e + 1]), offsets [experts + 1]; slot s reads row token_of_slot[s] of x, or row s where
 /// that is null. x [tokens, hidden], h [slots, intermediate], bias [experts, parts, intermediate] or empty. h is rounded to T once.
 template <dtype W, class T>
-void expert_gate_up(pool& where, activation act, packed_matrix const& w, list<const float> bias, view<const T> x, list<const std::int32_t> offsets,
-                    const std::int32_t* token_of_slot, view<T> h) {
+void expert_gate_up(pool& where, activation act, packed_matrix const& w, list<const float> bias, view<const T> x,
+                    list<const std::int32_t> offsets, const std::int32_t* token_of_slot, view<T> h) {
   ffn_detail::each_expert<W, T>(where, w, bias, offsets,
-                                {.matrix = w, .x = x.data, .x_stride = x.stride, .row_of = token_of_slot, .y = h.data, .y_stride = h.stride, .activated = true, .act = act});
+                                {.matrix = w, .x = x.data, .x_stride = x.stride, .row_of = token_of_slot,
+                                 .y = h.data, .y_stride = h.stride, .activated = true, .act = act});
 }
 
 /// y[s] = down h[s] + bias. h [slots, intermediate], y [slots, hidden], bias [experts, hidden] or empty; offsets as above.
