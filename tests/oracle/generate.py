@@ -21,7 +21,7 @@ import config_from_hf  # noqa: E402
 SUPPORTED = ("llama", "llama3", "qwen2", "mixtral", "qwen3_moe", "qwen2_moe", "olmoe")    # never skipped
 ROPE_KINDS = ("default", "linear", "llama3")
 LARGEST_HEADER = 100_000_000
-CASES_A_FILE = 10             # a translation unit's fixed cost is that of about ten more layers
+CASES_A_FILE = 14             # a translation unit's fixed cost is that of about ten layers
 
 
 class Unreadable(ValueError):
