@@ -1,10 +1,12 @@
 // host/pack.hpp: what comes out of the packed layout is what base/groups.hpp makes of the weights, for every format and ragged shape.
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
+#include <atomic>
 #include <bit>
 #include <cstdint>
 #include <cstring>
 #include <limits>
+#include <new>
 #include <string>
 #include <vector>
 
@@ -15,6 +17,7 @@
 #include <moesaic/base/packed.hpp>
 #include <moesaic/base/random.hpp>
 #include <moesaic/host/pack.hpp>
+#include <moesaic/host/set_up.hpp>
 
 using namespace moesaic;
 
@@ -276,4 +279,36 @@ TEST_CASE("an error says what was expected, what was found, and where") {
   wrong = m;
   wrong.inputs = 0;
   CHECK(has(error_of(wrong), "found [40, 0]"));
+}
+
+TEST_CASE("packing by threads: a failure that passes leaves no row unpacked, one that stays is said of the first rows") {
+  packed_matrix m{dtype::bf16, 1100, 20, 1, 1, nullptr};   // five tasks
+  std::vector<std::byte> alone(static_cast<std::size_t>(packed::bytes(m))), shared(alone.size());
+  auto const row_of = [&](std::int64_t output, float* row) {
+    for (std::int64_t k = 0; k < m.inputs; ++k) row[k] = static_cast<float>(output + k);
+  };
+  host::pack(m, 0, [&](int, std::int64_t output, float* row) { row_of(output, row); }, alone.data());
+  m.data = shared.data();
+  for (int const threads : {1, 3}) {
+    CAPTURE(threads);
+    host::pool where(threads);
+    std::fill(shared.begin(), shared.end(), std::byte{0xa5});
+    std::vector<std::atomic<bool>> asked(static_cast<std::size_t>(m.outputs));
+    host::pack(where, m, 0, [&](int, std::int64_t output, float* row) {
+      if (output % 300 == 299 && !asked[static_cast<std::size_t>(output)].exchange(true)) throw std::bad_alloc();
+      row_of(output, row);
+    });
+    CHECK(shared == alone);
+
+    std::string said;
+    try {
+      host::pack(where, m, 0, [&](int, std::int64_t output, float* row) {
+        row_of(output, row);
+        if (output % 300 == 299) row[7] = std::numeric_limits<float>::quiet_NaN();
+      });
+    } catch (error const& e) {
+      said = e.what();
+    }
+    CHECK(has(said, "output 299, input 7"));
+  }
 }

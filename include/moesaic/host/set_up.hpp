@@ -24,20 +24,22 @@ void pack(pool& where, packed_matrix const& m, std::int64_t index, RowSource con
   constexpr std::int64_t pairs_a_task = 8;               // 128 or 256 outputs: whole fp8 blocks, whose rows are read twice
   auto const pairs = packed::pairs(m);
   auto const tasks = (pairs + pairs_a_task - 1) / pairs_a_task;
+  auto const pack_task = [&](std::int64_t task) {
+    auto const first = task * pairs_a_task;
+    pack_pairs(m, index, source, const_cast<std::byte*>(m.data), first, std::min(pairs, first + pairs_a_task));
+  };
   std::atomic<std::int64_t> failed{tasks};
   where.for_each(tasks, [&](std::int64_t task) {
     try {
-      auto const first = task * pairs_a_task;
-      pack_pairs(m, index, source, const_cast<std::byte*>(m.data), first, std::min(pairs, first + pairs_a_task));
+      pack_task(task);
     } catch (...) {
       auto earliest = failed.load();
       while (task < earliest && !failed.compare_exchange_weak(earliest, task)) {}
     }
   });
-  if (failed < tasks) {                                   // once more, alone, so that the message does not depend on threads
-    auto const first = failed * pairs_a_task;
-    pack_pairs(m, index, source, const_cast<std::byte*>(m.data), first, std::min(pairs, first + pairs_a_task));
-  }
+  // Once more, alone, from the first that failed on: the message does not depend on threads, and where memory was short for a moment
+  // every task that failed is packed after all.
+  for (auto task = failed.load(); task < tasks; ++task) pack_task(task);
 }
 
 /// A layer's cache and its memory. Converts to the view that forward calls take.
@@ -68,10 +70,20 @@ owned_kv_cache make_kv_cache(pool&, block_shapes const& s, int sequences, int ma
   return owned_kv_cache(kv_cache{s.cache, sequences, s.kv_heads, s.head_dim, max_tokens, nullptr, {}});
 }
 
-/// Frequencies of the rotary embedding, in the precision that T's angles are computed in.
+/// Frequencies of the rotary embedding into [head_dim / 2].
+inline void rope_frequencies(pool&, attention_config const& config, int head_dim, list<double> into) {
+  auto const table = make_rope_table<double>(config, head_dim);
+  for (std::int64_t i = 0; i < into.size; ++i) into[i] = table.frequency[i];
+}
+
+/// The table that `rotate` takes, in the precision that T's angles are computed in, of kept frequencies.
 template <class T>
-rope_table<accumulator<T>> rope_of(pool&, attention_config const& config, int head_dim) {
-  return make_rope_table<accumulator<T>>(config, head_dim);
+rope_table<accumulator<T>> rope_of(pool&, rope_layout layout, list<const double> frequencies) {
+  rope_table<accumulator<T>> table;
+  table.layout = layout;
+  table.pairs = static_cast<int>(frequencies.size);
+  for (std::int64_t i = 0; i < frequencies.size; ++i) table.frequency[i] = static_cast<accumulator<T>>(frequencies[i]);
+  return table;
 }
 
 }  // namespace moesaic::host
