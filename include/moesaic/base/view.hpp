@@ -19,9 +19,13 @@ struct list {
 
   constexpr list() = default;
   MOESAIC_FN constexpr list(T* first, std::int64_t count) : data(first), size(count) {}
-  /// From anything contiguous: std::vector, std::array, std::span, list of non-const.
+  /// From anything contiguous: std::vector, std::array, std::span, list of non-const. Arrays must convert, not pointers: a derived class
+  /// would bring another stride.
   template <class Range>
-    requires requires(Range& r) { static_cast<T*>(std::data(r)); static_cast<std::int64_t>(std::size(r)); }
+    requires requires(Range& r) {
+      requires std::is_convertible_v<std::remove_pointer_t<decltype(std::data(r))> (*)[], T (*)[]>;
+      static_cast<std::int64_t>(std::size(r));
+    }
   constexpr list(Range&& r) : data(std::data(r)), size(static_cast<std::int64_t>(std::size(r))) {}
   template <class U>
     requires std::is_same_v<U const, T>
