@@ -48,7 +48,7 @@ class mxfp4_toward_zero {
         auto const size = std::min(group, row + inputs - first);
         float largest = 0x1p-125f;
         for (std::int64_t i = 0; i < size; ++i) largest = std::max(largest, std::fabs(w[i]));
-        auto const scale = std::exp2(std::floor(std::log2(largest)) - 2);
+        auto const scale = std::ldexp(1.0f, std::ilogb(largest) - 2);
         for (std::int64_t i = 0; i < size; ++i) w[i] = std::copysign(nearest(std::fabs(w[i]) / scale), w[i]) * scale;
       }
     out.tensor = {moesaic::dtype::fp32, stored.shape, reinterpret_cast<const std::byte*>(out.values.data()), count * 4};

@@ -19,9 +19,20 @@ inline std::string number(double x) {
   std::snprintf(text, sizeof text, "%.4g", x);
   return text;
 }
+inline std::string escaped(std::string const& words) {
+  std::string out;
+  for (char const c : words) {
+    if (c == '&') out += "&amp;";
+    else if (c == '<') out += "&lt;";
+    else if (c == '>') out += "&gt;";
+    else if (c == '\'') out += "&apos;";
+    else out += c;
+  }
+  return out;
+}
 inline std::string text(double x, double y, std::string const& words, const char* anchor = "start", int size = 12, const char* more = "") {
-  return "<text x='" + number(x) + "' y='" + number(y) + "' font-size='" + std::to_string(size) + "' text-anchor='" + anchor + "' " + more + ">" + words +
-         "</text>\n";
+  return "<text x='" + number(x) + "' y='" + number(y) + "' font-size='" + std::to_string(size) + "' text-anchor='" + anchor + "' " + more + ">" +
+         escaped(words) + "</text>\n";
 }
 inline std::string line(double x0, double y0, double x1, double y1, const char* colour, double width = 1) {
   return "<line x1='" + number(x0) + "' y1='" + number(y0) + "' x2='" + number(x1) + "' y2='" + number(y1) + "' stroke='" + colour + "' stroke-width='" +
@@ -117,7 +128,7 @@ inline void heat_map(std::string const& path, std::string const& title, std::vec
       char colour[16];
       std::snprintf(colour, sizeof colour, "#%02x%02x%02x", static_cast<int>(255 - 224 * share), static_cast<int>(255 - 160 * share), static_cast<int>(255 - 87 * share));
       body += "<rect x='" + std::to_string(left + cell * e) + "' y='" + std::to_string(y) + "' width='" + std::to_string(cell - 1) + "' height='" +
-              std::to_string(cell - 1) + "' fill='" + colour + "'><title>" + row_names[r] + ", expert " + std::to_string(e) + ": " +
+              std::to_string(cell - 1) + "' fill='" + colour + "'><title>" + svg::escaped(row_names[r]) + ", expert " + std::to_string(e) + ": " +
               svg::number(values[r][static_cast<std::size_t>(e)]) + "</title></rect>\n";
     }
     y += cell;
