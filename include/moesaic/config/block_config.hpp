@@ -98,7 +98,7 @@ struct storage_config {
   format weights = dtype::bf16;        ///< attention projections, and whatever is not named below
   format ffn = dtype::same;            ///< expert, shared and dense feed-forward matrices
   dtype activations = dtype::fp32;     ///< the residual stream and what passes between ops: fp32, bf16, or fp64 (the reference)
-  dtype cache = dtype::same;           ///< keys and values: same = as activations; fp32 or bf16
+  dtype cache = dtype::same;           ///< keys and values: same = as activations; fp32 or bf16 (with fp64 activations: fp64)
 
   friend constexpr bool operator==(storage_config const&, storage_config const&) = default;
 };

@@ -75,6 +75,10 @@ MOESAIC_RULE(block_config, head_dim_is_positive,
 MOESAIC_RULE(block_config, head_dim_is_even,
     "the head dimension (attention.head_dim, or hidden / heads) must be even, because rotary embedding turns pairs of elements",
     shapes(c).head_dim % 2 == 0, shapes(c).head_dim);
+MOESAIC_RULE(block_config, head_dim_is_at_most_512,
+    "the head dimension (attention.head_dim, or hidden / heads) must be at most 512, because rotary embedding and attention keep a head's "
+    "values on the stack",
+    shapes(c).head_dim <= 512, shapes(c).head_dim);
 MOESAIC_RULE(block_config, kv_heads_divide_heads,
     "attention.kv_heads must divide attention.heads, or be 0 for as many, because every key-value head serves equally many query heads",
     c.attention.kv_heads == 0 || (c.attention.kv_heads > 0 && c.attention.heads % c.attention.kv_heads == 0),
@@ -186,9 +190,10 @@ MOESAIC_RULE(block_config, activations_have_an_activation_format,
     c.storage.activations == dtype::fp32 || c.storage.activations == dtype::bf16 || c.storage.activations == dtype::fp64,
     c.storage.activations);
 MOESAIC_RULE(block_config, cache_has_a_cache_format,
-    "storage.cache must be fp32, bf16 or same, or fp64 with fp64 activations, because keys and values are kept no finer than computed",
-    c.storage.cache == dtype::same || c.storage.cache == dtype::fp32 || c.storage.cache == dtype::bf16 ||
-        (c.storage.cache == dtype::fp64 && c.storage.activations == dtype::fp64),
+    "storage.cache must be same, or fp64 for fp64 activations, or fp32 or bf16 for others, because attention reads keys and values in one "
+    "precision: fp64 throughout, or fp32",
+    c.storage.cache == dtype::same || (c.storage.activations == dtype::fp64
+        ? c.storage.cache == dtype::fp64 : c.storage.cache == dtype::fp32 || c.storage.cache == dtype::bf16),
     c.storage.cache, c.storage.activations);
 
 // ---- decoder
@@ -235,8 +240,8 @@ struct list {};
 
 // Structs, not aliases: a compiler spells the name alone.
 struct of_block : list<
-    hidden_is_positive, heads_are_positive, heads_divide_hidden, head_dim_is_positive, head_dim_is_even, kv_heads_divide_heads,
-    intermediate_is_positive, rope_theta_is_positive, scaling_has_a_kind, scaling_stretches, scaling_bands_are_ordered,
+    hidden_is_positive, heads_are_positive, heads_divide_hidden, head_dim_is_positive, head_dim_is_even, head_dim_is_at_most_512,
+    kv_heads_divide_heads, intermediate_is_positive, rope_theta_is_positive, scaling_has_a_kind, scaling_stretches, scaling_bands_are_ordered,
     scaling_knows_original_positions, attention_scale_is_positive, experts_are_not_negative, top_k_is_within_experts,
     router_has_experts, score_bias_meets_scores, renormalize_has_positive_scores, ones_are_not_scaled, routed_scale_is_positive,
     shared_is_not_negative, shared_has_experts_beside_it, shared_gate_has_a_shared_expert, epsilon_is_positive,
