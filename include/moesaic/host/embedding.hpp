@@ -16,7 +16,8 @@ namespace moesaic::host {
 /// x[t] = row ids[t] of the table, dequantised exactly (code · scale rounded to fp32), then rounded to T.
 /// table [vocabulary, hidden] in any weight format; ids [tokens]; x [tokens, hidden].
 /// out_of_range for an id outside the vocabulary: nothing is written then.
-template <class T>
+/// Promised: the table's stored type where it is known, so that only code for that is made.
+template <class T, dtype Promised = dtype::same>
 status embed(pool& where, packed_matrix const& table, list<const std::int32_t> ids, view<T> x) {
   if (x.rows != ids.size || x.columns != table.inputs)
     return {status_code::invalid_argument, "An embedding writes a row of the table's width for every id.",
@@ -24,7 +25,7 @@ status embed(pool& where, packed_matrix const& table, list<const std::int32_t> i
   for (auto const id : ids)
     if (id < 0 || id >= table.outputs)
       return {status_code::out_of_range, "A token id must be below the size of the vocabulary.", table.outputs, id};
-  pack_detail::with_type(table, [&](auto type) {
+  pack_detail::with_type<Promised>(table, [&](auto type) {
     where.for_each(ids.size, [&](std::int64_t t) {
       auto const at = pack_detail::place_of(table, 0, ids[t]);
       auto const* const pair = table.data + at.pair * packed::pair_bytes(table.stored, table.inputs);

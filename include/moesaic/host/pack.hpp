@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <initializer_list>
 #include <memory>
 #include <string>
 #include <type_traits>
@@ -21,6 +22,19 @@
 namespace moesaic::host {
 
 namespace pack_detail {
+
+// Part of a message.
+struct piece {
+  const char* text = nullptr;
+  std::int64_t number = 0;   // without a text
+  piece(const char* t) : text(t) {}
+  piece(std::int64_t n) : number(n) {}
+};
+[[noreturn, gnu::noinline, gnu::cold]] inline void fail(std::initializer_list<piece> pieces) {
+  std::string message = "packing: ";
+  for (auto const& p : pieces) message += p.text != nullptr ? p.text : std::to_string(p.number);
+  throw error(message);
+}
 
 // Where an output lives: which pair of panels of its matrix, which panel of the pair, which lane of the panel.
 struct place {
@@ -71,17 +85,23 @@ constexpr int shift_of(int i) {
 }
 
 // Calls f with the stored type as a compile-time constant.
-template <class F>
+template <dtype Promised, class F>
 auto with_type(packed_matrix const& m, F f) {
-  switch (m.stored.type) {
-    case dtype::fp32: return f(std::integral_constant<dtype, dtype::fp32>{});
-    case dtype::bf16: return f(std::integral_constant<dtype, dtype::bf16>{});
-    case dtype::fp16: return f(std::integral_constant<dtype, dtype::fp16>{});
-    case dtype::int8: return f(std::integral_constant<dtype, dtype::int8>{});
-    case dtype::int4: return f(std::integral_constant<dtype, dtype::int4>{});
-    case dtype::e4m3: return f(std::integral_constant<dtype, dtype::e4m3>{});
-    case dtype::mxfp4: return f(std::integral_constant<dtype, dtype::mxfp4>{});
-    default: throw error(std::string("packing: expected fp32, bf16, fp16, e4m3, int8, int4 or mxfp4, found ") + name(m.stored.type));
+  auto const type = m.stored.type;
+  if constexpr (Promised != dtype::same) {
+    if (type != Promised) fail({"expected a matrix of ", name(Promised), ", found ", name(type)});
+    return f(std::integral_constant<dtype, Promised>{});
+  } else {
+    switch (type) {
+      case dtype::fp32: return f(std::integral_constant<dtype, dtype::fp32>{});
+      case dtype::bf16: return f(std::integral_constant<dtype, dtype::bf16>{});
+      case dtype::fp16: return f(std::integral_constant<dtype, dtype::fp16>{});
+      case dtype::int8: return f(std::integral_constant<dtype, dtype::int8>{});
+      case dtype::int4: return f(std::integral_constant<dtype, dtype::int4>{});
+      case dtype::e4m3: return f(std::integral_constant<dtype, dtype::e4m3>{});
+      case dtype::mxfp4: return f(std::integral_constant<dtype, dtype::mxfp4>{});
+      default: fail({"expected fp32, bf16, fp16, e4m3, int8, int4 or mxfp4, found ", name(type)});
+    }
   }
 }
 
@@ -92,25 +112,21 @@ struct row_source {
 };
 
 inline void check(packed_matrix const& m, std::int64_t index, std::int64_t first_pair, std::int64_t last_pair) {
-  auto const fail = [](std::string const& text) { throw error("packing: " + text); };
-  auto const number = [](auto n) { return std::to_string(n); };
   if (m.outputs < 1 || m.inputs < 1)
-    fail("expected a matrix of at least one output and one input, found [" + number(m.outputs) + ", " + number(m.inputs) + "]");
-  if (m.parts != 1 && m.parts != 2) fail("expected 1 part, or 2 (gate and up), found " + number(m.parts));
-  if (index < 0 || index >= m.count) fail("expected a matrix among 0 .. " + number(m.count - 1) + ", found " + number(index));
+    fail({"expected a matrix of at least one output and one input, found [", m.outputs, ", ", m.inputs, "]"});
+  if (m.parts != 1 && m.parts != 2) fail({"expected 1 part, or 2 (gate and up), found ", m.parts});
+  if (index < 0 || index >= m.count) fail({"expected a matrix among 0 .. ", m.count - 1, ", found ", index});
   if (first_pair < 0 || last_pair > packed::pairs(m) || first_pair > last_pair)
-    fail("expected pairs within 0 .. " + number(packed::pairs(m)) + ", found " + number(first_pair) + " .. " + number(last_pair));
+    fail({"expected pairs within 0 .. ", packed::pairs(m), ", found ", first_pair, " .. ", last_pair});
 
   auto const f = m.stored;
-  auto const type = std::string(name(f.type));
-  if (f.zero_point && f.type != dtype::int4) fail("only int4 has zero points, found them with " + type);
+  if (f.zero_point && f.type != dtype::int4) fail({"only int4 has zero points, found them with ", name(f.type)});
   // A lane must not hold inputs of two groups; a panel must not hold outputs of two blocks.
   if (f.type == dtype::e4m3 && (f.group < 1 || f.group % packed::lanes != 0))
-    fail("expected a group that is a multiple of 16 for e4m3, found " + number(f.group));
-  if (f.type == dtype::mxfp4 && f.group != 32) fail("expected a group of 32 for mxfp4, found " + number(f.group));
+    fail({"expected a group that is a multiple of 16 for e4m3, found ", f.group});
+  if (f.type == dtype::mxfp4 && f.group != 32) fail({"expected a group of 32 for mxfp4, found ", f.group});
   if ((f.type == dtype::int8 || f.type == dtype::int4) && (f.group < 0 || f.group % packed::per_lane(f.type) != 0))
-    fail("expected a group that is a multiple of " + number(packed::per_lane(f.type)) + ", or 0 for the whole row, for " + type +
-         ", found " + number(f.group));
+    fail({"expected a group that is a multiple of ", packed::per_lane(f.type), ", or 0 for the whole row, for ", name(f.type), ", found ", f.group});
 }
 
 // The largest weight that the format holds.
@@ -153,10 +169,8 @@ class packer {
   [[noreturn]] void refuse(int part, std::int64_t output) const {
     std::size_t k = 0;
     while (row_[k] <= largest_ && row_[k] >= -largest_) ++k;
-    auto const number = [](auto n) { return std::to_string(n); };
-    throw error("packing: expected finite weights that " + std::string(name(m_.stored.type)) + " can hold, found " + number(row_[k]) +
-                " in matrix " + number(index_) + " of " + number(m_.count) + ", part " + number(part) + ", output " + number(output) +
-                ", input " + number(k));
+    fail({"expected finite weights that ", name(m_.stored.type), " can hold, found ", std::to_string(row_[k]).c_str(), " in matrix ", index_, " of ",
+          m_.count, ", part ", part, ", output ", output, ", input ", static_cast<std::int64_t>(k)});
   }
 
   // Calls f(group, first input, end input).
@@ -257,10 +271,10 @@ class packer {
   float largest_;
 };
 
-inline void pack_pairs(packed_matrix const& m, std::int64_t index, row_source source, std::byte* out, std::int64_t first_pair,
-                       std::int64_t last_pair) {
+template <dtype Promised>
+void pack_pairs(packed_matrix const& m, std::int64_t index, row_source source, std::byte* out, std::int64_t first_pair, std::int64_t last_pair) {
   check(m, index, first_pair, last_pair);
-  with_type(m, [&](auto type) {
+  with_type<Promised>(m, [&](auto type) {
     auto const bytes = packed::pair_bytes(m.stored, m.inputs);
     packer p(m, index, source);
     for (auto pair = first_pair; pair < last_pair; ++pair) {
@@ -295,33 +309,34 @@ float weight(packed_matrix const& m, const std::byte* pair, int panel, int lane,
 /// `out` holds all `count` matrices, packed::bytes(m); m.data is not used. Formats narrower than fp32 are rounded or quantised as
 /// base/groups.hpp says. What lies beyond the matrix becomes zero.
 /// Throws `error` for a matrix that cannot be packed and for a weight that is NaN, infinite or too large for the format.
-template <class RowSource>
+/// Promised: the stored type where it is known, so that only code for that is made.
+template <dtype Promised = dtype::same, class RowSource>
 void pack_pairs(packed_matrix const& m, std::int64_t index, RowSource&& source, std::byte* out, std::int64_t first_pair,
                 std::int64_t last_pair) {
   using plain = std::remove_reference_t<RowSource>;
   auto const read = [](void* self, int part, std::int64_t output, float* row) { (*static_cast<plain*>(self))(part, output, row); };
   pack_detail::row_source const any{const_cast<void*>(static_cast<const void*>(std::addressof(source))), read};
-  pack_detail::pack_pairs(m, index, any, out, first_pair, last_pair);
+  pack_detail::pack_pairs<Promised>(m, index, any, out, first_pair, last_pair);
 }
 
 /// Packs all of matrix `index`; see pack_pairs.
-template <class RowSource>
+template <dtype Promised = dtype::same, class RowSource>
 void pack(packed_matrix const& m, std::int64_t index, RowSource&& source, std::byte* out) {
-  pack_pairs(m, index, source, out, 0, packed::pairs(m));
+  pack_pairs<Promised>(m, index, source, out, 0, packed::pairs(m));
 }
 
 /// The weight of (part, output, input) of matrix `index`, dequantised as the fp32 kernels do: code · scale, rounded to float once.
 inline float unpack(packed_matrix const& m, std::int64_t index, int part, std::int64_t output, std::int64_t input) {
   auto const at = pack_detail::place_of(m, part, output);
   auto const* pair = m.data + index * packed::matrix_bytes(m) + at.pair * packed::pair_bytes(m.stored, m.inputs);
-  return pack_detail::with_type(m, [&](auto type) { return pack_detail::weight<type()>(m, pair, at.panel, at.lane, input); });
+  return pack_detail::with_type<dtype::same>(m, [&](auto type) { return pack_detail::weight<type()>(m, pair, at.panel, at.lane, input); });
 }
 
 /// All inputs of one output, into row [inputs].
 inline void unpack_row(packed_matrix const& m, std::int64_t index, int part, std::int64_t output, float* row) {
   auto const at = pack_detail::place_of(m, part, output);
   auto const* pair = m.data + index * packed::matrix_bytes(m) + at.pair * packed::pair_bytes(m.stored, m.inputs);
-  pack_detail::with_type(m, [&](auto type) {
+  pack_detail::with_type<dtype::same>(m, [&](auto type) {
     for (std::int64_t k = 0; k < m.inputs; ++k) row[k] = pack_detail::weight<type()>(m, pair, at.panel, at.lane, k);
   });
 }

@@ -19,14 +19,15 @@ namespace moesaic::host {
 
 /// Packs matrix `index` of `m` into the memory that m.data points to, which the caller owns. `source` as of pack_pairs; threads call it at
 /// the same time. Throws what packing throws, of the first rows that fail.
-template <class RowSource>
+/// Promised: the stored type where it is known, so that only code for that is made.
+template <dtype Promised = dtype::same, class RowSource>
 void pack(pool& where, packed_matrix const& m, std::int64_t index, RowSource const& source) {
   constexpr std::int64_t pairs_a_task = 8;               // 128 or 256 outputs: whole fp8 blocks, whose rows are read twice
   auto const pairs = packed::pairs(m);
   auto const tasks = (pairs + pairs_a_task - 1) / pairs_a_task;
   auto const pack_task = [&](std::int64_t task) {
     auto const first = task * pairs_a_task;
-    pack_pairs(m, index, source, const_cast<std::byte*>(m.data), first, std::min(pairs, first + pairs_a_task));
+    pack_pairs<Promised>(m, index, source, const_cast<std::byte*>(m.data), first, std::min(pairs, first + pairs_a_task));
   };
   std::atomic<std::int64_t> failed{tasks};
   where.for_each(tasks, [&](std::int64_t task) {

@@ -85,8 +85,8 @@ struct attention {
   static void load(attention_weights const& w, Loader& from) {
     auto const& n = from.names;
     constexpr std::int64_t hidden = shape.hidden, q = shape.q_width, kv = shape.kv_width;
-    from.matrix(w.qkv, 0, {from.find(n.q, ".weight", {q, hidden}), from.find(n.k, ".weight", {kv, hidden}), from.find(n.v, ".weight", {kv, hidden})});
-    from.matrix(w.out, 0, {from.find(n.out, ".weight", {hidden, q})});
+    from.template matrix<stored>(w.qkv, 0, {from.find(n.q, ".weight", {q, hidden}), from.find(n.k, ".weight", {kv, hidden}), from.find(n.v, ".weight", {kv, hidden})});
+    from.template matrix<stored>(w.out, 0, {from.find(n.out, ".weight", {hidden, q})});
     if (config.qkv_bias) {
       from.vector(n.q, ".bias", {w.qkv_bias.data, q});
       from.vector(n.k, ".bias", {w.qkv_bias.data + q, kv});

@@ -62,7 +62,7 @@ struct decoder {
       return {status_code::workspace_too_small, "the workspace must have workspace_bytes(tokens, rows) bytes", static_cast<std::int64_t>(memory.used()), workspace.size};
     clear(where, s.not_finite);
 
-    if (auto done = embed<scalar>(where, w.embedding.table, tokens.ids, s.stream); !done) return done;
+    if (auto done = embed<scalar, config.embedding.type>(where, w.embedding.table, tokens.ids, s.stream); !done) return done;
     status done;
     for_each_layer<layer_list>([&]<class Spec>(int layer) {
       if (!done) return;
@@ -133,7 +133,7 @@ struct decoder {
     auto memory = allocate(where, weights_bytes());
     auto w = bind({memory.data(), static_cast<std::int64_t>(memory.size())});
     loader<Where, Source> from(where, source, "", names);
-    embedding::load(config, w.embedding, from);
+    embedding::load<config.embedding.type>(config, w.embedding, from);
     norm::load(config.norm, w.norm, from, names.final_norm, names.final_norm_bias);
     for_each_layer<layer_list>([&]<class Spec>(int layer) {
       std::string prefix = names.layer.options[0];

@@ -23,11 +23,12 @@ struct embedding {
     w.head_bias = memory.take<float>(c.head_bias ? c.vocabulary : 0);
     return w;
   }
-  template <class Loader>
+  /// Stored: c.embedding.type.
+  template <dtype Stored, class Loader>
   static void load(decoder_config const& c, embedding_weights const& w, Loader& from) {
     auto const& n = from.names;
-    from.matrix(w.table, 0, {from.find(n.embedding, "", {c.vocabulary, w.table.inputs})});
-    if (!c.tied_head) from.matrix(w.head, 0, {from.find(n.head, "", {c.vocabulary, w.table.inputs})});
+    from.template matrix<Stored>(w.table, 0, {from.find(n.embedding, "", {c.vocabulary, w.table.inputs})});
+    if (!c.tied_head) from.template matrix<Stored>(w.head, 0, {from.find(n.head, "", {c.vocabulary, w.table.inputs})});
     if (c.head_bias) from.vector(n.head_bias, "", w.head_bias);
   }
 };

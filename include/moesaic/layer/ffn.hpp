@@ -56,10 +56,10 @@ struct ffn {
     constexpr std::int64_t hidden = shape.hidden, width = Intermediate;
     auto const up_rows = from.find(up, ".weight", {width, hidden}, e);
     if constexpr (shape.gate_parts == 2)
-      from.matrix(w.gate_up, e, {from.find(gate, ".weight", {width, hidden}, e), up_rows});
+      from.template matrix<stored>(w.gate_up, e, {from.find(gate, ".weight", {width, hidden}, e), up_rows});
     else
-      from.matrix(w.gate_up, e, {up_rows});
-    from.matrix(w.down, e, {from.find(down, ".weight", {hidden, width}, e)});
+      from.template matrix<stored>(w.gate_up, e, {up_rows});
+    from.template matrix<stored>(w.down, e, {from.find(down, ".weight", {hidden, width}, e)});
     if constexpr (expert.bias) {
       auto const* bias = w.gate_up_bias.data + e * shape.gate_parts * width;
       if constexpr (shape.gate_parts == 2) from.vector(gate, ".bias", {bias, width}, e);
@@ -80,8 +80,8 @@ struct ffn {
     auto gate_up = from.find(n.stacked_gate_up, "", {Experts, both, hidden});
     auto down = from.find(n.stacked_down, "", {Experts, hidden, width});
     for (int e = 0; e < Experts; ++e) {
-      from.matrix(w.gate_up, e, {{gate_up.stored, both, e * both}});
-      from.matrix(w.down, e, {{down.stored, hidden, e * hidden}});
+      from.template matrix<stored>(w.gate_up, e, {{gate_up.stored, both, e * both}});
+      from.template matrix<stored>(w.down, e, {{down.stored, hidden, e * hidden}});
     }
   }
 };

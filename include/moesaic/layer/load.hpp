@@ -70,8 +70,10 @@ class loader {
   }
 
   /// Matrix `index` of `into` from stored rows, one piece after another: first the rows of part 0, then of part 1.
+  /// Stored: its type where that is known, so that only code for that is made.
+  template <dtype Stored = dtype::same>
   void matrix(packed_matrix const& into, std::int64_t index, std::initializer_list<rows_of> pieces) {
-    pack(where_, into, index, [&into, pieces](int part, std::int64_t output, float* row) {
+    pack<Stored>(where_, into, index, [&into, pieces](int part, std::int64_t output, float* row) {
       auto at = part * into.outputs + output;
       auto piece = pieces.begin();
       for (; at >= piece->rows; ++piece) at -= piece->rows;

@@ -70,7 +70,7 @@ struct moe_memory {
       router<Spec>::load(w.router, from);
     }
     if constexpr (has_shared) shared_expert::load_one(w.shared, from, 0, n.shared_gate_proj, n.shared_up_proj, n.shared_down_proj);
-    if constexpr (has_shared_gate) from.matrix(w.shared_gate, 0, {from.find(n.shared_gate, "", {1, shape.hidden})});
+    if constexpr (has_shared_gate) from.template matrix<dtype::fp32>(w.shared_gate, 0, {from.find(n.shared_gate, "", {1, shape.hidden})});
   }
 };
 

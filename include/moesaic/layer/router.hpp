@@ -52,7 +52,7 @@ struct router {
   }
   template <class Loader>
   static void load(router_weights const& w, Loader& from) {
-    from.matrix(w.weight, 0, {from.find(from.names.router, "", {config.experts, shape.hidden})});
+    from.template matrix<dtype::fp32>(w.weight, 0, {from.find(from.names.router, "", {config.experts, shape.hidden})});
     if (config.bias) from.vector(from.names.router_bias, "", w.bias);
     if (config.score_bias) from.vector(from.names.score_bias, "", w.score_bias);
   }
