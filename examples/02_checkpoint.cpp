@@ -77,7 +77,7 @@ int main(int count, char** arguments) try {
       which[i] = s;
       texts[i] += static_cast<char>(next[i]);
     }
-    done = model::forward(cpu, weights, {next, which, place}, caches, {}, out, workspace);
+    done = model::forward(cpu, weights, {next, which, place}, caches, moesaic::every_token, out, workspace);
   }
   if (!done) throw moesaic::error(to_string(done));
   for (auto const& text : texts) std::printf("---\n%s\n", text.c_str());

@@ -35,8 +35,9 @@ struct sociable : moesaic::routing::standard {
   struct state {
     int own = 1;
   };
+  static constexpr bool coupled = true;   // a sequence's output depends on its batch mates
   template <class T>
-  static void select_batch(moesaic::router_config const& c, state const& s, moesaic::routing_batch<T> const& batch,
+  static void select_batch(moesaic::router_config const& c, moesaic::serial_group const&, state const& s, moesaic::routing_batch<T> const& batch,
                            moesaic::routing_slots<T> const& slots, moesaic::list<std::byte> /*memory*/) {
     bool taken[plain::config.router.experts] = {};
     for (std::int64_t t = 0; t < batch.choice.rows; ++t) {

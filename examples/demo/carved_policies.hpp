@@ -19,8 +19,11 @@ struct priced : moesaic::routing::standard {
     float price = 0;                   ///< of one expert, in energy: λ · width / 64
   };
   template <class T>
-  MOESAIC_FN static bool keep(moesaic::router_config const&, state const& s, moesaic::routing_site, int /*rank*/, T choice) {
-    return choice > std::log(static_cast<T>(s.price));
+  MOESAIC_FN static int cut(moesaic::router_config const&, state const& s, std::int64_t, T const*, T const* choice, std::int32_t const* ids, int found) {
+    auto const limit = std::log(static_cast<T>(s.price));
+    int count = 0;
+    while (count < found && choice[ids[count]] > limit) ++count;
+    return count;
   }
 };
 
@@ -42,8 +45,9 @@ struct supplied_and_priced : supplied_scores {
     float price = 0;
   };
   template <class T>
-  MOESAIC_FN static bool keep(moesaic::router_config const& c, state const& s, moesaic::routing_site at, int rank, T choice) {
-    return priced::keep(c, priced::state{s.price}, at, rank, choice);
+  MOESAIC_FN static int cut(moesaic::router_config const& c, state const& s, std::int64_t token, T const* scores, T const* choice, std::int32_t const* ids,
+                            int found) {
+    return priced::cut(c, priced::state{s.price}, token, scores, choice, ids, found);
   }
 };
 
@@ -56,8 +60,9 @@ struct two_prices : moesaic::routing::standard {
     float compute = 0, read = 0;       ///< of one expert, in energy
     std::int64_t together = 0;         ///< tokens of one step; 0 = the whole call. A call of several steps has them one after another
   };
+  static constexpr bool coupled = true;
   template <class T>
-  static void select_batch(moesaic::router_config const& c, state const& s, moesaic::routing_batch<T> const& batch,
+  static void select_batch(moesaic::router_config const& c, moesaic::serial_group const&, state const& s, moesaic::routing_batch<T> const& batch,
                            moesaic::routing_slots<T> const& slots, moesaic::list<std::byte>) {
     auto const tokens = batch.choice.rows, step = s.together > 0 ? s.together : tokens;
     for (std::int64_t t = 0; t < tokens; ++t) slots.count[t] = 0;

@@ -186,7 +186,7 @@ result evaluate(moesaic::host::pool& cpu, moesaic::decoder_weights const& weight
     moesaic::view<float> const out{logits.data(), tokens, net::config.vocabulary};
 
     auto const started = std::chrono::steady_clock::now();
-    auto const done = net::forward(cpu, weights, {ids, sequence, position}, caches, {}, out, workspace, {}, router_watch{sum});
+    auto const done = net::forward(cpu, weights, {ids, sequence, position}, caches, moesaic::every_token, out, workspace, {}, router_watch{sum});
     seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count();
     if (!done) throw moesaic::error(to_string(done));
 

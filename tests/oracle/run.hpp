@@ -154,7 +154,7 @@ void check_decoder(safetensors const& file, host::pool& where, Weights const& we
         [&, caches = std::move(caches), logits = std::move(logits)](recorder<scalar>& tap, std::int64_t first, std::int64_t count) mutable {
           auto const from = static_cast<std::size_t>(first);
           return model::forward(where, weights, {{&ids[from], count}, {&rows.sequence[from], count}, {&rows.position[from], count}}, caches,
-                                {}, {logits.view().row(first), count, logits.columns}, workspace, no_states{}, tap);
+                                every_token, {logits.view().row(first), count, logits.columns}, workspace, no_states{}, tap);
         };
   });
 }

@@ -240,3 +240,144 @@ TEST_CASE("missing, misshapen and unreadable tensors are named") {
   CHECK_THROWS_WITH_AS((block<mixture<dtype::fp32>>::load(where, stingy{random_source{seed}, "l.self_attn.k_proj.bias"}, "l.")),
                        "some.safetensors: expected a tensor 'l.self_attn.k_proj.bias' [24], found none of that name", moesaic::error);
 }
+
+namespace {
+
+template <int Experts, int Intermediate>
+struct small_layer {
+  static constexpr block_config config{.hidden = 32,
+                                       .attention = {.heads = 2},
+                                       .router = {.experts = Experts, .top_k = 2},
+                                       .expert = {.intermediate = Intermediate},
+                                       .storage = {.weights = dtype::bf16}};
+};
+template <int Experts, int Intermediate, dtype Embedding = dtype::bf16>
+struct small_model {
+  static constexpr decoder_config config{.vocabulary = 40, .embedding = Embedding};
+  using layers = moesaic::layers<repeat<small_layer<Experts, Intermediate>, 2>>;
+};
+
+// A price that a layer cannot do without.
+struct stateful : routing::standard {
+  struct state {
+    list<const float> cost;
+  };
+  template <class T>
+  static T price(router_config const&, state const& s, routing_site at, T) {
+    return static_cast<T>(s.cost[at.expert]);
+  }
+};
+struct priced_layer : small_layer<8, 16> {
+  using routing = stateful;
+};
+struct priced_model : small_model<8, 16> {
+  using layers = moesaic::layers<repeat<priced_layer, 2>>;
+};
+
+struct one_head : mixture<dtype::fp32> {
+  static constexpr block_config config = [] {
+    auto c = mixture<dtype::fp32>::config;
+    c.attention.kv_heads = 1, c.attention.head_dim = 24;       // as wide as two of 12
+    return c;
+  }();
+};
+
+struct decoder_call {
+  host::pool where;
+  std::vector<std::int32_t> ids{3, 39, 0}, sequence{0, 0, 0}, position{0, 1, 2};
+  std::vector<float> logits = std::vector<float>(3 * 40, -7.0f);
+
+  template <class Model, class States = no_states>
+  status run(decoder_weights const& weights, list<const std::int32_t> rows, std::int64_t wanted, States const& states = {}) {
+    using net = decoder<Model>;
+    auto const cache = net::make_cache(where, 1, 4);
+    host::buffer workspace{net::workspace_bytes(3, wanted)};
+    return net::forward(where, weights, {ids, sequence, position}, cache, rows, {logits.data(), wanted, 40}, workspace, states);
+  }
+};
+
+}  // namespace
+
+TEST_CASE("logits of all tokens, of some and of none are the same numbers") {
+  using model = small_model<8, 16>;
+  decoder_call call;
+  auto const weights = decoder<model>::load(call.where, random_source{seed});
+  REQUIRE(call.run<model>(weights, every_token, 3));
+  auto const all = call.logits;
+  std::vector<std::int32_t> const rows{2, 0};
+  REQUIRE(call.run<model>(weights, rows, 2));
+  for (std::size_t c = 0; c < 40; ++c) {
+    CHECK(call.logits[c] == all[80 + c]);
+    CHECK(call.logits[40 + c] == all[c]);
+  }
+  CHECK(call.run<model>(weights, {}, 0));
+  std::vector<std::int32_t> const outside{3};
+  CHECK(call.run<model>(weights, outside, 1).code == status_code::out_of_range);
+  call.ids[1] = 40;
+  CHECK(call.run<model>(weights, every_token, 3).code == status_code::out_of_range);
+}
+
+TEST_CASE("a model refuses weights of another") {
+  using model = small_model<8, 16>;
+  decoder_call call;
+  auto const refuses = [&](auto const& weights) { return call.run<model>(weights, every_token, 3).code == status_code::wrong_weights; };
+  CHECK(refuses(decoder<small_model<4, 16>>::load(call.where, random_source{seed})));
+  CHECK(refuses(decoder<small_model<8, 24>>::load(call.where, random_source{seed})));
+  CHECK(refuses(decoder<small_model<8, 16, dtype::fp32>>::load(call.where, random_source{seed})));
+  CHECK(refuses(decoder_weights{}));
+  auto const whole = decoder<model>::load(call.where, random_source{seed});
+  for (int missing = 0; missing < 4; ++missing) {
+    decoder_weights w = static_cast<decoder_weights const&>(whole);
+    if (missing == 0) w.layers[1].attention.qkv.data = nullptr;
+    if (missing == 1) w.layers[0].attention_norm.weight = {};
+    if (missing == 2) w.layers[1].attention.rope.size -= 1;
+    if (missing == 3) w.layers.pop_back();
+    CHECK(refuses(w));
+  }
+}
+
+TEST_CASE("a policy's state comes for all layers or for each") {
+  decoder_call call;
+  auto const weights = decoder<priced_model>::load(call.where, random_source{seed});
+  std::vector<float> const free(8, 0.0f), dear{9, 9, 9, 9, 0, 0, 0, 0};
+  REQUIRE(call.run<small_model<8, 16>>(weights, every_token, 3));
+  auto const plain = call.logits;
+  REQUIRE(call.run<priced_model>(weights, every_token, 3, stateful::state{free}));
+  CHECK(call.logits == plain);                                 // a price of nothing changes no bit
+  REQUIRE(call.run<priced_model>(weights, every_token, 3, stateful::state{dear}));
+  CHECK(call.logits != plain);
+  REQUIRE(call.run<priced_model>(weights, every_token, 3, [&](int layer) { return stateful::state{layer == 0 ? free : list<const float>(free)}; }));
+  CHECK(call.logits == plain);
+}
+
+TEST_CASE("a cache of another layer is refused, and so is memory that weights cannot lie in") {
+  using spec = mixture<dtype::fp32>;
+  using layer = block<spec>;
+  host::pool where;
+  auto const weights = layer::load(where, random_source{seed}, "");
+  auto const x = input<float>(1);
+  matrix<float> y(1, 40);
+  std::vector<std::int32_t> const zero{0};
+  host::buffer workspace{layer::workspace_bytes(1)};
+  auto const cache = block<one_head>::make_cache(where, 1, 4);
+  CHECK(layer::forward(where, weights, {x.view(), zero, zero}, cache, y.view(), workspace).code == status_code::invalid_argument);
+  host::buffer memory{layer::weights_bytes() + 64};
+  CHECK_THROWS_AS(layer::bind({memory.data() + 8, static_cast<std::int64_t>(layer::weights_bytes())}), error);
+  CHECK_THROWS_AS(layer::bind({memory.data(), static_cast<std::int64_t>(layer::weights_bytes()) - 1}), error);
+}
+
+TEST_CASE("a norm that is not a number is named") {
+  struct broken {
+    random_source from{seed};
+    tensor const* find(std::string_view) const { return nullptr; }
+    std::string where(std::string_view) const { return "file"; }
+    tensor const* make(std::string_view name, std::initializer_list<std::int64_t> shape) const {
+      auto const* made = from.make(name, shape);
+      if (name == "input_layernorm.weight") const_cast<float*>(reinterpret_cast<float const*>(made->data))[3] = std::numeric_limits<float>::quiet_NaN();
+      return made;
+    }
+  };
+  host::pool where;
+  CHECK_THROWS_WITH_AS((block<mixture<dtype::fp32>>::load(where, broken{}, "")), doctest::Contains("'input_layernorm.weight': expected finite numbers, found nan at 3"),
+                       moesaic::error);
+}

@@ -12,8 +12,16 @@
 
 using namespace moesaic;
 
+// Beside its weights a layer keeps the frequencies of its rotary embedding, which no checkpoint has.
+template <class Spec>
+constexpr std::size_t rope_bytes = packed::align64(8 * shapes(Spec::config).head_dim / 2);
+
 template <class Model>
-constexpr bool same_footprint = decoder<Model>::weights_bytes() == weight_bytes<Model>(layout::packed).total();
+constexpr bool same_footprint = [] {
+  std::size_t rope = 0;
+  for_each_layer<typename Model::layers>([&]<class Spec>(int) { rope += rope_bytes<Spec>; });
+  return decoder<Model>::weights_bytes() == weight_bytes<Model>(layout::packed).total() + rope;
+}();
 
 static_assert(same_footprint<presets::llama2_7b> && same_footprint<presets::llama3_8b> && same_footprint<presets::smollm2_135m>);
 static_assert(same_footprint<presets::mixtral_8x7b> && same_footprint<presets::mixtral_8x22b> && same_footprint<presets::olmoe_1b_7b>);
@@ -34,5 +42,5 @@ struct ragged {
 
 TEST_CASE_TEMPLATE("whatever the format", Layer, ragged<dtype::fp32, 0>, ragged<dtype::bf16, 0>, ragged<dtype::fp16, 0>, ragged<dtype::e4m3, 16>,
                    ragged<dtype::int8, 0>, ragged<dtype::int8, 8>, ragged<dtype::int4, 32>, ragged<dtype::int4, 8, true>, ragged<dtype::mxfp4, 32>) {
-  CHECK(block<Layer>::weights_bytes() == weight_bytes<Layer>(layout::packed).total());
+  CHECK(block<Layer>::weights_bytes() == weight_bytes<Layer>(layout::packed).total() + rope_bytes<Layer>);
 }

@@ -306,7 +306,7 @@ TEST_CASE("loading compares first, then gives the folder's logits") {
   auto const cache = model::make_cache(cpu, 1, tokens);
   auto workspace = host::buffer(model::workspace_bytes(tokens, tokens));
   std::vector<float> got(want.size());
-  REQUIRE(model::forward(cpu, weights, {ids, sequence, position}, cache, {}, {got.data(), tokens, vocabulary}, workspace));
+  REQUIRE(model::forward(cpu, weights, {ids, sequence, position}, cache, every_token, {got.data(), tokens, vocabulary}, workspace));
   auto const found = test::compare(view<const float>(got.data(), tokens, vocabulary), view<const double>(want.data(), tokens, vocabulary));
   CHECK_MESSAGE(found.worst <= test::stage_tolerance<float>, to_string(found));
 }

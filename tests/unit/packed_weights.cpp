@@ -34,7 +34,7 @@ std::vector<float> logits(host::pool& where, decoder_weights const& weights) {
   host::buffer workspace{net::workspace_bytes(3, 3)};
   std::vector<std::int32_t> ids{5, 49, 0}, sequence{0, 0, 0}, position{0, 1, 2};
   std::vector<float> y(150);
-  REQUIRE(net::forward(where, weights, {ids, sequence, position}, cache, {}, {y.data(), 3, 50}, workspace));
+  REQUIRE(net::forward(where, weights, {ids, sequence, position}, cache, every_token, {y.data(), 3, 50}, workspace));
   return y;
 }
 

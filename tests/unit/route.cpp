@@ -96,13 +96,15 @@ struct above : routing::standard {
     double limit = 0;
   };
   template <class T>
-  static bool keep(router_config const&, state const& s, routing_site, int, T choice) {
-    return choice > static_cast<T>(s.limit);
+  static int cut(router_config const&, state const& s, std::int64_t, T const*, T const* choice, std::int32_t const* ids, int found) {
+    int count = 0;
+    while (count < found && choice[ids[count]] > static_cast<T>(s.limit)) ++count;
+    return count;
   }
 };
 struct only_even : routing::standard {
   template <class T, class Group>
-  static void limit(router_config const& c, Group const&, auto const&, std::int64_t, T* choice) {
+  static void limit(router_config const& c, Group const&, auto const&, std::int64_t, T const*, T* choice) {
     for (int e = 1; e < c.experts; e += 2) choice[e] = -std::numeric_limits<T>::infinity();
   }
 };
@@ -159,6 +161,25 @@ TEST_CASE("logits that are not finite never choose") {
   auto const none = route_one({.top_k = 2}, std::vector<double>(4, -infinity));
   CHECK_FALSE(none.finite);
   CHECK(none.count == 0);
+}
+
+TEST_CASE("a bias or a price that is not a number never chooses") {
+  std::vector<float> bias(8, 0.0f);
+  bias[2] = std::numeric_limits<float>::quiet_NaN();
+  auto const biased = route_one({.top_k = 2, .score_bias = true}, golden, {}, bias);
+  CHECK_FALSE(biased.finite);
+  CHECK(biased.count == 0);
+  std::vector<double> cost(8, 1.0);
+  cost[5] = std::numeric_limits<double>::quiet_NaN();
+  auto const priced = route_one<costly>({.top_k = 2}, golden, {cost, 1.0});
+  CHECK_FALSE(priced.finite);
+  CHECK(priced.count == 0);
+}
+
+TEST_CASE("no room for any expert") {
+  std::int32_t untouched = 7;
+  CHECK(top_k(golden.data(), 8, 0, &untouched) == 0);
+  CHECK(untouched == 7);
 }
 
 TEST_CASE("one expert, and as many as there are") {

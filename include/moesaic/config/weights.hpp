@@ -3,6 +3,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <concepts>
 #include <cstdint>
 
 #include <moesaic/base/packed.hpp>
@@ -42,6 +43,7 @@ struct attention_weights {
   packed_matrix out;                   ///< [hidden, q_width]
   list<const float> qkv_bias, out_bias;
   list<const float> q_norm, k_norm;    ///< [head_dim], or [q_width] and [kv_width], or empty
+  list<const double> rope;             ///< [head_dim / 2] radians a position of each rotated pair
 };
 
 struct block_weights {
@@ -49,5 +51,34 @@ struct block_weights {
   attention_weights attention;
   moe_weights ffn;
 };
+
+/// f(name, part...) for every matrix and every list of a layer's weights (of one layer, or of several side by side), in the order in which
+/// they lie in memory; a part is a packed_matrix const& or a list const&. What a configuration does not have is empty.
+template <class F, std::same_as<ffn_weights>... Weights>
+constexpr void for_each_weight(F&& f, Weights const&... w) {
+  f("gate_up", w.gate_up...), f("down", w.down...), f("gate_up.bias", w.gate_up_bias...), f("down.bias", w.down_bias...);
+}
+template <class F, std::same_as<block_weights>... Weights>
+constexpr void for_each_weight(F&& f, Weights const&... w) {
+  f("attention_norm", w.attention_norm.weight...), f("attention_norm.bias", w.attention_norm.bias...);
+  f("ffn_norm", w.ffn_norm.weight...), f("ffn_norm.bias", w.ffn_norm.bias...);
+  f("qkv", w.attention.qkv...), f("out", w.attention.out...);
+  f("qkv.bias", w.attention.qkv_bias...), f("out.bias", w.attention.out_bias...);
+  f("q_norm", w.attention.q_norm...), f("k_norm", w.attention.k_norm...), f("rope", w.attention.rope...);
+  for_each_weight(f, w.ffn.experts...);
+  f("router", w.ffn.router.weight...), f("router.bias", w.ffn.router.bias...), f("score_bias", w.ffn.router.score_bias...);
+  for_each_weight(f, w.ffn.shared...);
+  f("shared_gate", w.ffn.shared_gate...);
+}
+
+/// Whether one part is there and of the shape and format of another, wherever both lie.
+constexpr bool same_shape(packed_matrix const& given, packed_matrix wanted) {
+  wanted.data = given.data;
+  return given == wanted && (given.data != nullptr || given.outputs == 0);
+}
+template <class T>
+constexpr bool same_shape(list<T> const& given, list<T> const& wanted) {
+  return given.size == wanted.size && (given.data != nullptr || given.size == 0);
+}
 
 }  // namespace moesaic

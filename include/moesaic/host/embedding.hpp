@@ -22,6 +22,8 @@ status embed(pool& where, packed_matrix const& table, list<const std::int32_t> i
   if (x.rows != ids.size || x.columns != table.inputs)
     return {status_code::invalid_argument, "An embedding writes a row of the table's width for every id.",
             x.rows != ids.size ? ids.size : table.inputs, x.rows != ids.size ? x.rows : x.columns};
+  if (table.data == nullptr || !pack_detail::packs(table.stored.type))
+    return {status_code::wrong_weights, "An embedding reads a packed table in one of the weight formats.", 0, 0};
   for (auto const id : ids)
     if (id < 0 || id >= table.outputs)
       return {status_code::out_of_range, "A token id must be below the size of the vocabulary.", table.outputs, id};

@@ -132,6 +132,15 @@ inline constexpr status wrong_storage{status_code::invalid_argument,
 
 }  // namespace cache_detail
 
+/// Whether a cache was made for heads of this shape.
+inline status check(pool&, kv_cache const& c, int kv_heads, int head_dim) {
+  if (c.kv_heads != kv_heads)
+    return {status_code::invalid_argument, "The cache must have been made for the layer's number of kv heads.", kv_heads, c.kv_heads};
+  if (c.head_dim != head_dim)
+    return {status_code::invalid_argument, "The cache must have been made for the layer's head dimension.", head_dim, c.head_dim};
+  return {};
+}
+
 /// Whether every token's sequence and position lie in the cache; the first that does not, otherwise.
 inline status check(kv_cache const& c, list<const std::int32_t> sequence, list<const std::int32_t> position) {
   if (sequence.size != position.size)

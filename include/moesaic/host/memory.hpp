@@ -47,4 +47,7 @@ inline buffer allocate(pool&, std::size_t bytes) { return buffer(bytes); }
 inline void clear(pool&, std::int32_t* flag) { *flag = 0; }
 inline std::int32_t read_flag(pool&, std::int32_t const* flag) { return *flag; }
 
+/// What went wrong since the last call, where ops report by themselves (a device's launches). On the host they cannot fail.
+inline status finish(pool&) { return {}; }
+
 }  // namespace moesaic::host

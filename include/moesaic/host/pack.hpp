@@ -84,6 +84,9 @@ constexpr int shift_of(int i) {
   return bits(D) == 4 ? 4 * packed::nibble_of(i) : bits(D) * i;
 }
 
+// Whether a matrix can be stored so.
+constexpr bool packs(dtype t) { return t == dtype::fp32 || t == dtype::bf16 || t == dtype::fp16 || has_scales(t); }
+
 // Calls f with the stored type as a compile-time constant.
 template <dtype Promised, class F>
 auto with_type(packed_matrix const& m, F f) {

@@ -35,9 +35,9 @@ void route(pool& where, router_config const& c, typename Policy::state const& st
     slots.count[t] = finish_token<Policy>(c, serial_group{}, state, t, static_cast<T const*>(scores.row(t)), static_cast<T const*>(choice.row(t)), found,
                                           width, slots.ids.row(t), slots.weights.row(t));
   };
-  if constexpr (coupled_policy<Policy, T>) {
+  if constexpr (Policy::coupled) {
     each_token(score);
-    Policy::select_batch(c, state, routing_batch<T>{scores, choice}, slots, batch_memory);
+    Policy::select_batch(c, serial_group{}, state, routing_batch<T>{scores, choice}, slots, batch_memory);
     each_token([&](std::int64_t t) { finish(t, slots.count[t]); });
   } else {
     each_token([&](std::int64_t t) {

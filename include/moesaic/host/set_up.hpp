@@ -71,10 +71,20 @@ owned_kv_cache make_kv_cache(pool&, block_shapes const& s, int sequences, int ma
   return owned_kv_cache(kv_cache{s.cache, sequences, s.kv_heads, s.head_dim, max_tokens, nullptr, {}});
 }
 
-/// Frequencies of the rotary embedding, in the precision that T's angles are computed in.
+/// Frequencies of the rotary embedding into [head_dim / 2].
+inline void rope_frequencies(pool&, attention_config const& config, int head_dim, list<double> into) {
+  auto const table = make_rope_table<double>(config, head_dim);
+  for (std::int64_t i = 0; i < into.size; ++i) into[i] = table.frequency[i];
+}
+
+/// The table that `rotate` takes, in the precision that T's angles are computed in, of kept frequencies.
 template <class T>
-rope_table<accumulator<T>> rope_of(pool&, attention_config const& config, int head_dim) {
-  return make_rope_table<accumulator<T>>(config, head_dim);
+rope_table<accumulator<T>> rope_of(pool&, rope_layout layout, list<const double> frequencies) {
+  rope_table<accumulator<T>> table;
+  table.layout = layout;
+  table.pairs = static_cast<int>(frequencies.size);
+  for (std::int64_t i = 0; i < frequencies.size; ++i) table.frequency[i] = static_cast<accumulator<T>>(frequencies[i]);
+  return table;
 }
 
 }  // namespace moesaic::host

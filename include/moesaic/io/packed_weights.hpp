@@ -21,23 +21,18 @@ class weights_text {
     if (m.stored.zero_point) text_ += 'z';
     text_ += ' ' + std::to_string(m.count) + 'x' + std::to_string(m.parts) + 'x' + std::to_string(m.outputs) + 'x' + std::to_string(m.inputs) + ", ";
   }
-  void add(const char* name, list<const float> values) {
+  template <class T>
+  void add(const char* name, list<const T> values) {
     if (!values.empty()) text_ += std::string(name) + ' ' + std::to_string(values.size) + ", ";
   }
-  void add(norm_weights const& w) { add("norm", w.weight), add("norm.bias", w.bias); }
-  void add(ffn_weights const& w) {
-    add("gate_up", w.gate_up), add("down", w.down), add("gate_up.bias", w.gate_up_bias), add("down.bias", w.down_bias);
-  }
   void add(block_weights const& w) {
-    add(w.attention_norm), add(w.ffn_norm);
-    auto const& a = w.attention;
-    add("qkv", a.qkv), add("out", a.out), add("qkv.bias", a.qkv_bias), add("out.bias", a.out_bias), add("q_norm", a.q_norm), add("k_norm", a.k_norm);
-    add(w.ffn.experts);
-    add("router", w.ffn.router.weight), add("router.bias", w.ffn.router.bias), add("score_bias", w.ffn.router.score_bias);
-    add(w.ffn.shared), add("shared_gate", w.ffn.shared_gate);
+    for_each_weight([this](const char* name, auto const& part) { add(name, part); }, w);
   }
   void add(decoder_weights const& w) {
-    add("embedding", w.embedding.table), add("head", w.embedding.head), add("head.bias", w.embedding.head_bias), add(w.norm);
+    add("embedding", w.embedding.table);
+    if (w.embedding.tied) text_ += "tied head, ";
+    else add("head", w.embedding.head);
+    add("head.bias", w.embedding.head_bias), add("norm", w.norm.weight), add("norm.bias", w.norm.bias);
     std::string before;
     for (std::size_t i = 0; i < w.layers.size(); ++i) {      // a layer like the one before it is a dot
       weights_text layer;
@@ -56,7 +51,8 @@ class weights_text {
 template <class Layer>
 std::string fingerprint_of() {
   weights_text text;
-  text.add(Layer::bind({nullptr, 0}));
+  arena counting;
+  text.add(Layer::carve_weights(counting));
   return text.str();
 }
 

@@ -44,6 +44,8 @@ struct attention {
     auto const q = columns(0, shape.q_width), k = columns(shape.q_width, shape.kv_width), v = columns(shape.q_width + shape.kv_width, shape.kv_width);
     auto const show = [&](stage what, view<scalar> values) { tap(tap_point{layer, what}, view<const scalar>(values)); };
 
+    if (auto done = check(where, cache, shape.kv_heads, shape.head_dim); !done) return done;
+
     linear<stored>(where, w.qkv, x, w.qkv_bias, s.qkv);
     show(stage::q, q), show(stage::k, k), show(stage::v, v);
     if constexpr (config.qk_norm != qk_norm::none) {
@@ -52,8 +54,7 @@ struct attention {
       normalize_heads(where, whole.norm.epsilon, w.k_norm, k, full ? 1 : shape.kv_heads, full ? shape.kv_width : shape.head_dim);
       show(stage::q_norm, q), show(stage::k_norm, k);
     }
-    static auto const table = rope_of<scalar>(where, config, shape.head_dim);
-    rotate(where, table, sites.position, columns(0, shape.q_width + shape.kv_width), shape.heads + shape.kv_heads);
+    rotate(where, rope_of<scalar>(where, config.layout, w.rope), sites.position, columns(0, shape.q_width + shape.kv_width), shape.heads + shape.kv_heads);
     show(stage::q_rope, q), show(stage::k_rope, k);
 
     auto const scale = attention_scale(config, shape.head_dim);
@@ -69,7 +70,7 @@ struct attention {
     linear<stored>(where, w.out, view<const scalar>(s.heads), w.out_bias, s.out);
     add<scalar>(where, residual, s.out, y);
     show(stage::attn_out, s.out), show(stage::attn_residual, y);
-    return {};
+    return finish(where);
   }
 
   static constexpr attention_weights carve_weights(arena& memory) {
@@ -79,7 +80,8 @@ struct attention {
             memory.take<float>(config.qkv_bias ? shape.qkv_width : 0),
             memory.take<float>(config.out_bias ? shape.hidden : 0),
             memory.take<float>(per_head ? shape.head_dim : full ? shape.q_width : 0),
-            memory.take<float>(per_head ? shape.head_dim : full ? shape.kv_width : 0)};
+            memory.take<float>(per_head ? shape.head_dim : full ? shape.kv_width : 0),
+            memory.take<double>(shape.head_dim / 2)};
   }
   template <class Loader>
   static void load(attention_weights const& w, Loader& from) {
@@ -97,6 +99,7 @@ struct attention {
       from.vector(n.q_norm, "", w.q_norm);
       from.vector(n.k_norm, "", w.k_norm);
     }
+    from.rotary(config, shape.head_dim, w.rope);
   }
 };
 

@@ -38,24 +38,33 @@ struct block {
   };
 
   /// batch.x -> y [tokens, hidden]; y may be batch.x. Appends the tokens' keys and values to the cache. `workspace` has workspace_bytes(tokens)
-  /// bytes and keeps nothing between calls but the flag that `check` reads.
-  /// Errors: shapes that do not fit (invalid_argument), a sequence or position beyond the cache (out_of_range; nothing is written),
-  /// workspace_too_small, weights of another configuration (wrong_weights).
+  /// bytes and keeps nothing between calls but the flag that `check` reads. A policy whose state is not empty must be given one.
+  /// Errors, before anything is written: shapes that do not fit, a cache of another layer (invalid_argument), a sequence or position beyond
+  /// the cache (out_of_range), workspace_too_small, weights of another configuration (wrong_weights).
   template <class Where, class Cache, class Tap = no_tap>
   static status forward(Where& where, weights const& w, batch<scalar> const& rows, Cache const& cache, view<scalar> y, list<std::byte> workspace,
-                        policy_state const& state = {}, Tap&& tap = {}) {
+                        policy_state const& state = no_state(), Tap&& tap = {}) {
     auto const tokens = rows.x.rows;
-    if (rows.x.columns != shape.hidden) return {status_code::invalid_argument, "batch.x must have `hidden` columns", shape.hidden, rows.x.columns};
-    if (y.rows != tokens || y.columns != shape.hidden) return {status_code::invalid_argument, "y must have the shape of batch.x", tokens, y.rows};
-    if (rows.sequence.size != tokens || rows.position.size != tokens)
-      return {status_code::invalid_argument, "batch.sequence and batch.position must have an entry a token", tokens, rows.sequence.size};
+    auto const argument = [](const char* what, std::int64_t expected, std::int64_t found) { return status{status_code::invalid_argument, what, expected, found}; };
+    if (rows.x.columns != shape.hidden) return argument("batch.x must have `hidden` columns", shape.hidden, rows.x.columns);
+    if (y.rows != tokens) return argument("y must have a row a token", tokens, y.rows);
+    if (y.columns != shape.hidden) return argument("y must have `hidden` columns", shape.hidden, y.columns);
+    if (rows.sequence.size != tokens) return argument("batch.sequence must have an entry a token", tokens, rows.sequence.size);
+    if (rows.position.size != tokens) return argument("batch.position must have an entry a token", tokens, rows.position.size);
+    if (tokens > most_tokens) return argument("a call takes so many tokens, because expert slots are counted in 32 bits", most_tokens, tokens);
     if (auto fits = check_weights(w); !fits) return fits;
     arena memory(workspace.data, static_cast<std::size_t>(workspace.size));
     auto const s = carve<std::remove_cvref_t<Tap>>(memory, tokens);
-    if (!memory.fits())
-      return {status_code::workspace_too_small, "the workspace must have workspace_bytes(tokens) bytes", static_cast<std::int64_t>(memory.used()), workspace.size};
+    if (!memory.fits()) return {status_code::workspace_too_small, "the workspace must have workspace_bytes(tokens) bytes",
+                                static_cast<std::int64_t>(workspace_bytes<std::remove_cvref_t<Tap>>(tokens)), workspace.size};
     clear(where, s.not_finite);
-    return run(where, w, rows, cache, y, s, state, tap, 0);
+    return tokens == 0 ? status{} : run(where, w, rows, cache, y, s, state, tap, 0);
+  }
+  static constexpr std::int64_t most_tokens = 0x7fff'ffff / moe<Spec>::slots;
+  static constexpr policy_state no_state()
+    requires std::is_empty_v<policy_state>
+  {
+    return {};
   }
 
   /// The same with a carved workspace, as a decoder calls it for layer after layer.
@@ -70,9 +79,9 @@ struct block {
     if (!done) return done;
     normalize<scalar>(where, config.norm, w.ffn_norm, s.stream, s.normed);
     show(stage::ffn_norm, s.normed);
-    moe<Spec>::forward(where, w.ffn, s.normed, s.stream, y, state, s.ffn, s.not_finite, tap, layer);
+    auto const mixed = moe<Spec>::forward(where, w.ffn, s.normed, s.stream, y, state, s.ffn, s.not_finite, tap, layer);
     show(stage::block_out, y);
-    return {};
+    return mixed;
   }
 
   /// Bytes that `forward` needs for a batch of so many rows (of a tap's kind: a tap looks at more). 64 of them are for alignment.
@@ -110,7 +119,9 @@ struct block {
     return w;
   }
   /// Views of packed weights that somebody kept (a file mapped again): `memory` has weights_bytes() bytes, aligned to 64.
+  /// Throws where it is not.
   static weights bind(list<const std::byte> memory) {
+    check_memory(memory, weights_bytes());
     arena over(const_cast<std::byte*>(memory.data), static_cast<std::size_t>(memory.size));   // the views are of const
     return carve_weights(over);
   }
@@ -140,21 +151,13 @@ struct block {
     return make_kv_cache<scalar>(where, shape, sequences, max_tokens);
   }
 
- private:
+  /// Whether weights are of this configuration's shapes and formats, and all there.
   static status check_weights(weights const& w) {
-    constexpr weights expected = [] {
-      arena counting;
-      return carve_weights(counting);
-    }();
-    auto const same = [](packed_matrix const& a, packed_matrix const& b) {
-      return a.stored == b.stored && a.outputs == b.outputs && a.inputs == b.inputs && a.parts == b.parts && a.count == b.count;
-    };
-    if (!same(w.attention.qkv, expected.attention.qkv) || !same(w.attention.out, expected.attention.out) ||
-        !same(w.ffn.experts.gate_up, expected.ffn.experts.gate_up) || !same(w.ffn.experts.down, expected.ffn.experts.down) ||
-        !same(w.ffn.router.weight, expected.ffn.router.weight) || !same(w.ffn.shared.down, expected.ffn.shared.down))
-      return {status_code::wrong_weights, "the weights must have been loaded for a configuration of the same shapes and storage",
-              static_cast<std::int64_t>(weights_bytes()), 0};
-    return {};
+    arena counting;
+    auto const expected = carve_weights(counting);
+    bool same = true;
+    for_each_weight([&](const char*, auto const& given, auto const& wanted) { same = same && same_shape(given, wanted); }, w, expected);
+    return same ? status{} : status{status_code::wrong_weights, "the weights must have been loaded for a configuration of the same shapes and storage", 0, 0};
   }
 };
 

@@ -27,6 +27,9 @@ struct decoder_weights {
   std::vector<block_weights> layers;
 };
 
+/// Rows of `decoder::forward` for which logits are wanted: all of them.
+inline constexpr list<const std::int32_t> every_token{nullptr, -1};
+
 /// Policy states by default: every layer's is empty. Give a state to use it in every layer, or a callable (int layer) -> state.
 struct no_states {};
 
@@ -42,43 +45,50 @@ struct decoder {
   using sum = accumulator<scalar>;
   using weights = decoder_weights;
 
-  /// ids -> logits [rows, vocabulary]: of the tokens listed in `rows` (indices into the batch), or of all when it is empty. Appends to the
-  /// caches of all layers. Errors as block::forward; an id outside the vocabulary is out_of_range, and nothing is written.
+  /// ids -> logits [rows, vocabulary], of the tokens listed in `rows` (indices into the batch; every_token, or none). Appends to the caches of
+  /// all layers. `states` is one policy state for all layers that have such a state, or a callable (int layer) -> state; none where states are
+  /// empty. Errors as block::forward; an id outside the vocabulary and a row outside the batch are out_of_range, and nothing is written.
   template <class Where, class Cache, class States = no_states, class Tap = no_tap>
   static status forward(Where& where, weights const& w, token_batch const& tokens, Cache const& cache, list<const std::int32_t> rows, view<sum> logits,
                         list<std::byte> workspace, States const& states = {}, Tap&& tap = {}) {
+    using viewer = std::remove_cvref_t<Tap>;
     auto const count = tokens.ids.size;
-    auto const wanted = rows.empty() ? count : rows.size;
-    if (tokens.sequence.size != count || tokens.position.size != count)
-      return {status_code::invalid_argument, "sequence and position must have an entry a token", count, tokens.sequence.size};
-    if (logits.rows != wanted || logits.columns != config.vocabulary)
-      return {status_code::invalid_argument, "logits must have a row a wanted token and `vocabulary` columns", wanted, logits.rows};
-    if (static_cast<int>(w.layers.size()) != layers)
-      return {status_code::wrong_weights, "the weights must have been loaded for as many layers", layers, static_cast<std::int64_t>(w.layers.size())};
+    bool const all = rows.size == every_token.size;
+    auto const wanted = all ? count : rows.size;
+    auto const argument = [](const char* what, std::int64_t expected, std::int64_t found) { return status{status_code::invalid_argument, what, expected, found}; };
+    if (tokens.sequence.size != count) return argument("sequence must have an entry a token", count, tokens.sequence.size);
+    if (tokens.position.size != count) return argument("position must have an entry a token", count, tokens.position.size);
+    if (logits.rows != wanted) return argument("logits must have a row a wanted token", wanted, logits.rows);
+    if (wanted != 0 && logits.columns != config.vocabulary) return argument("logits must have `vocabulary` columns", config.vocabulary, logits.columns);
+    for (std::int64_t i = 0; !all && i < rows.size; ++i)
+      if (rows[i] < 0 || rows[i] >= count) return {status_code::out_of_range, "rows must be tokens of the batch", count, rows[i]};
+    if (auto fits = check_weights(w); !fits) return fits;
     arena memory(workspace.data, static_cast<std::size_t>(workspace.size));
     auto const start = memory;
-    auto const s = carve<std::remove_cvref_t<Tap>>(memory, count, wanted);
-    if (!memory.fits())
-      return {status_code::workspace_too_small, "the workspace must have workspace_bytes(tokens, rows) bytes", static_cast<std::int64_t>(memory.used()), workspace.size};
+    auto const s = carve<viewer>(memory, count, wanted);
+    if (!memory.fits()) return {status_code::workspace_too_small, "the workspace must have workspace_bytes(tokens, rows) bytes",
+                                static_cast<std::int64_t>(workspace_bytes<viewer>(count, wanted)), workspace.size};
     clear(where, s.not_finite);
+    if (count == 0) return {};
 
     if (auto done = embed<scalar, config.embedding.type>(where, w.embedding.table, tokens.ids, s.stream); !done) return done;
     status done;
     for_each_layer<layer_list>([&]<class Spec>(int layer) {
       if (!done) return;
+      if (count > block<Spec>::most_tokens) return void(done = argument("a call takes so many tokens, because expert slots are counted in 32 bits", block<Spec>::most_tokens, count));
       auto at = start;
-      auto const layer_scratch = block<Spec>::template carve<std::remove_cvref_t<Tap>>(at, count);
+      auto const layer_scratch = block<Spec>::template carve<viewer>(at, count);
       done = block<Spec>::run(where, w.layers[static_cast<std::size_t>(layer)], {s.stream, tokens.sequence, tokens.position}, cache.layer(layer), s.stream,
                               layer_scratch, state_of<Spec>(states, layer), tap, layer);
     });
-    if (!done) return done;
-    auto const final = rows.empty() ? s.stream : s.picked;
-    if (!rows.empty()) pick_rows<scalar>(where, s.stream, rows, s.picked);
+    if (!done || wanted == 0) return done;
+    auto const final = all ? s.stream : s.picked;
+    if (!all) pick_rows<scalar>(where, s.stream, rows, s.picked);
     normalize<scalar>(where, config.norm, w.norm, final, final);
     tap(tap_point{layers, stage::final_norm}, view<const scalar>(final));
     linear<config.embedding.type>(where, w.embedding.head, view<const scalar>(final), w.embedding.head_bias, logits);
     tap(tap_point{layers, stage::logits}, view<const sum>(logits));
-    return {};
+    return finish(where);
   }
 
   struct scratch {
@@ -119,12 +129,32 @@ struct decoder {
     return bytes;
   }
   /// Views of packed weights that somebody kept: `memory` has weights_bytes() bytes, aligned to 64.
+  /// Throws where it is not.
   static weights bind(list<const std::byte> memory) {
+    check_memory(memory, weights_bytes());
     arena over(const_cast<std::byte*>(memory.data), static_cast<std::size_t>(memory.size));   // the views are of const
-    weights w{embedding::carve_weights(config, hidden, over), norm::carve_weights(config.norm, hidden, over), {}};
+    return carve_weights(over);
+  }
+  static weights carve_weights(arena& memory) {
+    weights w{embedding::carve_weights(config, hidden, memory), norm::carve_weights(config.norm, hidden, memory), {}};
     w.layers.reserve(layers);
-    for_each_layer<layer_list>([&]<class Spec>(int) { w.layers.push_back(block<Spec>::carve_weights(over)); });
+    for_each_layer<layer_list>([&]<class Spec>(int) { w.layers.push_back(block<Spec>::carve_weights(memory)); });
     return w;
+  }
+  /// Whether weights are of this model's shapes and formats, and all there.
+  static status check_weights(weights const& w) {
+    arena counting;
+    auto const expected = embedding::carve_weights(config, hidden, counting);
+    auto const norm_expected = norm::carve_weights(config.norm, hidden, counting);
+    bool const same = static_cast<int>(w.layers.size()) == layers && same_shape(w.embedding.table, expected.table) && same_shape(w.embedding.head, expected.head) &&
+                      same_shape(w.embedding.head_bias, expected.head_bias) && same_shape(w.norm.weight, norm_expected.weight) &&
+                      same_shape(w.norm.bias, norm_expected.bias);
+    status found;
+    if (!same) found = {status_code::wrong_weights, "the weights must have been loaded for a model of the same shapes and storage", 0, 0};
+    for_each_layer<layer_list>([&]<class Spec>(int layer) {
+      if (found) found = block<Spec>::check_weights(w.layers[static_cast<std::size_t>(layer)]);
+    });
+    return found;
   }
 
   /// Loads and packs every tensor of a model. Throws moesaic::error as block::load. `loaded_layer(i)` is called after each layer, for progress.
@@ -165,11 +195,13 @@ struct decoder {
   template <class Spec, class States>
   static auto state_of(States const& states, int layer) {
     using state = typename policy_of<Spec>::state;
-    if constexpr (requires { state(states(layer)); }) {
+    if constexpr (std::is_same_v<States, state>) {
+      return states;
+    } else if constexpr (std::is_invocable_r_v<state, States const&, int>) {
       return state(states(layer));
-    } else if constexpr (requires { state(states); }) {
-      return state(states);
     } else {
+      static_assert(std::is_empty_v<state>, "states must be a layer's policy state, or a callable (int layer) -> that state, because the layer's routing "
+                                            "policy cannot do without");
       return state{};
     }
   }

@@ -13,11 +13,13 @@ struct embedding_weights {
   packed_matrix table;
   packed_matrix head;                    ///< the table itself where the head is tied
   list<const float> head_bias;           ///< [vocabulary] or empty
+  bool tied = false;
 };
 
 struct embedding {
   static constexpr embedding_weights carve_weights(decoder_config const& c, int hidden, arena& memory) {
     embedding_weights w;
+    w.tied = c.tied_head;
     w.table = take_matrix(memory, c.embedding, c.vocabulary, hidden);
     w.head = c.tied_head ? w.table : take_matrix(memory, c.embedding, c.vocabulary, hidden);
     w.head_bias = memory.take<float>(c.head_bias ? c.vocabulary : 0);

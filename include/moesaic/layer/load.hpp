@@ -2,8 +2,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <cmath>
+#include <cstddef>
 #include <cstdint>
 #include <initializer_list>
+#include <limits>
 #include <string>
 #include <utility>
 
@@ -20,7 +23,8 @@ template <class Weights, class Buffer>
 struct loaded {
   Buffer memory;
   Weights views;
-  operator Weights const&() const { return views; }
+  operator Weights const&() const& { return views; }
+  operator Weights const&() && = delete;                   // the views would outlive their memory
 };
 
 /// A packed matrix over memory of its own; in a counting arena, its size.
@@ -28,6 +32,14 @@ constexpr packed_matrix take_matrix(arena& memory, format stored, std::int64_t o
   packed_matrix m{stored, outputs, inputs, parts, count, nullptr};
   m.data = memory.take<std::byte>(packed::bytes(m)).data;
   return m;
+}
+
+/// Throws where packed weights cannot lie in `memory`.
+inline void check_memory(list<const std::byte> memory, std::size_t bytes) {
+  if (memory.size < static_cast<std::int64_t>(bytes))
+    throw error("packed weights: expected " + std::to_string(bytes) + " bytes, found " + std::to_string(memory.size));
+  if (reinterpret_cast<std::uintptr_t>(memory.data) % arena::alignment != 0)
+    throw error("packed weights: expected memory aligned to 64 bytes, found an address that is not");
 }
 
 /// Reads one layer's (or a model's) tensors. Throws moesaic::error: what was expected, what was found, in which file.
@@ -67,6 +79,16 @@ class loader {
   void vector(spellings const& name, const char* suffix, list<const float> into, int expert = 0) {
     auto const found = find(name, suffix, {into.size}, expert);
     widen(*found.stored, 0, into.size, const_cast<float*>(into.data));      // carved from the loader's own memory
+    for (std::int64_t i = 0; i < into.size; ++i)
+      if (!(std::fabs(into[i]) <= std::numeric_limits<float>::max())) {
+        auto const full = look(name, suffix, expert).second;
+        throw error(source_.where(full) + ": '" + full + "': expected finite numbers, found " + std::to_string(into[i]) + " at " + std::to_string(i));
+      }
+  }
+
+  /// Frequencies of the rotary embedding: no tensor, but the configuration says them.
+  void rotary(attention_config const& config, int head_dim, list<const double> into) {
+    rope_frequencies(where_, config, head_dim, {const_cast<double*>(into.data), into.size});
   }
 
   /// Matrix `index` of `into` from stored rows, one piece after another: first the rows of part 0, then of part 1.

@@ -14,18 +14,21 @@ struct moe : moe_memory<Spec> {
   using typename memory::scalar, typename memory::sum, typename memory::scratch;
 
   /// x [tokens, hidden] and residual [tokens, hidden] -> y = residual + mixture(x). y may be residual.
+  /// Errors: a workspace carved for another number of tokens.
   template <class Where, class Tap = no_tap>
-  static void forward(Where& where, moe_weights const& w, view<const scalar> x, view<const scalar> residual, view<scalar> y,
+  static status forward(Where& where, moe_weights const& w, view<const scalar> x, view<const scalar> residual, view<scalar> y,
                       typename memory::policy_state const& state, scratch const& s, std::int32_t* not_finite, Tap&& tap = {}, int layer = 0) {
     using experts = typename memory::routed_experts;   // gate and up projection with activation, then down projection
     using shared = typename memory::shared_expert;
+    if (s.expert_out.rows != x.rows * memory::slots)
+      return {status_code::invalid_argument, "The workspace must be carved for as many tokens as x has.", x.rows * memory::slots, s.expert_out.rows};
 
     if constexpr (memory::dense) {
       experts::forward(where, w.experts, x, s.experts, s.expert_out);                                  // [tokens, hidden]
       add<scalar>(where, residual, s.expert_out, y);                                                   // [tokens, hidden]
       tap(tap_point{layer, stage::ffn_out}, view<const scalar>(s.expert_out));
     } else {
-      router<Spec>::forward(where, w.router, x, state, s.router, not_finite, tap, layer);              // expert ids, weights [tokens, top_k]
+      if (auto done = router<Spec>::forward(where, w.router, x, state, s.router, not_finite, tap, layer); !done) return done;   // ids, weights [tokens, slots]
       plan(where, s.router.slots.ids, s.plan);                                                         // expert_offsets [experts + 1]
       experts::forward(where, w.experts, x, s.plan.expert_offsets, s.plan.token_of_slot.data, s.experts, s.expert_out);
       if constexpr (memory::has_shared) {
@@ -36,6 +39,7 @@ struct moe : moe_memory<Spec> {
                       {s.shared_gate.data, s.shared_gate.rows}, residual, y, s.parts);                 // [tokens, hidden]
       show(where, s, tap, layer);
     }
+    return finish(where);
   }
 
  private:

@@ -18,6 +18,10 @@ struct moe_memory {
   using routed_experts = ffn<Spec, shape.experts, shape.intermediate>;
   using shared_expert = ffn<Spec, 1, shape.shared_intermediate>;
   using policy_state = typename policy_of<Spec>::state;
+  static constexpr int slots = [] {
+    if constexpr (dense) return 1;
+    else return router<Spec>::slots;
+  }();
 
   struct scratch {
     typename router<Spec>::scratch router;
@@ -35,10 +39,10 @@ struct moe_memory {
   template <class Tap = no_tap>
   static constexpr scratch carve(arena& memory, std::int64_t tokens) {
     auto const rows = [&](bool wanted, std::int64_t n) { return wanted ? memory.take<scalar>(n, shape.hidden) : view<scalar>{}; };
-    auto const choices = tokens * shape.slots;
+    auto const choices = tokens * slots;
     scratch s;
     if constexpr (!dense) s.router = router<Spec>::carve(memory, tokens);
-    if constexpr (!dense) s.plan = dispatch_plan::carve(memory, tokens, shape.experts, shape.slots);
+    if constexpr (!dense) s.plan = dispatch_plan::carve(memory, tokens, shape.experts, slots);
     if constexpr (has_shared) s.shared = shared_expert::carve(memory, tokens);
     if constexpr (has_shared_gate) s.shared_gate = memory.take<sum>(tokens, 1);
     s.shared_out = rows(has_shared, tokens);

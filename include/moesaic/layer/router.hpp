@@ -18,8 +18,11 @@ struct router {
   using scalar = scalar_of<shape.activations>;
   using sum = accumulator<scalar>;
   using policy = policy_of<Spec>;
-  static_assert(routing_policy<policy, sum>, "routing must be a policy with the hooks score, price, limit, keep and weigh and a type named state, because "
-                                             "every token passes them: derive it from moesaic::routing::standard");
+  static_assert(routing_policy<policy, sum>, "routing must be a policy with the hooks score, price, limit, cut and weigh, with slots, coupled and a type "
+                                             "named state, because every token passes them: derive it from moesaic::routing::standard");
+  static_assert(!policy::coupled || coupled_policy<policy, sum>, "routing says it is coupled, so it must have select_batch(config, group, state, batch, "
+                                                                 "slots, memory) for this layer's scores, because nothing else chooses then");
+  static constexpr int slots = policy::slots(config);
 
   struct scratch {
     view<sum> logits, scores, choice;    // [tokens, experts]
@@ -29,14 +32,15 @@ struct router {
   static constexpr scratch carve(arena& memory, std::int64_t tokens) {
     auto const matrix = [&] { return memory.take<sum>(tokens, config.experts); };
     return {matrix(), matrix(), matrix(),
-            {memory.take<std::int32_t>(tokens, shape.slots), memory.take<sum>(tokens, shape.slots), memory.take<std::int32_t>(tokens)},
+            {memory.take<std::int32_t>(tokens, slots), memory.take<sum>(tokens, slots), memory.take<std::int32_t>(tokens)},
             memory.take<std::byte>(batch_bytes_of<policy>(config, tokens))};
   }
 
   /// Fills s.slots. A token whose logits are not finite gets no expert and raises `not_finite`.
   template <class Where, class Tap = no_tap>
-  static void forward(Where& where, router_weights const& w, view<const scalar> x, typename policy::state const& state, scratch const& s,
+  static status forward(Where& where, router_weights const& w, view<const scalar> x, typename policy::state const& state, scratch const& s,
                       std::int32_t* not_finite, Tap&& tap = {}, int layer = 0) {
+    if (s.logits.rows != x.rows) return {status_code::invalid_argument, "The workspace must be carved for as many tokens as x has.", x.rows, s.logits.rows};
     linear<dtype::fp32>(where, w.weight, x, w.bias, s.logits);
     tap(tap_point{layer, stage::router_logits}, view<const sum>(s.logits));
     route<policy>(where, config, state, view<const sum>(s.logits), w.score_bias, s.scores, s.choice, s.slots, s.batch, not_finite);
@@ -44,6 +48,7 @@ struct router {
     tap(tap_point{layer, stage::router_choice}, view<const sum>(s.choice));
     tap(tap_point{layer, stage::topk_index}, view<const std::int32_t>(s.slots.ids));
     tap(tap_point{layer, stage::topk_weight}, view<const sum>(s.slots.weights));
+    return finish(where);
   }
 
   static constexpr router_weights carve_weights(arena& memory) {

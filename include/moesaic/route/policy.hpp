@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cmath>
+#include <concepts>
 #include <cstdint>
 #include <limits>
 
@@ -21,6 +22,8 @@ struct serial_group {
   MOESAIC_FN constexpr T sum(T mine) const { return mine; }
   template <class T>
   MOESAIC_FN constexpr T max(T mine) const { return mine; }
+  /// What members wrote before is seen by all after.
+  MOESAIC_FN constexpr void sync() const {}
 };
 
 /// Where in the batch a hook is.
@@ -58,6 +61,10 @@ namespace routing {
 /// take any, so that a derived policy's own fits.
 struct standard {
   struct state {};
+  static constexpr bool coupled = false;   ///< true: this policy has select_batch
+
+  /// Expert slots that a token has room for.
+  static constexpr int slots(router_config const& c) { return c.top_k; }
 
   /// logits [experts] -> scores [experts]. Softmax, sigmoid or identity; after_top_k leaves the logits to `weigh`.
   template <class T, class Group>
@@ -75,32 +82,37 @@ struct standard {
   template <class T>
   MOESAIC_FN static T price(router_config const&, auto const& /*state*/, routing_site, T /*score*/) { return T(0); }
 
-  /// Forbids experts of one token by setting their choice to −inf (groups, masks).
+  /// Forbids experts of one token by setting their choice to −inf (groups, masks), or lifts some above all others. scores, choice [experts].
   template <class T, class Group>
-  MOESAIC_FN static void limit(router_config const&, Group const&, auto const& /*state*/, std::int64_t /*token*/, T* /*choice*/) {}
+  MOESAIC_FN static void limit(router_config const&, Group const&, auto const& /*state*/, std::int64_t /*token*/, T const* /*scores*/, T* /*choice*/) {}
 
-  /// Whether a chosen expert is used: false ends the token's list there (variable k). `rank` counts from 0.
+  /// How many of the `found` chosen experts are used, from the first on (variable k; 0 is legal). scores, choice [experts]; ids [found], best first.
   template <class T>
-  MOESAIC_FN static bool keep(router_config const&, auto const& /*state*/, routing_site, int /*rank*/, T /*choice*/) { return true; }
+  MOESAIC_FN static int cut(router_config const&, auto const& /*state*/, std::int64_t /*token*/, T const* /*scores*/, T const* /*choice*/,
+                            std::int32_t const* /*ids*/, int found) {
+    return found;
+  }
 
   /// Combine weights of the `count` chosen experts, from the plain scores alone. scores [experts]; ids, weights [count].
   template <class T, class Group>
-  MOESAIC_FN static void weigh(router_config const& c, Group const&, auto const& /*state*/, std::int64_t /*token*/, T const* scores, std::int32_t const* ids,
-                               int count, T* weights) {
-    for (int i = 0; i < count; ++i) weights[i] = c.weights == combine_weight::ones ? T(1) : scores[ids[i]];
-    if (c.weights == combine_weight::ones) return;
+  MOESAIC_FN static void weigh(router_config const& c, Group const& g, auto const& /*state*/, std::int64_t /*token*/, T const* scores,
+                               std::int32_t const* ids, int count, T* weights) {
+    bool const ones = c.weights == combine_weight::ones;
+    for (int i = g.rank(); i < count; i += g.size()) weights[i] = ones ? T(1) : scores[ids[i]];
+    if (ones) return;
     if (c.position == score_position::after_top_k) {
-      if (c.score == moesaic::score::softmax) softmax(serial_group{}, count, weights, weights);
+      if (c.score == moesaic::score::softmax) softmax(g, count, weights, weights);
       if (c.score == moesaic::score::sigmoid)
-        for (int i = 0; i < count; ++i) weights[i] = sigmoid(weights[i]);
+        for (int i = g.rank(); i < count; i += g.size()) weights[i] = sigmoid(weights[i]);
     }
     if (c.renormalize) {
       T sum = T(0);
-      for (int i = 0; i < count; ++i) sum += weights[i];
-      for (int i = 0; i < count; ++i) weights[i] /= sum + T(1e-20);   // as DeepSeek-V3: scores that all underflow give 0, not NaN
+      for (int i = g.rank(); i < count; i += g.size()) sum += weights[i];
+      sum = g.sum(sum) + T(1e-20);                                     // as DeepSeek-V3: scores that all underflow give 0, not NaN
+      for (int i = g.rank(); i < count; i += g.size()) weights[i] /= sum;
     }
     if (c.routed_scale != 1.0)
-      for (int i = 0; i < count; ++i) weights[i] *= static_cast<T>(c.routed_scale);
+      for (int i = g.rank(); i < count; i += g.size()) weights[i] *= static_cast<T>(c.routed_scale);
   }
 
   /// p_i = exp(z_i − max z) / Σ. `in` and `out` may be the same.
@@ -121,23 +133,25 @@ struct standard {
 /// Hooks a routing policy must have, by inheritance from routing::standard or written out.
 template <class P, class T = float>
 concept routing_policy = requires(router_config const& c, serial_group const& g, typename P::state const& s, T* x, T const* in, std::int32_t* ids) {
+  { P::coupled } -> std::convertible_to<bool>;
+  { P::slots(c) } -> std::convertible_to<int>;
   P::score(c, g, s, std::int64_t{}, in, x);
   { P::price(c, s, routing_site{}, T{}) } -> std::convertible_to<T>;
-  P::limit(c, g, s, std::int64_t{}, x);
-  { P::keep(c, s, routing_site{}, int{}, T{}) } -> std::convertible_to<bool>;
+  P::limit(c, g, s, std::int64_t{}, in, x);
+  { P::cut(c, s, std::int64_t{}, in, in, ids, int{}) } -> std::convertible_to<int>;
   P::weigh(c, g, s, std::int64_t{}, in, ids, int{}, x);
 };
 
-/// A policy whose choice for one token depends on the other tokens of the batch. It has one more hook, called once a batch instead of the
-/// per-token top-k, that fills ids and count of every token (best first); weights come from `weigh` as ever:
-///   static void select_batch(router_config const&, state const&, routing_batch<T> const&, routing_slots<T> const&, list<std::byte> memory);
+/// A policy whose choice for one token depends on the other tokens of the batch: `static constexpr bool coupled = true`, and one more hook,
+/// called once a batch instead of the per-token top-k. It fills ids and count of every token (best first); weights come from `weigh` as ever:
+///   static void select_batch(router_config const&, Group const&, state const&, routing_batch<T> const&, routing_slots<T> const&, list<std::byte> memory);
 /// and may ask for memory with  static std::int64_t batch_bytes(router_config const&, std::int64_t tokens).
-/// Inference only: the output of a sequence then depends on its batch mates.
+/// Rows of tokens whose logits are not finite hold NaN. Inference only: the output of a sequence then depends on its batch mates.
 template <class P, class T = float>
-concept coupled_policy =
-    routing_policy<P, T> && requires(router_config const& c, typename P::state const& s, routing_batch<T> const& b, routing_slots<T> const& slots) {
-      P::select_batch(c, s, b, slots, list<std::byte>{});
-    };
+concept coupled_policy = routing_policy<P, T> && P::coupled &&
+                         requires(router_config const& c, serial_group const& g, typename P::state const& s, routing_batch<T> const& b, routing_slots<T> const& slots) {
+                           P::select_batch(c, g, s, b, slots, list<std::byte>{});
+                         };
 
 template <class P>
 constexpr std::int64_t batch_bytes_of(router_config const& c, std::int64_t tokens) {

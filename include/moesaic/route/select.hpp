@@ -15,7 +15,7 @@ namespace moesaic {
 template <class T>
 MOESAIC_FN int top_k(T const* choice, int experts, int slots, std::int32_t* ids) {
   int found = 0;
-  for (std::int32_t e = 0; e < experts; ++e) {
+  for (std::int32_t e = 0; e < experts && slots > 0; ++e) {
     T const value = choice[e];
     if (!(value > -std::numeric_limits<T>::infinity())) continue;
     if (found == slots && !(value > choice[ids[found - 1]])) continue;
@@ -28,42 +28,50 @@ MOESAIC_FN int top_k(T const* choice, int experts, int slots, std::int32_t* ids)
 }
 
 /// Scores and choice of one token. logits, scores, choice [experts], three memories; score_bias [experts] or empty. An expert whose logit is
-/// −inf is never chosen. False if a logit is NaN or +inf, or all are −inf: then scores and choice hold NaN, so that no later step can choose
-/// by accident.
+/// −inf is never chosen. False if a logit is NaN or +inf, or all are −inf, or a bias or price makes a choice NaN: then scores and choice hold
+/// NaN, so that no later step can choose by accident.
 template <class Policy, class T, class Group>
 MOESAIC_FN bool score_token(router_config const& c, Group const& g, typename Policy::state const& state, list<const float> score_bias,
                             std::int64_t token, T const* logits, T* scores, T* choice) {
+  constexpr T infinity = std::numeric_limits<T>::infinity();
   int bad = 0, open = 0;
   for (int e = g.rank(); e < c.experts; e += g.size()) {
-    bad |= !(logits[e] < std::numeric_limits<T>::infinity());
-    open |= logits[e] > -std::numeric_limits<T>::infinity();
+    bad |= !(logits[e] < infinity);
+    open |= logits[e] > -infinity;
   }
-  if (g.max(bad) != 0 || g.max(open) == 0) {
+  bool finite = g.max(bad) == 0 && g.max(open) != 0;
+  if (finite) {
+    Policy::score(c, g, state, token, logits, scores);
+    g.sync();
+    for (int e = g.rank(); e < c.experts; e += g.size()) {
+      T value = scores[e];
+      if (!score_bias.empty()) value += static_cast<T>(score_bias[e]);
+      value -= static_cast<T>(Policy::price(c, state, routing_site{token, e}, scores[e]));
+      bad |= value != value;
+      choice[e] = logits[e] > -infinity ? value : logits[e];
+    }
+    finite = g.max(bad) == 0;
+  }
+  if (finite) {
+    g.sync();
+    Policy::limit(c, g, state, token, static_cast<T const*>(scores), choice);
+  } else {
     for (int e = g.rank(); e < c.experts; e += g.size()) scores[e] = choice[e] = std::numeric_limits<T>::quiet_NaN();
-    return false;
   }
-  Policy::score(c, g, state, token, logits, scores);
-  for (int e = g.rank(); e < c.experts; e += g.size()) {
-    T value = scores[e];
-    if (!score_bias.empty()) value += static_cast<T>(score_bias[e]);
-    value -= static_cast<T>(Policy::price(c, state, routing_site{token, e}, scores[e]));
-    choice[e] = logits[e] > -std::numeric_limits<T>::infinity() ? value : logits[e];
-  }
-  Policy::limit(c, g, state, token, choice);
-  return true;
+  g.sync();
+  return finite;
 }
 
-/// Cuts a token's list where the policy stops keeping, and weighs what is left. ids, weights [slots]; answers the count.
+/// Cuts a token's list where the policy says, and weighs what is left. ids, weights [slots]; answers the count.
 template <class Policy, class T, class Group>
 MOESAIC_FN int finish_token(router_config const& c, Group const& g, typename Policy::state const& state, std::int64_t token, T const* scores,
                             T const* choice, int found, int slots, std::int32_t* ids, T* weights) {
-  int count = 0;
-  while (count < found && Policy::keep(c, state, routing_site{token, ids[count]}, count, choice[ids[count]])) ++count;
-  for (int i = count; i < slots; ++i) {
+  int const count = found > 0 ? Policy::cut(c, state, token, scores, choice, static_cast<std::int32_t const*>(ids), found) : 0;
+  for (int i = count + g.rank(); i < slots; i += g.size()) {
     ids[i] = -1;
     weights[i] = T(0);
   }
-  if (count > 0) Policy::weigh(c, g, state, token, scores, ids, count, weights);
+  if (count > 0) Policy::weigh(c, g, state, token, scores, static_cast<std::int32_t const*>(ids), count, weights);
   return count;
 }
 
