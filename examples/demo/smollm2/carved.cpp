@@ -1,0 +1,88 @@
+// The carved model under every rule of the demo.
+// SPDX-License-Identifier: Apache-2.0
+#include <utility>
+
+#include "../carved_policies.hpp"
+#include "../true_energy.hpp"
+#include "net_of.hpp"
+
+namespace demo::smollm2 {
+
+namespace {
+
+constexpr int width = dense_layer<>::config.expert.intermediate / experts;
+constexpr int routed = experts - shared_experts;
+static_assert(width == 64, "prices are of experts of 64 neurons");
+
+/// The dense layer as experts that count by one, and an expert that always runs.
+template <class Rule>
+struct carved_layer {
+  using routing = Rule;
+  static constexpr moesaic::block_config config = [] {
+    auto c = dense_layer<>::config;
+    c.router = {.experts = routed, .top_k = routed, .score = moesaic::score::identity, .bias = true, .weights = moesaic::combine_weight::ones};
+    c.expert.intermediate = width;
+    c.shared.intermediate = shared_experts * width;
+    return c;
+  }();
+};
+
+/// The first k of any other rule. A k that is known at compile time is top_k in the configuration; here one program compares many.
+template <class Rule>
+struct first : Rule {
+  struct state : Rule::state {
+    int k = 0;
+  };
+  template <class T>
+  MOESAIC_FN static bool keep(moesaic::router_config const&, state const& s, moesaic::routing_site, int rank, T) {
+    return rank < s.k;
+  }
+};
+
+using top_k = model<carved_layer<first<moesaic::routing::standard>>>;
+using top_k_of_supplied = model<carved_layer<first<supplied_scores>>>;
+using by_price = model<carved_layer<priced>>;
+using by_prices = model<carved_layer<two_prices>>;
+using true_tap = true_energy<top_k_of_supplied>;
+
+}  // namespace
+
+struct carved::parts {
+  host::pool& where;
+  carved_model model;
+  carved_source<moesaic::checkpoint> source;
+  decltype(moesaic::decoder<top_k>::load(std::declval<host::pool&>(), std::declval<carved_source<moesaic::checkpoint> const&>())) weights;
+
+  parts(host::pool& w, moesaic::checkpoint const& folder, carved_model const& m)
+      : where(w), model(m), source(w, folder, model), weights(moesaic::decoder<top_k>::load(w, source)) {}
+
+  template <class Model, class States, class Tap = moesaic::no_tap>
+  any_net net(States states, Tap tap = {}) {
+    return std::make_unique<net_of<Model, host::pool, States, Tap>>(where, weights, std::move(states), std::move(tap));
+  }
+};
+
+carved::carved(host::pool& where, moesaic::checkpoint const& folder, carved_model const& model)
+    : parts_(std::make_unique<parts>(where, folder, model)) {}
+carved::~carved() = default;
+
+any_net carved::top(int k) const { return parts_->net<top_k>(first<moesaic::routing::standard>::state{{}, k}); }
+
+any_net carved::price(float of_64) const { return parts_->net<by_price>(priced::state{of_64}); }
+
+any_net carved::fixed(int k) const {
+  return parts_->net<top_k_of_supplied>([this, k](int layer) {
+    auto const& energy = parts_->model.layers[index(layer)].mean_energy;
+    return first<supplied_scores>::state{{view<const float>(energy.data(), window, routed, 0)}, k};
+  });
+}
+
+any_net carved::true_top(int k) const {
+  true_tap tap(parts_->where, parts_->source, parts_->model, parts_->weights, window);
+  auto const energies = tap.energies();              // in memory that moves along
+  return parts_->net<top_k_of_supplied>(first<supplied_scores>::state{{energies}, k}, std::move(tap));
+}
+
+any_net carved::prices(float compute, float read, int together) const { return parts_->net<by_prices>(two_prices::state{compute, read, together}); }
+
+}  // namespace demo::smollm2
