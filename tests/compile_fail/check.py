@@ -30,6 +30,24 @@ SPEC = {
     "layer_stack": "struct %s { static constexpr decoder_config config{.vocabulary = 256}; using layers = moesaic::%s; };",
 }
 
+NO_SPEC = "a spec names `static constexpr moesaic::block_config config`, and a model a decoder_config and `layers`"
+NO_POLICY = "routing must be a policy with the hooks score, price, limit, cut and weigh"
+WORKSPACE = {"block": "workspace_bytes(1)", "decoder": "workspace_bytes(1, 1)"}
+TYPES = [   # what it is used as, the type, the sentence
+    ("block", "struct %s {};", NO_SPEC),
+    ("block", "struct %s { block_config config = sound; };", NO_SPEC),
+    ("block", "struct %s { static inline block_config config = sound; };", NO_SPEC),
+    ("block", "struct %s : spec { using routing = int; };", NO_POLICY),
+    ("block", "struct %s : spec { struct routing { struct state {}; }; };", NO_POLICY),
+    ("block", "struct %s : spec { static constexpr int routing = 2; };", "routing must be a type"),
+    ("decoder", "struct %s { static constexpr decoder_config config{.vocabulary = 256}; };", NO_SPEC),
+    ("decoder", "struct %s { decoder_config config{.vocabulary = 256}; using layers = moesaic::layers<spec>; };", NO_SPEC),
+    ("decoder", SPEC["layer_stack"] % ("%s", "layers<>"), "layers must name at least one layer"),
+    ("decoder", SPEC["layer_stack"] % ("%s", "layers<struct nothing, spec>"), NO_SPEC),
+    ("decoder", SPEC["layer_stack"] % ("%s", "layers<repeat<wide, 0>, spec>"), "the count of a repeat must be positive"),
+    ("decoder", SPEC["layer_stack"] % ("%s", "layers<repeat<wide, -2>, spec>"), "the count of a repeat must be positive"),
+]
+
 
 def program(*specs):
     """Specs (subject, name, what is changed) and a use of each."""
@@ -105,11 +123,18 @@ def check_twins(compiler, includes, known, tried):
         yield f"a corrected twin does not compile:\n{result.stderr}"
 
 
-def check_type(compiler, includes):
-    """A type that is no spec at all is refused by a sentence too."""
-    result, errors = refusal(compiler, includes, SOUND + "struct mine {};\nstatic_assert(sizeof(validated<mine>) > 0);\n")
-    if len(errors) != 1 or "a spec names `static constexpr moesaic::block_config config`" not in errors[0]:
-        yield f"a type without a configuration should be answered by one sentence:\n{result.stderr}"
+def check_types(compiler, includes):
+    """Types that are no specs or models, used as a caller uses them: each is answered by its sentence, and by nothing else."""
+    source = "#include <moesaic/layer/decoder.hpp>\n" + SOUND
+    for number, (kind, text, _) in enumerate(TYPES):
+        source += text % f"type_{number}" + f"\nauto use_{number}() {{ return {kind}<type_{number}>::weights_bytes() + {kind}<type_{number}>::{WORKSPACE[kind]}; }}\n"
+    result, errors = refusal(compiler, includes, source)
+    for sentence in {sentence for _, _, sentence in TYPES}:
+        said, expected = sum(sentence in line for line in errors), sum(sentence == other for _, _, other in TYPES)
+        if said != expected:
+            yield f"`{sentence}` is said {said} times of {expected} types"
+    if len(errors) != len(TYPES):
+        yield f"{len(TYPES)} types that are no specs are answered by {len(errors)} errors:\n" + "\n".join(errors)
 
 
 def problems(compiler, includes, only=None):
@@ -118,7 +143,7 @@ def problems(compiler, includes, only=None):
     found = [f"{name}: a rule without a test; add a line to tests/compile_fail/cases.txt" for name in known if name not in named]
     found += [f"{name}: a test without a rule" for name in named if name not in known]
     tried = [case for case in tried if case[0] in (only or known) and case[0] in known]
-    checks = check_wrong(compiler, includes, known, tried), check_twins(compiler, includes, known, tried), check_type(compiler, includes)
+    checks = check_wrong(compiler, includes, known, tried), check_twins(compiler, includes, known, tried), check_types(compiler, includes)
     return found + [problem for check in checks for problem in check], len(tried)
 
 

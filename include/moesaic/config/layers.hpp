@@ -4,13 +4,15 @@
 
 #include <type_traits>
 
+#include <moesaic/config/block_config.hpp>
+
 namespace moesaic {
 
 /// A few layer specs in order, as one period of a repeat.
 template <class... Specs>
 struct pattern {};
 
-/// `Count` times one spec, or one pattern.
+/// `Count` times one spec, or one pattern; at least once.
 template <class SpecOrPattern, int Count>
 struct repeat {};
 
@@ -55,10 +57,17 @@ struct run<pattern<Specs...>> {
     return first;
   }
 };
+
+// In a function, as every sentence about a type: a class whose assertion fails is no class to clang, and the next errors would hide the first.
+template <int Count>
+auto check_repeat() {
+  static_assert(Count > 0, "the count of a repeat must be positive, because a layer that is repeated no time is in no model: leave it out");
+}
 template <class Inner, int Count>
 struct run<repeat<Inner, Count>> {
-  static constexpr int count = run<Inner>::count * Count;
-  using specs = typename run<Inner>::specs;
+  using checked = decltype(check_repeat<Count>());
+  static constexpr int count = run<Inner>::count * (Count > 0 ? Count : 0);
+  using specs = std::conditional_t<(Count > 0), typename run<Inner>::specs, type_list<>>;
   template <class F>
   static constexpr int visit(int first, F& f) {
     for (int i = 0; i < Count; ++i) first = run<Inner>::visit(first, f);   // a loop, not an unrolling: one instantiation a spec
@@ -70,8 +79,15 @@ struct run<layers<Runs...>> : run<pattern<Runs...>> {};
 template <class... Specs>
 struct run<type_list<Specs...>> : run<pattern<Specs...>> {};
 
+// What to go on with after a sentence, so that it stays the only error.
+struct sound_spec {
+  static constexpr block_config config{.hidden = 64, .attention = {.heads = 1}, .expert = {.intermediate = 64}};
+};
+
 template <class>
 struct head;
+template <>
+struct head<type_list<>> { using type = sound_spec; };   // there_are_layers says what is wrong
 template <class First, class... Rest>
 struct head<type_list<First, Rest...>> { using type = First; };
 
@@ -85,7 +101,7 @@ inline constexpr int layer_count = detail::run<List>::count;
 template <class List>
 using specs_of = typename detail::run<List>::specs;
 
-/// The first layer's spec.
+/// The first layer's spec; of a list of none, some sound one.
 template <class List>
 using first_spec = typename detail::head<specs_of<List>>::type;
 

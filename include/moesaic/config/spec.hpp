@@ -11,13 +11,20 @@
 
 namespace moesaic {
 
+namespace detail {
+// A constant of this type, which a member of each object is not, nor a variable that is not constexpr.
+template <class Spec, class Config>
+concept has_config = std::same_as<std::remove_cv_t<decltype(Spec::config)>, Config> &&
+                     requires { typename std::bool_constant<Config(Spec::config) == Config{}>; };
+}  // namespace detail
+
 /// One layer: `struct mine { static constexpr moesaic::block_config config{...}; };`, and optionally `using routing = a_policy;`.
 template <class Spec>
-concept block_spec = std::same_as<std::remove_cv_t<decltype(Spec::config)>, block_config>;
+concept block_spec = detail::has_config<Spec, block_config>;
 
 /// A whole model: a decoder_config named config, and `using layers = moesaic::layers<...>;` of block specs.
 template <class Model>
-concept decoder_spec = std::same_as<std::remove_cv_t<decltype(Model::config)>, decoder_config> && requires { typename Model::layers; };
+concept decoder_spec = detail::has_config<Model, decoder_config> && requires { typename Model::layers; };
 
 /// A configuration as a type, where a value is at hand: block<named_value<block_config{...}>>. Sugar for tests: a struct of one's own
 /// gives shorter symbols and error messages.
@@ -28,14 +35,29 @@ struct named_value {
 
 namespace detail {
 
+template <class Spec>
+auto check_routing() {
+  static_assert(!requires { Spec::routing; }, "routing must be a type, because a policy's hooks are static: write `using routing = a_policy;`");
+}
 template <class Spec, class Default>
 struct routing_or {
+  using checked = decltype(check_routing<Spec>());
   using type = Default;
 };
 template <class Spec, class Default>
   requires requires { typename Spec::routing; }
 struct routing_or<Spec, Default> {
   using type = typename Spec::routing;
+};
+
+template <class Model>
+struct layers_or_none {
+  using type = moesaic::layers<>;
+};
+template <class Model>
+  requires requires { typename Model::layers; }
+struct layers_or_none<Model> {
+  using type = typename Model::layers;
 };
 
 template <class Layers>
@@ -46,9 +68,12 @@ constexpr auto configs_of() {
 }
 
 // A configuration that breaks no rule, to go on with after the sentence: it stays the only error.
-constexpr block_config harmless(block_config const&) { return {.hidden = 64, .attention = {.heads = 1}, .expert = {.intermediate = 64}}; }
+constexpr block_config harmless(block_config const&) { return sound_spec::config; }
 constexpr decoder_config harmless(decoder_config const&) { return {.vocabulary = 64}; }
 constexpr layer_stack harmless(layer_stack const& s) { return s; }
+struct harmless_either : block_config {
+  constexpr operator decoder_config() const { return harmless(decoder_config{}); }
+};
 
 template <class Spec, bool holds = explain(Spec::config) == nullptr>
 struct validated {
@@ -59,11 +84,22 @@ struct validated<Spec, false> : rules::refuse<Spec, decltype(rules::about(Spec::
   static constexpr auto config = harmless(Spec::config);
 };
 
+template <class Type>
+auto refuse_type() {
+  static_assert(block_spec<Type> || decoder_spec<Type>,
+                "a spec names `static constexpr moesaic::block_config config`, and a model a decoder_config and `layers`, because nothing "
+                "else says what to build");
+}
+
 }  // namespace detail
 
 /// The policy a spec names as `routing`, or Default (route/ has the default: softmax top-k and what else router_config says).
 template <class Spec, class Default>
 using routing_of = typename detail::routing_or<Spec, Default>::type;
+
+/// The layers that a model names, or none.
+template <class Model>
+using layers_of = typename detail::layers_or_none<Model>::type;
 
 /// The configurations of a model's layers, in order.
 template <decoder_spec Model>
@@ -73,10 +109,8 @@ inline constexpr auto layer_configs = detail::configs_of<typename Model::layers>
 /// `static assertion failed: attention.kv_heads must divide attention.heads, ... because ...`, with the spec and you_gave<4, 9> beside it.
 template <class Spec>
 struct validated {
-  static_assert(block_spec<Spec> || decoder_spec<Spec>,
-                "a spec names `static constexpr moesaic::block_config config`, and a model a decoder_config and `layers`, because nothing "
-                "else says what to build");
-  static constexpr auto config = detail::harmless(block_config{});
+  using checked = decltype(detail::refuse_type<Spec>());
+  static constexpr auto config = detail::harmless_either{detail::sound_spec::config};
 };
 template <block_spec Spec>
 struct validated<Spec> : detail::validated<Spec> {};
@@ -95,10 +129,14 @@ struct check_layer {
     (void)sizeof(moesaic::validated<Spec>);
   }
 };
+template <class... Specs>
+constexpr bool all_are_specs(type_list<Specs...>) {
+  return (block_spec<Specs> && ...);
+}
 template <class Model>
 auto check_layers() {
   for_each_layer<typename Model::layers>(check_layer{});
-  return validated<stack_of<Model>>::config;
+  if constexpr (all_are_specs(specs_of<typename Model::layers>{})) (void)sizeof(validated<stack_of<Model>>);
 }
 
 }  // namespace detail
@@ -106,7 +144,7 @@ auto check_layers() {
 /// Of a model: its own rules, those of each layer, and those of the layers together.
 template <decoder_spec Model>
 struct validated<Model> : detail::validated<Model> {
-  using stack = decltype(detail::check_layers<Model>());
+  using checked = decltype(detail::check_layers<Model>());
 };
 
 }  // namespace moesaic

@@ -37,7 +37,7 @@ struct no_states {};
 template <class Model>
 struct decoder {
   static constexpr decoder_config config = validated<Model>::config;
-  using layer_list = typename Model::layers;
+  using layer_list = layers_of<Model>;
   static constexpr int layers = layer_count<layer_list>;
   static constexpr block_config first = validated<first_spec<layer_list>>::config;
   static constexpr int hidden = first.hidden;

@@ -18,8 +18,6 @@ struct router {
   using scalar = scalar_of<shape.activations>;
   using sum = accumulator<scalar>;
   using policy = policy_of<Spec>;
-  static_assert(routing_policy<policy, sum>, "routing must be a policy with the hooks score, price, limit, cut and weigh, with slots, coupled and a type "
-                                             "named state, because every token passes them: derive it from moesaic::routing::standard");
   static_assert(!policy::coupled || coupled_policy<policy, sum>, "routing says it is coupled, so it must have select_batch(config, group, state, batch, "
                                                                  "slots, memory) for this layer's scores, because nothing else chooses then");
   static constexpr int slots = policy::slots(config);

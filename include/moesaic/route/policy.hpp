@@ -6,6 +6,7 @@
 #include <concepts>
 #include <cstdint>
 #include <limits>
+#include <type_traits>
 
 #include <moesaic/base/math.hpp>
 #include <moesaic/base/view.hpp>
@@ -159,8 +160,22 @@ constexpr std::int64_t batch_bytes_of(router_config const& c, std::int64_t token
   return 0;
 }
 
+namespace detail {
+template <class Policy, bool is_policy>
+auto check_policy() {
+  static_assert(is_policy, "routing must be a policy with the hooks score, price, limit, cut and weigh, with slots, coupled and a type named state, because "
+                           "every token passes them: derive it from moesaic::routing::standard");
+}
+template <class Policy, class T, bool is_policy = routing_policy<Policy, T>>
+struct checked_policy {
+  using checked = decltype(check_policy<Policy, is_policy>());
+  using type = std::conditional_t<is_policy, Policy, routing::standard>;   // after the sentence, something to go on with
+};
+}  // namespace detail
+
 /// The policy of a spec: its own `routing`, or what its configuration describes.
 template <class Spec>
-using policy_of = routing_of<Spec, routing::standard>;
+using policy_of = typename detail::checked_policy<routing_of<Spec, routing::standard>,
+                                                  accumulator<scalar_of<validated<Spec>::config.storage.activations>>>::type;
 
 }  // namespace moesaic
