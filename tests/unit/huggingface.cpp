@@ -311,6 +311,61 @@ TEST_CASE("loading compares first, then gives the folder's logits") {
   CHECK_MESSAGE(found.worst <= test::stage_tolerance<float>, to_string(found));
 }
 
+TEST_CASE("a tensor that nobody would read is refused, whatever it is") {
+  temporary_folder const folder;
+  auto const path = folder.path.string(), shards = path + "/model.safetensors";
+  auto const qwen3_moe = R"({"model_type": "qwen3_moe", "num_hidden_layers": 2, "num_experts": 4, "mlp_only_layers": [1]})"_json;
+  auto const mixtral = R"({"model_type": "mixtral", "num_hidden_layers": 2})"_json;
+  auto const qwen2_moe = R"({"model_type": "qwen2_moe", "num_hidden_layers": 2})"_json;
+  auto const tied = with(llama, {{"tie_word_embeddings", true}});
+  std::vector<float> const one(1);
+  auto const open = [&](json const& config, std::initializer_list<const char*> names) {
+    std::vector<named_tensor> tensors;
+    for (auto const* name : names) tensors.push_back({name, dtype::fp32, {1}, {reinterpret_cast<const std::byte*>(one.data()), 4}});
+    write_safetensors(shards, tensors);
+    folder.write("config.json", config.dump());
+    return sentence_of([&] { checkpoint{path}; });
+  };
+  struct planted {
+    json const& config;
+    const char* name;
+  };
+  for (auto const& [config, name] : std::initializer_list<planted>{
+           {llama, "model.layers.3.input_layernorm.weight"},
+           {llama, "model.layers.2.self_attn.k_proj.bias"},
+           {llama, "model.layers.0.self_attn.sinks"},
+           {llama, "model.layers.0.input_layernorm.bias"},
+           {llama, "model.layers.0.mlp.gate_proj.bias"},
+           {llama, "model.layers.0.mlp.gate.weight"},
+           {llama, "model.layers.0.self_attn.q_norm.weight"},
+           {llama, "model.norm.bias"},
+           {llama, "lm_head.bias"},
+           {llama, "model.layers.00.input_layernorm.weight"},
+           {llama, "embed_tokens.weight"},
+           {qwen3_moe, "model.layers.0.mlp.gate.e_score_correction_bias"},
+           {qwen3_moe, "model.layers.0.mlp.gate.bias"},
+           {qwen3_moe, "model.layers.0.mlp.gate_proj.weight"},
+           {qwen3_moe, "model.layers.0.mlp.shared_expert.gate_proj.weight"},
+           {qwen3_moe, "model.layers.0.mlp.shared_expert_gate.weight"},
+           {qwen3_moe, "model.layers.0.mlp.experts.4.up_proj.weight"},
+           {qwen3_moe, "model.layers.1.mlp.experts.0.up_proj.weight"},
+           {qwen3_moe, "model.layers.0.mlp.experts.0.up_proj.bias"},
+           {qwen2_moe, "model.layers.0.self_attn.o_proj.bias"},
+           {mixtral, "model.layers.0.block_sparse_moe.experts.8.w1.weight"}}) {
+    CAPTURE(name);
+    CHECK(open(config, {"model.norm.weight", name}) == shards + ": tensor '" + name + "': " + path + "/config.json knows nothing of it");
+  }
+  // Of two spellings one is read, and so of experts by themselves and stacked.
+  CHECK(open(mixtral, {"model.layers.0.mlp.gate.weight", "model.layers.0.block_sparse_moe.gate.weight"}) != "nothing was thrown");
+  CHECK(open(qwen3_moe, {"model.layers.0.mlp.experts.gate_up_proj", "model.layers.0.mlp.experts.0.up_proj.weight"}) != "nothing was thrown");
+
+  CHECK(open(qwen3_moe, {"model.layers.0.mlp.experts.gate_up_proj", "model.layers.0.mlp.experts.down_proj"}) == "nothing was thrown");
+  CHECK(open(qwen2_moe, {"model.layers.0.mlp.shared_expert.up_proj.weight", "model.layers.0.mlp.shared_expert_gate.weight",
+                         "model.layers.1.self_attn.k_proj.bias", "model.layers.1.mlp.experts.59.down_proj.weight"}) == "nothing was thrown");
+  CHECK(open(tied, {"lm_head.weight", "model.layers.0.self_attn.rotary_emb.inv_freq"}) == "nothing was thrown");
+  CHECK(open(llama, {"lm_head.weight", "model.embed_tokens.weight", "model.layers.2.mlp.gate_proj.weight"}) == "nothing was thrown");
+}
+
 TEST_CASE("a folder that lies is refused where it lies") {
   temporary_folder const folder;
   auto const path = folder.path.string(), file = folder / "config.json";

@@ -127,4 +127,76 @@ struct decoder_config {
   friend constexpr bool operator==(decoder_config const&, decoder_config const&) = default;
 };
 
+// How messages spell them.
+
+constexpr const char* name(score value) {
+  switch (value) {
+    case score::softmax: return "softmax";
+    case score::sigmoid: return "sigmoid";
+    case score::identity: return "identity";
+  }
+  return "";
+}
+
+constexpr const char* name(score_position value) {
+  switch (value) {
+    case score_position::before_top_k: return "before_top_k";
+    case score_position::after_top_k: return "after_top_k";
+  }
+  return "";
+}
+
+constexpr const char* name(combine_weight value) {
+  switch (value) {
+    case combine_weight::scores: return "scores";
+    case combine_weight::ones: return "ones";
+  }
+  return "";
+}
+
+constexpr const char* name(activation value) {
+  switch (value) {
+    case activation::swiglu: return "swiglu";
+    case activation::geglu_tanh: return "geglu_tanh";
+    case activation::geglu_erf: return "geglu_erf";
+    case activation::relu: return "relu";
+    case activation::gelu_tanh: return "gelu_tanh";
+  }
+  return "";
+}
+
+constexpr const char* name(norm_kind value) {
+  switch (value) {
+    case norm_kind::rms: return "rms";
+    case norm_kind::layer: return "layer";
+  }
+  return "";
+}
+
+constexpr const char* name(qk_norm value) {
+  switch (value) {
+    case qk_norm::none: return "none";
+    case qk_norm::per_head: return "per_head";
+    case qk_norm::full_width: return "full_width";
+  }
+  return "";
+}
+
+constexpr const char* name(rope_layout value) {
+  switch (value) {
+    case rope_layout::half_split: return "half_split";
+    case rope_layout::interleaved: return "interleaved";
+  }
+  return "";
+}
+
+constexpr const char* name(rope_scaling_kind value) {
+  switch (value) {
+    case rope_scaling_kind::none: return "none";
+    case rope_scaling_kind::linear: return "linear";
+    case rope_scaling_kind::llama3: return "llama3";
+  }
+  return "";
+}
+
 }  // namespace moesaic

@@ -10,6 +10,7 @@
 #include <initializer_list>
 #include <string>
 #include <string_view>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -69,7 +70,8 @@ class checkpoint {
     std::vector<std::int64_t> eos;
   };
 
-  /// Throws `error` for what cannot be read or expressed, and for tensors (a bias, a norm) of which the configuration knows nothing.
+  /// Throws `error` for what cannot be read or expressed, and for every tensor that the configuration gives no reason to read (a bias, a norm,
+  /// a layer too many), but for rotary frequencies and the head of a model whose head is tied.
   explicit checkpoint(std::string const& folder, std::string const& config_file = "config.json");
 
   const tensor* find(std::string_view name) const { return tensors_.find(name); }
@@ -455,10 +457,10 @@ inline std::string text_of(double value) {
   return {digits, std::to_chars(digits, digits + sizeof digits, value).ptr};
 }
 template <class Enum>
-std::string text_of(Enum value, std::initializer_list<const char*> words) {
-  return words.begin()[static_cast<std::size_t>(value)];
+  requires std::is_enum_v<Enum>
+std::string text_of(Enum value) {
+  return name(value);
 }
-inline std::string text_of(norm_kind kind) { return text_of(kind, {"rms", "layer"}); }
 
 using field_list = std::vector<std::pair<const char*, std::string>>;
 
@@ -475,27 +477,27 @@ inline field_list fields_of(block_config const& c) {
           {"attention.kv_heads", text_of(s.kv_heads)},
           {"attention.head_dim", text_of(s.head_dim)},
           {"attention.rope_theta", text_of(a.rope_theta)},
-          {"attention.layout", text_of(a.layout, {"half_split", "interleaved"})},
-          {"attention.scaling.kind", text_of(scaling.kind, {"none", "linear", "llama3"})},
+          {"attention.layout", text_of(a.layout)},
+          {"attention.scaling.kind", text_of(scaling.kind)},
           {"attention.scaling.factor", only(scaled, scaling.factor)},
           {"attention.scaling.low_freq_factor", only(llama3, scaling.low_freq_factor)},
           {"attention.scaling.high_freq_factor", only(llama3, scaling.high_freq_factor)},
           {"attention.scaling.original_positions", only(llama3, scaling.original_positions)},
-          {"attention.qk_norm", text_of(a.qk_norm, {"none", "per_head", "full_width"})},
+          {"attention.qk_norm", text_of(a.qk_norm)},
           {"attention.qkv_bias", text_of(a.qkv_bias)},
           {"attention.out_bias", text_of(a.out_bias)},
           {"attention.scale", text_of(a.scale != 0 ? a.scale : 1 / std::sqrt(static_cast<double>(s.head_dim)))},
           {"router.experts", text_of(r.experts)},
           {"router.top_k", text_of(r.top_k)},
-          {"router.score", text_of(r.score, {"softmax", "sigmoid", "identity"})},
-          {"router.position", text_of(r.position, {"before_top_k", "after_top_k"})},
+          {"router.score", text_of(r.score)},
+          {"router.position", text_of(r.position)},
           {"router.renormalize", text_of(r.renormalize)},
           {"router.routed_scale", text_of(r.routed_scale)},
           {"router.bias", text_of(r.bias)},
           {"router.score_bias", text_of(r.score_bias)},
-          {"router.weights", text_of(r.weights, {"scores", "ones"})},
+          {"router.weights", text_of(r.weights)},
           {"expert.intermediate", text_of(c.expert.intermediate)},
-          {"expert.activation", text_of(c.expert.activation, {"swiglu", "geglu_tanh", "geglu_erf", "relu", "gelu_tanh"})},
+          {"expert.activation", text_of(c.expert.activation)},
           {"expert.bias", text_of(c.expert.bias)},
           {"shared.intermediate", text_of(c.shared.intermediate)},
           {"shared.sigmoid_gate", text_of(c.shared.sigmoid_gate)},
@@ -565,25 +567,74 @@ inline checkpoint::checkpoint(std::string const& folder, std::string const& conf
     detail::read_generation(read_huggingface_json(more), more, generation_);
 }
 
+namespace detail {
+
+/// The tensors of a source that loading such a model reads, sorted. Of several spellings of a name it is, as for the loader, the first there is.
+inline std::vector<tensor const*> tensors_read(decoder_description const& model, safetensors const& from) {
+  auto const n = tensor_names{};
+  std::vector<tensor const*> read;
+  std::string prefix;
+  auto const take = [&](spellings const& name, const char* suffix = "", int number = 0) {
+    for (auto const* option : name.options) {
+      if (option == nullptr) return false;
+      auto full = prefix + option + suffix;
+      if (auto const hole = full.find("{}"); hole != std::string::npos) full.replace(hole, 2, std::to_string(number));
+      if (auto const* found = from.find(full)) return read.push_back(found), true;
+    }
+    return false;
+  };
+  auto const matrix = [&](spellings const& name, bool bias, int number = 0) {
+    take(name, ".weight", number);
+    if (bias) take(name, ".bias", number);
+  };
+  auto const feed_forward = [&](expert_config const& c, spellings const& gate, spellings const& up, spellings const& down, int number = 0) {
+    if (gated(c.activation)) matrix(gate, c.bias, number);
+    matrix(up, c.bias, number), matrix(down, c.bias, number);
+  };
+
+  take(n.embedding), take(n.final_norm);
+  if (model.decoder.norm.bias) take(n.final_norm_bias);
+  if (!model.decoder.tied_head) take(n.head);
+  if (model.decoder.head_bias) take(n.head_bias);
+  for (std::size_t i = 0; i < model.layers.size(); ++i) {
+    auto const& c = model.layers[i];
+    prefix = n.layer.options[0];
+    prefix.replace(prefix.find("{}"), 2, std::to_string(i));
+    take(n.attention_norm), take(n.ffn_norm);
+    if (c.norm.bias) take(n.attention_norm_bias), take(n.ffn_norm_bias);
+    for (auto const* projection : {&n.q, &n.k, &n.v}) matrix(*projection, c.attention.qkv_bias);
+    matrix(n.out, c.attention.out_bias);
+    if (c.attention.qk_norm != qk_norm::none) take(n.q_norm), take(n.k_norm);
+    if (c.router.experts == 0) {
+      feed_forward(c.expert, n.gate, n.up, n.down);
+      continue;
+    }
+    take(n.router);
+    if (c.router.bias) take(n.router_bias);
+    if (c.router.score_bias) take(n.score_bias);
+    if (!c.expert.bias && take(n.stacked_gate_up)) take(n.stacked_down);
+    else
+      for (int e = 0; e < c.router.experts; ++e) feed_forward(c.expert, n.expert_gate, n.expert_up, n.expert_down, e);
+    if (c.shared.intermediate != 0) feed_forward(c.expert, n.shared_gate_proj, n.shared_up_proj, n.shared_down_proj);
+    if (c.shared.sigmoid_gate) take(n.shared_gate);
+  }
+  std::sort(read.begin(), read.end());
+  return read;
+}
+
+/// Tensors that files carry and nobody needs: rotary frequencies, which follow from the configuration, and a tied head, which is the embedding.
+inline bool needless(std::string_view name, decoder_description const& model) {
+  return name.ends_with(".rotary_emb.inv_freq") || (model.decoder.tied_head && name == tensor_names{}.head.options[0]);
+}
+
+}  // namespace detail
+
 // A tensor that nobody reads would be left out of the sum. (Loading finds what is missing.)
 inline void checkpoint::refuse_unknown_tensors() const {
-  auto const names = tensor_names{};
-  auto const layer_name = std::string_view(names.layer.options[0]);
-  for (std::size_t i = 0; i < description_.layers.size(); ++i) {
-    auto const& c = description_.layers[i];
-    bool const moe = c.router.experts > 0;
-    auto const refuse = [&](std::string const& tensor_name, bool known) {
-      auto const at = layer_name.find("{}");
-      auto const full = std::string(layer_name.substr(0, at)) + std::to_string(i) + std::string(layer_name.substr(at + 2)) + tensor_name;
-      if (!known && find(full) != nullptr) throw error(where(full) + ": tensor '" + full + "': " + config_path_ + " knows nothing of it");
-    };
-    refuse(std::string(names.q.options[0]) + ".bias", c.attention.qkv_bias);
-    refuse(std::string(names.out.options[0]) + ".bias", c.attention.out_bias);
-    refuse(names.q_norm.options[0], c.attention.qk_norm != qk_norm::none);
-    refuse(std::string(names.gate.options[0]) + ".weight", !moe);
-    refuse(std::string(names.gate.options[0]) + ".bias", !moe && c.expert.bias);
-    refuse(names.shared_gate.options[0], c.shared.sigmoid_gate);
-  }
+  auto const read = detail::tensors_read(description_, tensors_);
+  for (auto const& entry : tensors_)
+    if (!std::binary_search(read.begin(), read.end(), &entry.value) && !detail::needless(entry.name, description_))
+      throw error(where(entry.name) + ": tensor " + detail::in_quotes(entry.name) + ": " + config_path_ + " knows nothing of it");
 }
 
 }  // namespace moesaic
