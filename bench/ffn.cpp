@@ -15,8 +15,8 @@ constexpr std::int64_t hidden = 2048, intermediate = 768, experts = 8;   // Qwen
 template <dtype W, class T>
 void run(benchmark::State& state, format f, host::level level, std::int64_t tokens) {
   host::pool pool(1, level);
-  rotated_weights gate_up({.stored = f, .outputs = intermediate, .inputs = hidden, .parts = 2, .count = experts});
-  rotated_weights down({.stored = f, .outputs = hidden, .inputs = intermediate, .count = experts});
+  auto const gate_up = shared_rotation({.stored = f, .outputs = intermediate, .inputs = hidden, .parts = 2, .count = experts});
+  auto const down = shared_rotation({.stored = f, .outputs = hidden, .inputs = intermediate, .count = experts});
   random_stream random(1);
   auto const slots = tokens * experts;
   std::vector<T> x(static_cast<std::size_t>(tokens * hidden)), h(static_cast<std::size_t>(slots * intermediate)), y(static_cast<std::size_t>(slots * hidden));
@@ -24,14 +24,14 @@ void run(benchmark::State& state, format f, host::level level, std::int64_t toke
   std::vector<std::int32_t> offsets, token_of_slot;
   for (std::int32_t e = 0; e <= experts; ++e) offsets.push_back(e * static_cast<std::int32_t>(tokens));
   for (std::int32_t s = 0; s < slots; ++s) token_of_slot.push_back(s % static_cast<std::int32_t>(tokens));
-  measure_product(state, gate_up, true, 6.0 * static_cast<double>(slots * intermediate * hidden), level, uses_bf16_dot<W, T>(level), [&](packed_matrix const& m) {
-    host::expert_gate_up<W, T>(pool, activation::swiglu, m, {}, view<const T>(x.data(), tokens, hidden), offsets, token_of_slot.data(),
+  work const cost{static_cast<double>(packed::bytes(gate_up->shape) + packed::bytes(down->shape)), 6.0 * static_cast<double>(slots * intermediate * hidden),
+                  static_cast<double>(tokens), experts};
+  measure_cold(state, level, uses_bf16_dot<W, T>(level), [&] {
+    host::expert_gate_up<W, T>(pool, activation::swiglu, gate_up->cold(), {}, view<const T>(x.data(), tokens, hidden), offsets, token_of_slot.data(),
                                view<T>(h.data(), slots, intermediate));
-    host::expert_down<W, T>(pool, down.cold(), {}, view<const T>(h.data(), slots, intermediate), offsets, view<T>(y.data(), slots, hidden));
+    host::expert_down<W, T>(pool, down->cold(), {}, view<const T>(h.data(), slots, intermediate), offsets, view<T>(y.data(), slots, hidden));
+    return cost;
   });
-  // The bytes of a row are those of all three matrices.
-  auto const all = static_cast<double>(packed::bytes(gate_up.shape) + packed::bytes(down.shape)) / static_cast<double>(packed::bytes(gate_up.shape));
-  for (auto const* const counter : {"best_GB/s", "of_read"}) state.counters[counter] = state.counters[counter] * all;
 }
 
 template <dtype W, class T>
@@ -42,8 +42,7 @@ void add(format f) {
     for (std::int64_t const tokens : {1, 8, 64})
       benchmark::RegisterBenchmark(row_name("ffn", std::string(host::name(level)) + "_" + name(dtype_of<T>), format_name(f) + "_8x768x2048_cold", tokens).c_str(),
                                    [=](benchmark::State& state) { run<W, T>(state, f, level, tokens); })
-          ->UseManualTime()
-          ->Iterations(50);
+          ->UseManualTime();
   }
 }
 

@@ -1,12 +1,13 @@
-// Rows of packed products: weights hot, or cold from a rotation that no cache holds, beside the peak and the read ceiling of the run.
+// Weights for rows of packed products: random codes, and as many copies as no cache holds.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
+#include <deque>
+#include <memory>
 #include <string>
-#include <vector>
 
 #include <moesaic/base/packed.hpp>
 #include <moesaic/base/random.hpp>
@@ -19,8 +20,6 @@ namespace moesaic::bench {
 
 /// Copies of one packed matrix (or of all its experts) that lie beyond every cache together. Codes are random, scales one.
 struct rotated_weights {
-  static constexpr std::int64_t beyond_caches = std::int64_t{288} << 20;
-
   packed_matrix shape;
   std::int64_t copies, next = 0;
   host::buffer memory;
@@ -54,25 +53,13 @@ struct rotated_weights {
   packed_matrix cold() { return at(next++ % copies); }
 };
 
-/// Best seconds of `run(matrix)` and, between its runs, of a plain read of as many bytes: machines that others use change under one's feet.
-/// Counters: best GB/s and fraction of the read, best GFLOP/s and fraction of the peak of the instruction that level and types use.
-template <class F>
-void measure_product(benchmark::State& state, rotated_weights& weights, bool cold, double flops, host::level level, bool bf16_dot, F&& run) {
-  auto best = 1e300, best_read = 1e300;
-  auto const bytes = packed::bytes(weights.shape);
-  for (auto _ : state) {
-    auto const m = cold ? weights.cold() : weights.hot();
-    auto const seconds = best_seconds(1, [&] { run(m); });
-    state.SetIterationTime(seconds);
-    best = std::min(best, seconds);
-    auto const* const other = (cold ? weights.cold() : weights.hot()).data;
-    best_read = std::min(best_read, static_cast<double>(bytes) / read_bandwidth(other, static_cast<std::size_t>(bytes), 1));
-  }
-  auto const peak = peak_operations(level, bf16_dot);
-  state.counters["best_GB/s"] = static_cast<double>(bytes) / best * 1e-9;
-  state.counters["of_read"] = best_read / best;
-  state.counters["best_GFLOP/s"] = flops / best * 1e-9;
-  if (peak > 0) state.counters["of_peak"] = flops / best / peak;
+/// The rotation that another row of this shape used, if it was lately: rows of one shape follow one another. Two are kept, for two GEMMs.
+inline std::shared_ptr<rotated_weights> shared_rotation(packed_matrix const& m) {
+  static std::deque<std::shared_ptr<rotated_weights>> kept;
+  for (auto const& k : kept)
+    if (k->shape == m) return k;
+  if (kept.size() == 2) kept.pop_front();
+  return kept.emplace_back(std::make_shared<rotated_weights>(m));
 }
 
 inline std::string format_name(format f) { return std::string(name(f.type)) + (f.group != 0 ? "g" + std::to_string(f.group) : "") + (f.zero_point ? "z" : ""); }
