@@ -2,7 +2,8 @@
 
     python3 check_checkpoint.py REPORT.json          a report of 2, 8, 16 or 32 windows of jargon, or 8 of devref
     python3 check_checkpoint.py --self-test          the comparison sees a planted error
-Dense rows: fp32 arithmetic within 1e-4 of the perplexity, formats that round 5e-4. Carved rows, whose clusters may differ: what a row loses within
+Dense rows: fp32 arithmetic within 1e-4 of the perplexity, formats that round 5e-4. With activations in e4m3 a change of 1e-7 grows through the
+layers, as each rounds again: perplexity scatters by .7 % on 2 windows whatever the implementation, so that row has 1 %. Carved rows, whose clusters may differ: what a row loses within
 3 % + .01 at three quarters of the feed-forward and more, within 5 % + .01 below; its active share within .01.
 """
 # SPDX-License-Identifier: Apache-2.0
@@ -59,7 +60,7 @@ def differences(rows):
 
     dense = DENSE[key]["fp32"]
     for name, perplexity in DENSE[key].items():
-        near(name, "perplexity", perplexity, perplexity * (1e-4 if name in ("fp32", "bf16") else 5e-4))
+        near(name, "perplexity", perplexity, perplexity * (1e-4 if name in ("fp32", "bf16") else 1e-2 if "W8A8" in name else 5e-4))
     near("top-21", "perplexity", dense, dense * 1e-4)
     near("top-21", "relative", 1, 1e-5)
     for name, (active, perplexity) in CARVED[key].items():
@@ -76,7 +77,7 @@ def differences(rows):
 
 
 def self_test():
-    """The published figures pass; rows of q and k in GGUF's order, which give a perplexity of 848 in place of 52, do not."""
+    """The published figures pass; rows of q and k in GGUF's order, which multiply the perplexity by 9 to 16, do not."""
     key = ("jargon", 8)
     dense = DENSE[key]["fp32"]
     rows = [{"row": name, "perplexity": p, "active": 1, "read": 1} for name, p in [*DENSE[key].items(), ("top-21", dense)]]
@@ -85,7 +86,7 @@ def self_test():
         row.update(section="smollm2", text="jargon", windows=8, relative=row["perplexity"] / dense, ffn_mflop=row["active"] * MFLOP,
                    ffn_bytes=BYTES_A_WEIGHT.get(row["row"], 4) * WEIGHTS)
     assert differences(rows)[0] == [], differences(rows)[0]
-    for field, factor in (("perplexity", 848 / 52), ("perplexity", 1.0002), ("ffn_mflop", 1.01), ("ffn_bytes", 1.01), ("active", .9), ("read", .9)):
+    for field, factor in (("perplexity", 9), ("perplexity", 1.0002), ("ffn_mflop", 1.01), ("ffn_bytes", 1.01), ("active", .9), ("read", .9)):
         wrong = [dict(row, **{field: row[field] * factor}) if row["row"] == "fp32" else row for row in rows]
         assert differences(wrong)[0], field
     assert any("int4 g32" in line for line in differences([row for row in rows if row["row"] != "int4 g32"])[0])

@@ -32,6 +32,7 @@ constexpr int vocabulary_size = moesaic::presets::smollm2_135m::config.vocabular
 constexpr int layers = moesaic::layer_count<moesaic::presets::smollm2_135m::layers>;
 constexpr int routed = smollm2::experts - smollm2::shared_experts;
 constexpr int calibration_windows = 32;
+constexpr double far = 4;                            // times the dense perplexity: beyond what a picture shows
 
 double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
@@ -158,35 +159,44 @@ class demonstration {
                 window, options_.text.c_str(), cpu_.threads(), seconds_);
     print_header(columns, 24);
     for (auto const& r : rows_) print_row(r, columns, 24);
-    for (auto const& t : texts_) std::printf("\n%s\n%s\n", t.first.c_str(), t.second.c_str());
+    for (auto const& [title, text] : texts_) std::printf("\nWhat it says, likeliest token by token, %s:%s\n", title.c_str(), text.c_str());
     conclude();
   }
 
   void draw(std::filesystem::path const& folder) const {
     std::filesystem::create_directories(folder);
-    auto const points = [&](std::string const& name, std::string const& start, std::string const& field, double unit = 1) {
+    // Rows named `start` + label + `end`.
+    auto const named = [&](std::string const& name, std::string const& field, double unit, std::string const& start, std::string const& end = "") {
       series s{name, {}};
-      for (auto const& r : rows_)
-        if (r.name.rfind(start, 0) == 0 && *r.find("relative") < 4) s.points.push_back({*r.find(field) / unit, *r.find("relative"), r.name.substr(start.size())});
+      for (auto const& r : rows_) {
+        auto const middle = r.name.size() - std::min(r.name.size(), start.size() + end.size());
+        bool const fits = r.name == start + r.name.substr(std::min(start.size(), r.name.size()), middle) + end;
+        if (fits && *r.find("relative") < far) s.points.push_back({*r.find(field) / unit, *r.find("relative"), r.name.substr(start.size(), middle)});
+      }
       return s;
     };
-    auto stored = points("dense, by storage", "", "ffn_bytes", 1e6);
-    stored.points.clear();
-    for (auto const& r : rows_)
-      if (r.find("distinct") == nullptr) stored.points.push_back({*r.find("ffn_bytes") * 1e-6, *r.find("relative"), r.name});
-    stored.joined = false;
-    std::string const beyond = " (rows beyond x4 are in the table)";
-    plot((folder / "perplexity_over_active.svg").string(), "What skipping experts costs" + beyond, "share of the feed-forward's FLOPs", "perplexity, x dense",
-         {points("price", "price ", "active"), points("top-k", "top-", "active"), points("true ranking", "true top-", "active"),
-          points("static", "static ", "active"), points("random split", "random top-", "active"), points("contiguous split", "contiguous top-", "active")});
-    plot((folder / "perplexity_over_bytes.svg").string(), "Fewer bits, or fewer experts" + beyond, "MB of feed-forward weights a step", "perplexity, x dense",
-         {stored, points("experts in fp32, by price", "price ", "ffn_bytes", 1e6)}, true);
-  }
+    auto const save = [&](const char* file, std::string const& title, const char* x_title, std::vector<series> const& all) {
+      plot((folder / file).string(), title + " (rows beyond x4 are in the table)", x_title, "perplexity, x dense", all);
+    };
+    save("perplexity_over_active.svg", "What skipping experts costs", "share of the feed-forward's FLOPs",
+         {named("price", "active", 1, "price "), named("top-k", "active", 1, "top-"), named("true ranking", "active", 1, "true top-"),
+          named("static", "active", 1, "static "), named("random split", "active", 1, "random top-"), named("contiguous split", "active", 1, "contiguous top-")});
 
+    series stored{"dense, by storage", {}, false};
+    for (auto const& r : rows_)
+      if (r.find("distinct") == nullptr && r.name.find("W8A8") == r.name.npos) stored.points.push_back({*r.find("ffn_bytes") * 1e-6, *r.find("relative"), r.name});
+    save("perplexity_over_bytes.svg", "Fewer bits, or fewer experts", "MB of feed-forward weights a step",
+         {stored, named("experts in fp32, by price", "ffn_bytes", 1e6, "price ")});
+
+    if (options_.windows % 4 == 0)
+      save("perplexity_over_read.svg", "What a batch has to read", "share of the feed-forward's weights that a step reads",
+           {named("one sequence", "read", 1, "price "), named("4 in step", "read", 1, "prices ", " B=4"), named("16 in step", "read", 1, "prices ", " B=16"),
+            named("static, any batch", "read", 1, "static ")});
+  }
 
  private:
   void store() {
-    add("fp32", smollm2::dense<dtype::fp32>(cpu_, folder_), {}, "the dense model");
+    add("fp32", smollm2::dense<dtype::fp32>(cpu_, folder_), {}, "dense, fp32");
     add("bf16", smollm2::dense<dtype::bf16>(cpu_, folder_));
     add("int8 g32", smollm2::dense<format{dtype::int8, 32}>(cpu_, folder_));
     add("int8 g128", smollm2::dense<format{dtype::int8, 128}>(cpu_, folder_));
@@ -246,11 +256,12 @@ class demonstration {
     auto& text = texts_.emplace_back(title, "").second;
     for (auto const& [name, length] : {std::pair{"prompt.0", 2}, {"prompt.1", 40}}) {
       auto const prompt = elements<std::int32_t>(tokens_, name);
-      text += "  ";
-      for (auto const id : prompt) text += words_[id];
-      text += "[" + continuation(net, words_, prompt, length, folder_.generation().eos) + "]\n";
+      std::string said;
+      for (auto const id : prompt) said += words_[id];
+      said += "[" + continuation(net, words_, prompt, length, folder_.generation().eos) + "]";
+      text += "\n  ";
+      for (char const c : said) text += c == '\n' ? "\n  " : std::string(1, c);
     }
-    for (auto at = text.find('\n'); at + 1 < text.size(); at = text.find('\n', at + 1)) text.insert(at + 1, "  ");
   }
 
   double figure(std::string const& name, std::string const& field) const {
@@ -323,7 +334,7 @@ int main(int count, char** arguments) {
     if (!o.json.empty()) write_json(o.json, show.rows());
     if (!o.plots.empty()) {
       show.draw(o.plots);
-      std::printf("Pictures: %s/{perplexity_over_active,perplexity_over_bytes}.svg\n", o.plots.c_str());
+      std::printf("Pictures: %s/perplexity_over_*.svg\n", o.plots.c_str());
     }
   } catch (std::exception const& e) {
     std::fprintf(stderr, "%s\n", e.what());
