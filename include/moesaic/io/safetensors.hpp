@@ -224,9 +224,7 @@ inline void read_json(list<const std::byte> bytes, json_rules& rules) {
   if (!bytes.empty() && std::memchr(text, 0, static_cast<std::size_t>(bytes.size)) != nullptr)
     fail({rules.where, ": expected JSON, found a zero byte in it"});
   auto events = json_events{rules};
-  // What json::sax_parse calls; that function would have the readers of five binary formats compiled too, which take a second.
-  auto input = nlohmann::detail::input_adapter(text, text + bytes.size);
-  nlohmann::detail::parser<nlohmann::json, decltype(input)>(std::move(input)).sax_parse(&events);
+  nlohmann::json::sax_parse(text, text + bytes.size, &events);
 }
 
 /// What a header may say. Its entries have ranges inside the data, of the size that shape and format ask for.
