@@ -1,6 +1,7 @@
 // Packed weights saved and mapped again: the same bits come out, and a file for another configuration is refused.
 // SPDX-License-Identifier: Apache-2.0
 #include <cstdint>
+#include <fstream>
 #include <string>
 #include <vector>
 
@@ -22,9 +23,9 @@ struct small {
                                        .expert = {.intermediate = 24},
                                        .storage = {.weights = dtype::bf16, .ffn = Ffn}};
 };
-template <dtype Ffn>
+template <dtype Ffn, bool tied = true>
 struct model {
-  static constexpr decoder_config config{.vocabulary = 50, .tied_head = true};
+  static constexpr decoder_config config{.vocabulary = 50, .tied_head = tied};
   using layers = moesaic::layers<repeat<small<Ffn>, 3>>;
 };
 
@@ -53,7 +54,21 @@ TEST_CASE("a mapped model answers as the loaded one") {
   CHECK_THROWS_AS((mapped_weights<decoder<model<dtype::int8>>>(path)), error);
 }
 
+TEST_CASE("damage among the weights is found by verify, and by nothing before") {
+  using layer = block<small<dtype::bf16>>;
+  temporary_folder folder;
+  auto const path = folder / "layer.packed";
+  host::pool where;
+  save_weights<layer>(path, layer::load(where, random_source{3}, ""));
+  std::fstream file(path, std::ios::in | std::ios::out | std::ios::binary);
+  file.seekp(-100, std::ios::end).put('!');
+  file.close();
+  mapped_weights<layer> const mapped(path);
+  CHECK_THROWS_AS(mapped.verify(), error);
+}
+
 TEST_CASE("the fingerprint tells shapes and storage apart, and says what differs") {
   CHECK(fingerprint_of<block<small<dtype::int4>>>() != fingerprint_of<block<small<dtype::int8>>>());
+  CHECK(fingerprint_of<decoder<model<dtype::int4>>>() != fingerprint_of<decoder<model<dtype::int4, false>>>());
   CHECK(fingerprint_of<decoder<model<dtype::int4>>>().find("gate_up int4:32 4x2x24x32") != std::string::npos);
 }
