@@ -72,9 +72,13 @@ TEST_CASE("level: the best one, a lower one by the environment, never one the pr
   setenv("MOESAIC_LEVEL", "portable", 1);
   CHECK(host::best_level() == level::portable);
   CHECK(host::pool(1).level() == level::portable);
-  for (const char* other : {"avx512_bf16", "no such level", ""}) {
+  for (const char* other : {"avx512_bf16", ""}) {
     setenv("MOESAIC_LEVEL", other, 1);
     CHECK(host::best_level() == host::detected_level());
+  }
+  for (const char* unknown : {"AVX2", "avx512 ", "avx"}) {
+    setenv("MOESAIC_LEVEL", unknown, 1);
+    CHECK_THROWS_WITH_AS(host::pool(2), (std::string("MOESAIC_LEVEL: expected portable, avx2, avx512 or avx512_bf16, found '") + unknown + "'").c_str(), error);
   }
   if (before.empty()) unsetenv("MOESAIC_LEVEL");
   else setenv("MOESAIC_LEVEL", before.c_str(), 1);

@@ -25,6 +25,7 @@ struct executor {
 /// A call while another is under way (from inside a task, or from a second thread) runs on its own thread alone.
 class pool {
  public:
+  /// At best_level(): throws `error` where MOESAIC_LEVEL names no level.
   explicit pool(int threads = 1) : pool(threads, best_level()) {}
   /// `level` is lowered to what the processor has.
   pool(int threads, host::level level) : threads_(std::max(threads, 1)), level_(std::min(level, detected_level())) {

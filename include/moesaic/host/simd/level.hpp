@@ -4,11 +4,15 @@
 
 #include <cstdint>
 #include <cstdlib>
+#include <initializer_list>
+#include <string>
 #include <string_view>
 
 #if defined(__x86_64__)
 #include <cpuid.h>
 #endif
+
+#include <moesaic/base/status.hpp>
 
 namespace moesaic::host {
 
@@ -43,14 +47,15 @@ inline level detected_level() {
 #endif
 }
 
-/// The level a pool uses unless told otherwise: the detected one, or a lower one named by the environment variable MOESAIC_LEVEL.
+/// The level a pool uses unless told otherwise: the detected one, or a lower one named by the environment variable MOESAIC_LEVEL. Throws
+/// `error` for a name that no level has.
 inline level best_level() {
   auto const detected = detected_level();
   const char* const wanted = std::getenv("MOESAIC_LEVEL");
-  if (wanted == nullptr) return detected;
-  for (int l = 0; l < static_cast<int>(detected); ++l)
-    if (std::string_view{wanted} == name(static_cast<level>(l))) return static_cast<level>(l);
-  return detected;
+  if (wanted == nullptr || *wanted == '\0') return detected;
+  for (auto const known : {level::portable, level::avx2, level::avx512, level::avx512_bf16})
+    if (std::string_view{wanted} == name(known)) return known < detected ? known : detected;
+  throw error("MOESAIC_LEVEL: expected portable, avx2, avx512 or avx512_bf16, found '" + std::string(wanted) + "'");
 }
 
 }  // namespace moesaic::host
