@@ -23,6 +23,9 @@ struct [[nodiscard]] status {
   constexpr explicit operator bool() const { return code == status_code::ok; }
 };
 
+/// An argument that does not fit, and the number that would have.
+constexpr status invalid(const char* what, std::int64_t expected, std::int64_t found) { return {status_code::invalid_argument, what, expected, found}; }
+
 /// The sentence and both numbers, for a person.
 inline std::string to_string(status const& s) {
   if (s) return "ok";

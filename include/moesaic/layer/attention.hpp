@@ -33,15 +33,17 @@ struct attention {
     view<scalar> out;                    // [tokens, hidden]
   };
   static constexpr scratch carve(arena& memory, std::int64_t tokens) {
-    return {memory.take<scalar>(tokens, shape.qkv_width), memory.take<scalar>(tokens, shape.q_width), memory.take<scalar>(tokens, shape.hidden)};
+    auto const rows = [&](std::int64_t width) { return memory.take<scalar>(tokens, width); };
+    return {rows(shape.qkv_width), rows(shape.q_width), rows(shape.hidden)};
   }
 
   /// x [tokens, hidden], normalised, and residual -> y = residual + attention(x). The tokens' keys and values are in the cache afterwards.
   template <class Where, class Cache, class Tap = no_tap>
-  static status forward(Where& where, attention_weights const& w, view<const scalar> x, view<const scalar> residual, row_sites sites, Cache const& cache,
-                        view<scalar> y, scratch const& s, Tap&& tap = {}, int layer = 0) {
+  static status forward(Where& where, attention_weights const& w, view<const scalar> x, view<const scalar> residual, row_sites sites,
+                        Cache const& cache, view<scalar> y, scratch const& s, Tap&& tap = {}, int layer = 0) {
+    constexpr std::int64_t q_width = shape.q_width, kv_width = shape.kv_width;
     auto const columns = [&](std::int64_t first, std::int64_t width) { return view<scalar>(s.qkv.data + first, s.qkv.rows, width, s.qkv.stride); };
-    auto const q = columns(0, shape.q_width), k = columns(shape.q_width, shape.kv_width), v = columns(shape.q_width + shape.kv_width, shape.kv_width);
+    auto const q = columns(0, q_width), k = columns(q_width, kv_width), v = columns(q_width + kv_width, kv_width), qk = columns(0, q_width + kv_width);
     auto const show = [&](stage what, view<scalar> values) { tap(tap_point{layer, what}, view<const scalar>(values)); };
 
     if (auto done = check(where, cache, shape.kv_heads, shape.head_dim); !done) return done;
@@ -54,7 +56,7 @@ struct attention {
       normalize_heads(where, whole.norm.epsilon, w.k_norm, k, full ? 1 : shape.kv_heads, full ? shape.kv_width : shape.head_dim);
       show(stage::q_norm, q), show(stage::k_norm, k);
     }
-    rotate(where, rope_of<scalar>(where, config.layout, w.rope), sites.position, columns(0, shape.q_width + shape.kv_width), shape.heads + shape.kv_heads);
+    rotate(where, rope_of<scalar>(where, config.layout, w.rope), sites.position, qk, shape.heads + shape.kv_heads);
     show(stage::q_rope, q), show(stage::k_rope, k);
 
     auto const scale = attention_scale(config, shape.head_dim);
@@ -87,7 +89,8 @@ struct attention {
   static void load(attention_weights const& w, Loader& from) {
     auto const& n = from.names;
     constexpr std::int64_t hidden = shape.hidden, q = shape.q_width, kv = shape.kv_width;
-    from.template matrix<stored>(w.qkv, 0, {from.find(n.q, ".weight", {q, hidden}), from.find(n.k, ".weight", {kv, hidden}), from.find(n.v, ".weight", {kv, hidden})});
+    auto const rows = [&](spellings const& name, std::int64_t count) { return from.find(name, ".weight", {count, hidden}); };
+    from.template matrix<stored>(w.qkv, 0, {rows(n.q, q), rows(n.k, kv), rows(n.v, kv)});
     from.template matrix<stored>(w.out, 0, {from.find(n.out, ".weight", {hidden, q})});
     if (config.qkv_bias) {
       from.vector(n.q, ".bias", {w.qkv_bias.data, q});

@@ -37,26 +37,27 @@ struct block {
     typename moe<Spec>::scratch ffn;
   };
 
-  /// batch.x -> y [tokens, hidden]; y may be batch.x. Appends the tokens' keys and values to the cache. `workspace` has workspace_bytes(tokens)
-  /// bytes and keeps nothing between calls but the flag that `check` reads. A policy whose state is not empty must be given one.
+  /// batch.x -> y [tokens, hidden]; y may be batch.x. Appends the tokens' keys and values to the cache. `workspace` has
+  /// workspace_bytes(tokens) bytes and keeps nothing between calls but the flag that `check` reads. A policy whose state is not empty must be
+  /// given one.
   /// Errors, before anything is written: shapes that do not fit, a cache of another layer (invalid_argument), a sequence or position beyond
   /// the cache (out_of_range), workspace_too_small, weights of another configuration (wrong_weights).
   template <class Where, class Cache, class Tap = no_tap>
-  static status forward(Where& where, weights const& w, batch<scalar> const& rows, Cache const& cache, view<scalar> y, list<std::byte> workspace,
-                        policy_state const& state = no_state(), Tap&& tap = {}) {
+  static status forward(Where& where, weights const& w, batch<scalar> const& rows, Cache const& cache, view<scalar> y,
+                        list<std::byte> workspace, policy_state const& state = no_state(), Tap&& tap = {}) {
     auto const tokens = rows.x.rows;
-    auto const argument = [](const char* what, std::int64_t expected, std::int64_t found) { return status{status_code::invalid_argument, what, expected, found}; };
-    if (rows.x.columns != shape.hidden) return argument("batch.x must have `hidden` columns", shape.hidden, rows.x.columns);
-    if (y.rows != tokens) return argument("y must have a row a token", tokens, y.rows);
-    if (y.columns != shape.hidden) return argument("y must have `hidden` columns", shape.hidden, y.columns);
-    if (rows.sequence.size != tokens) return argument("batch.sequence must have an entry a token", tokens, rows.sequence.size);
-    if (rows.position.size != tokens) return argument("batch.position must have an entry a token", tokens, rows.position.size);
-    if (tokens > most_tokens) return argument("a call takes so many tokens, because expert slots are counted in 32 bits", most_tokens, tokens);
+    if (rows.x.columns != shape.hidden) return invalid("batch.x must have `hidden` columns", shape.hidden, rows.x.columns);
+    if (y.rows != tokens) return invalid("y must have a row a token", tokens, y.rows);
+    if (y.columns != shape.hidden) return invalid("y must have `hidden` columns", shape.hidden, y.columns);
+    if (rows.sequence.size != tokens) return invalid("batch.sequence must have an entry a token", tokens, rows.sequence.size);
+    if (rows.position.size != tokens) return invalid("batch.position must have an entry a token", tokens, rows.position.size);
+    if (tokens > most_tokens) return invalid("a call takes at most so many tokens, because expert slots are counted in 32 bits", most_tokens, tokens);
     if (auto fits = check_weights(w); !fits) return fits;
     arena memory(workspace.data, static_cast<std::size_t>(workspace.size));
     auto const s = carve<std::remove_cvref_t<Tap>>(memory, tokens);
-    if (!memory.fits()) return {status_code::workspace_too_small, "the workspace must have workspace_bytes(tokens) bytes",
-                                static_cast<std::int64_t>(workspace_bytes<std::remove_cvref_t<Tap>>(tokens)), workspace.size};
+    if (!memory.fits())
+      return {status_code::workspace_too_small, "the workspace must have workspace_bytes(tokens) bytes",
+              static_cast<std::int64_t>(workspace_bytes<std::remove_cvref_t<Tap>>(tokens)), workspace.size};
     clear(where, s.not_finite);
     return tokens == 0 ? status{} : run(where, w, rows, cache, y, s, state, tap, 0);
   }
@@ -75,7 +76,8 @@ struct block {
 
     normalize<scalar>(where, config.norm, w.attention_norm, rows.x, s.normed);
     show(stage::attn_norm, s.normed);
-    auto const done = attention<Spec>::forward(where, w.attention, s.normed, rows.x, {rows.sequence, rows.position}, cache, s.stream, s.attention, tap, layer);
+    row_sites const sites{rows.sequence, rows.position};
+    auto const done = attention<Spec>::forward(where, w.attention, s.normed, rows.x, sites, cache, s.stream, s.attention, tap, layer);
     if (!done) return done;
     normalize<scalar>(where, config.norm, w.ffn_norm, s.stream, s.normed);
     show(stage::ffn_norm, s.normed);
@@ -157,7 +159,8 @@ struct block {
     auto const expected = carve_weights(counting);
     bool same = true;
     for_each_weight([&](const char*, auto const& given, auto const& wanted) { same = same && same_shape(given, wanted); }, w, expected);
-    return same ? status{} : status{status_code::wrong_weights, "the weights must have been loaded for a configuration of the same shapes and storage", 0, 0};
+    if (same) return {};
+    return {status_code::wrong_weights, "the weights must have been loaded for a configuration of the same shapes and storage", 0, 0};
   }
 };
 

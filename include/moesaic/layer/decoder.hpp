@@ -45,29 +45,31 @@ struct decoder {
   using sum = accumulator<scalar>;
   using weights = decoder_weights;
 
-  /// ids -> logits [rows, vocabulary], of the tokens listed in `rows` (indices into the batch; every_token, or none). Appends to the caches of
-  /// all layers. `states` is one policy state for all layers that have such a state, or a callable (int layer) -> state; none where states are
-  /// empty. Errors as block::forward; an id outside the vocabulary and a row outside the batch are out_of_range, and nothing is written.
+  /// ids -> logits [rows, vocabulary], of the tokens listed in `rows` (indices into the batch; every_token, or none). Appends to the caches
+  /// of all layers. `states` is one policy state for all layers that have such a state, or a callable (int layer) -> state; none where states
+  /// are empty. Errors as block::forward; an id outside the vocabulary and a row outside the batch are out_of_range, and nothing is written.
   template <class Where, class Cache, class States = no_states, class Tap = no_tap>
-  static status forward(Where& where, weights const& w, token_batch const& tokens, Cache const& cache, list<const std::int32_t> rows, view<sum> logits,
-                        list<std::byte> workspace, States const& states = {}, Tap&& tap = {}) {
+  static status forward(Where& where, weights const& w, token_batch const& tokens, Cache const& cache, list<const std::int32_t> rows,
+                        view<sum> logits, list<std::byte> workspace, States const& states = {}, Tap&& tap = {}) {
     using viewer = std::remove_cvref_t<Tap>;
     auto const count = tokens.ids.size;
     bool const all = rows.size == every_token.size;
     auto const wanted = all ? count : rows.size;
-    auto const argument = [](const char* what, std::int64_t expected, std::int64_t found) { return status{status_code::invalid_argument, what, expected, found}; };
-    if (tokens.sequence.size != count) return argument("sequence must have an entry a token", count, tokens.sequence.size);
-    if (tokens.position.size != count) return argument("position must have an entry a token", count, tokens.position.size);
-    if (logits.rows != wanted) return argument("logits must have a row a wanted token", wanted, logits.rows);
-    if (wanted != 0 && logits.columns != config.vocabulary) return argument("logits must have `vocabulary` columns", config.vocabulary, logits.columns);
+    if (tokens.sequence.size != count) return invalid("sequence must have an entry a token", count, tokens.sequence.size);
+    if (tokens.position.size != count) return invalid("position must have an entry a token", count, tokens.position.size);
+    if (logits.rows != wanted) return invalid("logits must have a row a wanted token", wanted, logits.rows);
+    if (wanted != 0 && logits.columns != config.vocabulary)
+      return invalid("logits must have `vocabulary` columns", config.vocabulary, logits.columns);
     for (std::int64_t i = 0; !all && i < rows.size; ++i)
       if (rows[i] < 0 || rows[i] >= count) return {status_code::out_of_range, "rows must be tokens of the batch", count, rows[i]};
+    if (count > most_tokens) return invalid("a call takes at most so many tokens, because expert slots are counted in 32 bits", most_tokens, count);
     if (auto fits = check_weights(w); !fits) return fits;
     arena memory(workspace.data, static_cast<std::size_t>(workspace.size));
     auto const start = memory;
     auto const s = carve<viewer>(memory, count, wanted);
-    if (!memory.fits()) return {status_code::workspace_too_small, "the workspace must have workspace_bytes(tokens, rows) bytes",
-                                static_cast<std::int64_t>(workspace_bytes<viewer>(count, wanted)), workspace.size};
+    if (!memory.fits())
+      return {status_code::workspace_too_small, "the workspace must have workspace_bytes(tokens, rows) bytes",
+              static_cast<std::int64_t>(workspace_bytes<viewer>(count, wanted)), workspace.size};
     clear(where, s.not_finite);
     if (count == 0) return {};
 
@@ -75,11 +77,11 @@ struct decoder {
     status done;
     for_each_layer<layer_list>([&]<class Spec>(int layer) {
       if (!done) return;
-      if (count > block<Spec>::most_tokens) return void(done = argument("a call takes so many tokens, because expert slots are counted in 32 bits", block<Spec>::most_tokens, count));
       auto at = start;
       auto const layer_scratch = block<Spec>::template carve<viewer>(at, count);
-      done = block<Spec>::run(where, w.layers[static_cast<std::size_t>(layer)], {s.stream, tokens.sequence, tokens.position}, cache.layer(layer), s.stream,
-                              layer_scratch, state_of<Spec>(states, layer), tap, layer);
+      batch<scalar> const rows_of_layer{s.stream, tokens.sequence, tokens.position};
+      done = block<Spec>::run(where, w.layers[static_cast<std::size_t>(layer)], rows_of_layer, cache.layer(layer), s.stream, layer_scratch,
+                              state_of<Spec>(states, layer), tap, layer);
     });
     if (!done || wanted == 0) return done;
     auto const final = all ? s.stream : s.picked;
@@ -90,6 +92,12 @@ struct decoder {
     tap(tap_point{layers, stage::logits}, view<const sum>(logits));
     return finish(where);
   }
+
+  static constexpr std::int64_t most_tokens = [] {
+    std::int64_t least = 0x7fff'ffff;
+    for_each_layer<specs_of<layer_list>>([&]<class Spec>(int) { least = least < block<Spec>::most_tokens ? least : block<Spec>::most_tokens; });
+    return least;
+  }();
 
   struct scratch {
     std::int32_t* not_finite;
@@ -146,11 +154,13 @@ struct decoder {
     arena counting;
     auto const expected = embedding::carve_weights(config, hidden, counting);
     auto const norm_expected = norm::carve_weights(config.norm, hidden, counting);
-    bool const same = static_cast<int>(w.layers.size()) == layers && same_shape(w.embedding.table, expected.table) && same_shape(w.embedding.head, expected.head) &&
-                      same_shape(w.embedding.head_bias, expected.head_bias) && same_shape(w.norm.weight, norm_expected.weight) &&
+    auto const& given = w.embedding;
+    bool const same = same_shape(given.table, expected.table) && same_shape(given.head, expected.head) &&
+                      same_shape(given.head_bias, expected.head_bias) && same_shape(w.norm.weight, norm_expected.weight) &&
                       same_shape(w.norm.bias, norm_expected.bias);
     status found;
-    if (!same) found = {status_code::wrong_weights, "the weights must have been loaded for a model of the same shapes and storage", 0, 0};
+    if (!same || static_cast<int>(w.layers.size()) != layers)
+      found = {status_code::wrong_weights, "the weights must have been loaded for a model of the same shapes and storage", 0, 0};
     for_each_layer<layer_list>([&]<class Spec>(int layer) {
       if (found) found = block<Spec>::check_weights(w.layers[static_cast<std::size_t>(layer)]);
     });
@@ -200,8 +210,8 @@ struct decoder {
     } else if constexpr (std::is_invocable_r_v<state, States const&, int>) {
       return state(states(layer));
     } else {
-      static_assert(std::is_empty_v<state>, "states must be a layer's policy state, or a callable (int layer) -> that state, because the layer's routing "
-                                            "policy cannot do without");
+      static_assert(std::is_empty_v<state>, "states must be a layer's policy state, or a callable (int layer) -> that state, because the "
+                                            "layer's routing policy cannot do without");
       return state{};
     }
   }

@@ -21,14 +21,15 @@ struct moe : moe_memory<Spec> {
     using experts = typename memory::routed_experts;   // gate and up projection with activation, then down projection
     using shared = typename memory::shared_expert;
     if (s.expert_out.rows != x.rows * memory::slots)
-      return {status_code::invalid_argument, "The workspace must be carved for as many tokens as x has.", x.rows * memory::slots, s.expert_out.rows};
+      return invalid("the workspace must be carved for as many tokens as x has", x.rows * memory::slots, s.expert_out.rows);
 
     if constexpr (memory::dense) {
       experts::forward(where, w.experts, x, s.experts, s.expert_out);                                  // [tokens, hidden]
       add<scalar>(where, residual, s.expert_out, y);                                                   // [tokens, hidden]
       tap(tap_point{layer, stage::ffn_out}, view<const scalar>(s.expert_out));
     } else {
-      if (auto done = router<Spec>::forward(where, w.router, x, state, s.router, not_finite, tap, layer); !done) return done;   // ids, weights [tokens, slots]
+      auto const routed = router<Spec>::forward(where, w.router, x, state, s.router, not_finite, tap, layer);   // ids, weights [tokens, slots]
+      if (!routed) return routed;
       plan(where, s.router.slots.ids, s.plan);                                                         // expert_offsets [experts + 1]
       experts::forward(where, w.experts, x, s.plan.expert_offsets, s.plan.token_of_slot.data, s.experts, s.expert_out);
       if constexpr (memory::has_shared) {
@@ -51,8 +52,10 @@ struct moe : moe_memory<Spec> {
       tap(tap_point{layer, stage::expert_out}, view<const scalar>(s.choice_out));
     }
     if constexpr (wants<viewer>(stage::moe_out)) tap(tap_point{layer, stage::moe_out}, view<const scalar>(s.parts.moe_out));
-    if constexpr (wants<viewer>(stage::shared_gate) && memory::has_shared_gate) tap(tap_point{layer, stage::shared_gate}, view<const sum>(s.parts.shared_gate));
-    if constexpr (wants<viewer>(stage::shared_out) && memory::has_shared) tap(tap_point{layer, stage::shared_out}, view<const scalar>(s.parts.shared_out));
+    if constexpr (wants<viewer>(stage::shared_gate) && memory::has_shared_gate)
+      tap(tap_point{layer, stage::shared_gate}, view<const sum>(s.parts.shared_gate));
+    if constexpr (wants<viewer>(stage::shared_out) && memory::has_shared)
+      tap(tap_point{layer, stage::shared_out}, view<const scalar>(s.parts.shared_out));
     if constexpr (wants<viewer>(stage::ffn_out)) tap(tap_point{layer, stage::ffn_out}, view<const scalar>(s.parts.ffn_out));
   }
 };

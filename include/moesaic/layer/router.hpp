@@ -18,8 +18,9 @@ struct router {
   using scalar = scalar_of<shape.activations>;
   using sum = accumulator<scalar>;
   using policy = policy_of<Spec>;
-  static_assert(!policy::coupled || coupled_policy<policy, sum>, "routing says it is coupled, so it must have select_batch(config, group, state, batch, "
-                                                                 "slots, memory) for this layer's scores, because nothing else chooses then");
+  static_assert(!policy::coupled || coupled_policy<policy, sum>,
+                "routing says it is coupled, so it must have select_batch(config, group, state, batch, slots, memory) for this layer's scores, "
+                "because nothing else chooses then");
   static constexpr int slots = policy::slots(config);
 
   struct scratch {
@@ -38,7 +39,7 @@ struct router {
   template <class Where, class Tap = no_tap>
   static status forward(Where& where, router_weights const& w, view<const scalar> x, typename policy::state const& state, scratch const& s,
                       std::int32_t* not_finite, Tap&& tap = {}, int layer = 0) {
-    if (s.logits.rows != x.rows) return {status_code::invalid_argument, "The workspace must be carved for as many tokens as x has.", x.rows, s.logits.rows};
+    if (s.logits.rows != x.rows) return invalid("the workspace must be carved for as many tokens as x has", x.rows, s.logits.rows);
     linear<dtype::fp32>(where, w.weight, x, w.bias, s.logits);
     tap(tap_point{layer, stage::router_logits}, view<const sum>(s.logits));
     route<policy>(where, config, state, view<const sum>(s.logits), w.score_bias, s.scores, s.choice, s.slots, s.batch, not_finite);

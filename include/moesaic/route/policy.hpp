@@ -55,7 +55,9 @@ namespace routing {
 ///   struct thrifty : moesaic::routing::standard {
 ///     struct state { moesaic::list<const float> cost; float price = 0; };                       // [experts], per unit of score
 ///     template <class T>
-///     MOESAIC_FN static T price(moesaic::router_config const&, state const& s, moesaic::routing_site at, T) { return T(s.price * s.cost[at.expert]); }
+///     MOESAIC_FN static T price(moesaic::router_config const&, state const& s, moesaic::routing_site at, T) {
+///       return static_cast<T>(s.price * s.cost[at.expert]);
+///     }
 ///   };
 ///
 /// A policy is an empty type. What it knows at run time is its `state`, a plain struct of views that travels with the call; the hooks here
@@ -69,7 +71,8 @@ struct standard {
 
   /// logits [experts] -> scores [experts]. Softmax, sigmoid or identity; after_top_k leaves the logits to `weigh`.
   template <class T, class Group>
-  MOESAIC_FN static void score(router_config const& c, Group const& g, auto const& /*state*/, std::int64_t /*token*/, T const* logits, T* scores) {
+  MOESAIC_FN static void score(router_config const& c, Group const& g, auto const& /*state*/, std::int64_t /*token*/, T const* logits,
+                               T* scores) {
     bool const later = c.position == score_position::after_top_k;
     if (c.score == moesaic::score::softmax && !later) {
       softmax(g, c.experts, logits, scores);
@@ -83,11 +86,14 @@ struct standard {
   template <class T>
   MOESAIC_FN static T price(router_config const&, auto const& /*state*/, routing_site, T /*score*/) { return T(0); }
 
-  /// Forbids experts of one token by setting their choice to −inf (groups, masks), or lifts some above all others. scores, choice [experts].
+  /// Forbids experts of one token by setting their choice to −inf (groups, masks), or lifts some above all others. scores and choice are
+  /// [experts].
   template <class T, class Group>
-  MOESAIC_FN static void limit(router_config const&, Group const&, auto const& /*state*/, std::int64_t /*token*/, T const* /*scores*/, T* /*choice*/) {}
+  MOESAIC_FN static void limit(router_config const&, Group const&, auto const& /*state*/, std::int64_t /*token*/, T const* /*scores*/,
+                               T* /*choice*/) {}
 
-  /// How many of the `found` chosen experts are used, from the first on (variable k; 0 is legal). scores, choice [experts]; ids [found], best first.
+  /// How many of the `found` chosen experts are used, from the first on (variable k; 0 is legal). scores, choice [experts]; ids [found], best
+  /// first.
   template <class T>
   MOESAIC_FN static int cut(router_config const&, auto const& /*state*/, std::int64_t /*token*/, T const* /*scores*/, T const* /*choice*/,
                             std::int32_t const* /*ids*/, int found) {
@@ -133,7 +139,8 @@ struct standard {
 
 /// Hooks a routing policy must have, by inheritance from routing::standard or written out.
 template <class P, class T = float>
-concept routing_policy = requires(router_config const& c, serial_group const& g, typename P::state const& s, T* x, T const* in, std::int32_t* ids) {
+concept routing_policy = requires(router_config const& c, serial_group const& g, typename P::state const& s, T* x, T const* in,
+                                  std::int32_t* ids) {
   { P::coupled } -> std::convertible_to<bool>;
   { P::slots(c) } -> std::convertible_to<int>;
   P::score(c, g, s, std::int64_t{}, in, x);
@@ -144,15 +151,17 @@ concept routing_policy = requires(router_config const& c, serial_group const& g,
 };
 
 /// A policy whose choice for one token depends on the other tokens of the batch: `static constexpr bool coupled = true`, and one more hook,
-/// called once a batch instead of the per-token top-k. It fills ids and count of every token (best first); weights come from `weigh` as ever:
-///   static void select_batch(router_config const&, Group const&, state const&, routing_batch<T> const&, routing_slots<T> const&, list<std::byte> memory);
+/// called once a batch instead of the per-token top-k. It fills ids and count of every token (best first); weights come from `weigh`:
+///   static void select_batch(router_config const&, Group const&, state const&, routing_batch<T> const&, routing_slots<T> const&,
+///                            list<std::byte> memory);
 /// and may ask for memory with  static std::int64_t batch_bytes(router_config const&, std::int64_t tokens).
 /// Rows of tokens whose logits are not finite hold NaN. Inference only: the output of a sequence then depends on its batch mates.
 template <class P, class T = float>
-concept coupled_policy = routing_policy<P, T> && P::coupled &&
-                         requires(router_config const& c, serial_group const& g, typename P::state const& s, routing_batch<T> const& b, routing_slots<T> const& slots) {
-                           P::select_batch(c, g, s, b, slots, list<std::byte>{});
-                         };
+concept coupled_policy =
+    routing_policy<P, T> && P::coupled &&
+    requires(router_config const& c, serial_group const& g, typename P::state const& s, routing_batch<T> const& b, routing_slots<T> const& slots) {
+      P::select_batch(c, g, s, b, slots, list<std::byte>{});
+    };
 
 template <class P>
 constexpr std::int64_t batch_bytes_of(router_config const& c, std::int64_t tokens) {

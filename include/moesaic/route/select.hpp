@@ -20,16 +20,16 @@ MOESAIC_FN int top_k(T const* choice, int experts, int slots, std::int32_t* ids)
     if (!(value > -std::numeric_limits<T>::infinity())) continue;
     if (found == slots && !(value > choice[ids[found - 1]])) continue;
     int at = found < slots ? found++ : slots - 1;
-    for (; at > 0 && value > choice[ids[at - 1]]; --at) ids[at] = ids[at - 1];   // strictly greater: of equals the lower index stays in front
+    for (; at > 0 && value > choice[ids[at - 1]]; --at) ids[at] = ids[at - 1];   // strictly greater: of equals the lower index stays first
     ids[at] = e;
   }
   for (int i = found; i < slots; ++i) ids[i] = -1;
   return found;
 }
 
-/// Scores and choice of one token. logits, scores, choice [experts], three memories; score_bias [experts] or empty. An expert whose logit is
-/// −inf is never chosen. False if a logit is NaN or +inf, or all are −inf, or a bias or price makes a choice NaN: then scores and choice hold
-/// NaN, so that no later step can choose by accident.
+/// Scores and choice of one token. logits, scores, choice [experts], three memories; score_bias [experts] or empty. An expert whose logit
+/// is −inf is never chosen. False if a logit is NaN or +inf, or all are −inf, or a bias or price makes a choice NaN: then scores and choice
+/// hold NaN, so that no later step can choose by accident.
 template <class Policy, class T, class Group>
 MOESAIC_FN bool score_token(router_config const& c, Group const& g, typename Policy::state const& state, list<const float> score_bias,
                             std::int64_t token, T const* logits, T* scores, T* choice) {
