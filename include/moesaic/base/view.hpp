@@ -11,6 +11,16 @@
 
 namespace moesaic {
 
+template <class T>
+struct list;
+
+namespace detail {
+template <class>
+inline constexpr bool is_list = false;
+template <class T>
+inline constexpr bool is_list<list<T>> = true;
+}  // namespace detail
+
 /// `size` elements in a row. Like std::span, and usable in device code.
 template <class T>
 struct list {
@@ -19,14 +29,15 @@ struct list {
 
   constexpr list() = default;
   MOESAIC_FN constexpr list(T* first, std::int64_t count) : data(first), size(count) {}
-  /// From anything contiguous: std::vector, std::array, std::span, list of non-const. Arrays must convert, not pointers: a derived class
+  /// From anything contiguous: std::vector, std::array, std::span. Arrays must convert, not pointers: a derived class
   /// would bring another stride.
   template <class Range>
-    requires requires(Range& r) {
+    requires(!detail::is_list<std::remove_cvref_t<Range>>) && requires(Range& r) {
       requires std::is_convertible_v<std::remove_pointer_t<decltype(std::data(r))> (*)[], T (*)[]>;
       static_cast<std::int64_t>(std::size(r));
     }
   constexpr list(Range&& r) : data(std::data(r)), size(static_cast<std::int64_t>(std::size(r))) {}
+  /// From a list of non-const.
   template <class U>
     requires std::is_same_v<U const, T>
   MOESAIC_FN constexpr list(list<U> const& other) : data(other.data), size(other.size) {}

@@ -276,10 +276,10 @@ inline void read_rope(huggingface_keys const& keys, attention_config& attention)
   if (!values.is_object()) refuse_key(name, values, "which should be an object");
   if (!old.is_null() && !now.is_null() && old != now) refuse_key("rope_scaling", old, "but rope_parameters says otherwise");
 
+  auto const in = [&](std::string const& key) { return name + "." + key; };
   auto prefixed = nlohmann::json::object();
-  for (auto const& [key, value] : values.items()) prefixed[name + "." + key] = value;
+  for (auto const& [key, value] : values.items()) prefixed[in(key)] = value;
   auto const inside = huggingface_keys(std::move(prefixed));
-  auto const in = [&](const char* key) { return name + "." + key; };
 
   auto const kind = values.value(values.contains("rope_type") ? "rope_type" : "type", nlohmann::json("default"));
   bool const linear = kind == "linear", llama3 = kind == "llama3";
@@ -288,7 +288,7 @@ inline void read_rope(huggingface_keys const& keys, attention_config& attention)
     bool const known = key == "rope_type" || key == "type" || key == "rope_theta" || (key == "factor" && kind != "default") ||
                        (llama3 && (key == "low_freq_factor" || key == "high_freq_factor" || key == "original_max_position_embeddings"));
     if (!known && !value.is_null() && !(key == "partial_rotary_factor" && value == 1.0))
-      refuse_key(in(key.c_str()), value, "and what it means for " + kind.get<std::string>() + " rotary frequencies is not known");
+      refuse_key(in(key), value, "and what it means for " + kind.get<std::string>() + " rotary frequencies is not known");
   }
   attention.rope_theta = inside.has(in("rope_theta")) ? inside.number(in("rope_theta")) : keys.number("rope_theta");
   auto& scaling = attention.scaling;
@@ -343,8 +343,8 @@ inline std::vector<bool> dense_layers(huggingface_keys const& keys, int layers) 
     for (auto const& layer : only) numbers = numbers && layer.is_number_integer();
   if (!numbers) refuse_key("mlp_only_layers", only, "which should be a list of layer numbers");
 
-  std::vector<bool> dense;
-  for (int i = 0; i < layers; ++i) dense.push_back(i < first || i % every != 0 || (i + 1) % step != 0);
+  std::vector<bool> dense(static_cast<std::size_t>(layers));
+  for (int i = 0; i < layers; ++i) dense[static_cast<std::size_t>(i)] = i < first || i % every != 0 || (i + 1) % step != 0;
   for (auto const& layer : only)
     for (int i = 0; i < layers; ++i)
       if (layer == i) dense[static_cast<std::size_t>(i)] = true;

@@ -237,37 +237,37 @@ struct header_rules final : json_rules {
 
   void key(std::string& text) override {
     if (depth == 1) {
-      in_metadata = text == "__metadata__";
-      if (in_metadata && std::exchange(met_metadata, true)) fail({where, ": expected '__metadata__' once, found it twice"});
-      if (in_metadata) return;
+      in_metadata_ = text == "__metadata__";
+      if (in_metadata_ && std::exchange(met_metadata_, true)) fail({where, ": expected '__metadata__' once, found it twice"});
+      if (in_metadata_) return;
       entries.emplace_back().name = std::move(text);
-      range.clear();
-      seen = 0;
-    } else if (in_metadata) {
+      range_.clear();
+      seen_ = 0;
+    } else if (in_metadata_) {
       metadata.emplace_back(std::move(text), std::string());
     } else {
-      field = static_cast<int>(std::find(std::begin(field_names), std::end(field_names), text) - std::begin(field_names));
-      if (field == fields) fail_tensor({"expected the keys dtype, shape and data_offsets, found ", in_quotes(text)});
-      if ((seen >> field & 1) != 0) fail_tensor({"expected ", field_names[field], " once, found it twice"});
-      seen |= 1 << field;
+      field_ = static_cast<int>(std::find(std::begin(field_names), std::end(field_names), text) - std::begin(field_names));
+      if (field_ == fields) fail_tensor({"expected the keys dtype, shape and data_offsets, found ", in_quotes(text)});
+      if ((seen_ >> field_ & 1) != 0) fail_tensor({"expected ", field_names[field_], " once, found it twice"});
+      seen_ |= 1 << field_;
     }
   }
 
   void value(json_value const& found) override {
     if (depth == 0) return;  // an object: read_header has looked
-    if (in_metadata) return metadata_value(found);
+    if (in_metadata_) return metadata_value(found);
     if (depth == 1) return expect(json_kind::object, found, "tensor " + in_quotes(entries.back().name));
-    auto const kind = depth == 3 ? json_kind::integer : field == dtype_field ? json_kind::string : json_kind::array;
+    auto const kind = depth == 3 ? json_kind::integer : field_ == dtype_field ? json_kind::string : json_kind::array;
     if (found.kind != kind)
-      fail_tensor({"expected ", name(kind), depth == 3 ? " in " : " as ", field_names[field], ", found ", name(found.kind)});
+      fail_tensor({"expected ", name(kind), depth == 3 ? " in " : " as ", field_names[field_], ", found ", name(found.kind)});
     if (kind == json_kind::string) entries.back().stored_as = std::move(*found.text);
     if (kind == json_kind::integer) number(found.integer);
   }
 
   void close() override {
     if (depth != 1) return;
-    if (!in_metadata) finish_tensor();
-    in_metadata = false;
+    if (!in_metadata_) finish_tensor();
+    in_metadata_ = false;
   }
 
  private:
@@ -283,7 +283,7 @@ struct header_rules final : json_rules {
   void metadata_value(json_value const& found) {
     if (depth == 1) {
       if (found.kind != json_kind::null) expect(json_kind::object, found, "__metadata__");
-      in_metadata = found.kind == json_kind::object;
+      in_metadata_ = found.kind == json_kind::object;
     } else {
       expect(json_kind::string, found, "__metadata__, key " + in_quotes(metadata.back().first));
       metadata.back().second = std::move(*found.text);
@@ -292,9 +292,9 @@ struct header_rules final : json_rules {
 
   void number(std::uint64_t integer) {
     auto& shape = entries.back().shape;
-    if (field == offsets_field) {
-      range.push_back(integer);
-      if (range.size() > 2) fail_tensor({"expected two data_offsets, found more"});
+    if (field_ == offsets_field) {
+      range_.push_back(integer);
+      if (range_.size() > 2) fail_tensor({"expected two data_offsets, found more"});
     } else {
       if (integer > largest) fail_tensor({"expected dimensions below 2^63, found ", std::to_string(integer)});
       if (shape.size() == dimension_limit) fail_tensor({"expected at most ", std::to_string(dimension_limit), " dimensions, found more"});
@@ -304,16 +304,16 @@ struct header_rules final : json_rules {
 
   void finish_tensor() {
     for (int f = 0; f < fields; ++f)
-      if ((seen >> f & 1) == 0) fail_tensor({"expected the keys dtype, shape and data_offsets, found no ", field_names[f]});
-    if (range.size() != 2) fail_tensor({"expected two data_offsets, found ", std::to_string(range.size())});
-    auto const offsets = "[" + std::to_string(range[0]) + ", " + std::to_string(range[1]) + "]";
-    if (range[0] > range[1]) fail_tensor({"expected rising data_offsets, found ", offsets});
-    if (range[1] > static_cast<std::uint64_t>(data_bytes))
+      if ((seen_ >> f & 1) == 0) fail_tensor({"expected the keys dtype, shape and data_offsets, found no ", field_names[f]});
+    if (range_.size() != 2) fail_tensor({"expected two data_offsets, found ", std::to_string(range_.size())});
+    auto const offsets = "[" + std::to_string(range_[0]) + ", " + std::to_string(range_[1]) + "]";
+    if (range_[0] > range_[1]) fail_tensor({"expected rising data_offsets, found ", offsets});
+    if (range_[1] > static_cast<std::uint64_t>(data_bytes))
       fail_tensor({"expected data_offsets within the ", std::to_string(data_bytes), " bytes of data in the file, found ", offsets,
                    "; is it truncated?"});
     auto& made = entries.back();
-    made.begin = static_cast<std::int64_t>(range[0]);
-    made.end = static_cast<std::int64_t>(range[1]);
+    made.begin = static_cast<std::int64_t>(range_[0]);
+    made.end = static_cast<std::int64_t>(range_[1]);
 
     for (auto const& format : stored_formats)
       if (format.name == made.stored_as) made.value.type = format.type;
@@ -327,15 +327,15 @@ struct header_rules final : json_rules {
       bytes *= factor;
     }
     if (std::find(made.shape.begin(), made.shape.end(), 0) != made.shape.end()) bytes = 0;
-    if (known && bytes != range[1] - range[0])
+    if (known && bytes != range_[1] - range_[0])
       fail_tensor({"expected ", std::to_string(bytes), " bytes for ", text_of(made.shape), " ", made.stored_as, ", found ",
-                   std::to_string(range[1] - range[0]), " in data_offsets ", offsets});
+                   std::to_string(range_[1] - range_[0]), " in data_offsets ", offsets});
   }
 
-  bool in_metadata = false, met_metadata = false;
-  int field = 0;                     // of the open tensor, whose key came last
-  int seen = 0;                      // a bit a field
-  std::vector<std::uint64_t> range;  // its data_offsets
+  bool in_metadata_ = false, met_metadata_ = false;
+  int field_ = 0;                     // of the open tensor, whose key came last
+  int seen_ = 0;                      // a bit a field
+  std::vector<std::uint64_t> range_;  // its data_offsets
 };
 
 /// A header's entries. Their ranges tile `data_bytes`: no tensor lies in another, and no byte is hidden.
@@ -374,16 +374,16 @@ struct index_rules final : json_rules {
 
   void key(std::string& text) override {
     if (depth == 1) {
-      in_map = text == "weight_map";
-      if (in_map && std::exchange(met_map, true)) fail({where, ": expected 'weight_map' once, found it twice"});
-    } else if (in_map) {
+      in_map_ = text == "weight_map";
+      if (in_map_ && std::exchange(met_map_, true)) fail({where, ": expected 'weight_map' once, found it twice"});
+    } else if (in_map_) {
       file_of.emplace_back(std::move(text), std::string());
     }
   }
 
   void value(json_value const& found) override {
     if (depth == 0) return expect(json_kind::object, found, "index");
-    if (!in_map) return;
+    if (!in_map_) return;
     if (depth == 1) return expect(json_kind::object, found, "weight_map");
     auto& [tensor_name, file] = file_of.back();
     expect(json_kind::string, found, "file of tensor " + in_quotes(tensor_name));
@@ -401,7 +401,7 @@ struct index_rules final : json_rules {
     return path.is_relative() && std::find(path.begin(), path.end(), "..") == path.end();
   }
 
-  bool in_map = false, met_map = false;
+  bool in_map_ = false, met_map_ = false;
 };
 
 /// A JSON string. Bytes above 127 stay as they are: names are UTF-8.
