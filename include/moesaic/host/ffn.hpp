@@ -17,7 +17,8 @@ namespace ffn_detail {
 
 // Every task takes a slice of outputs of all experts: slices cost the same however tokens are spread.
 template <dtype W, class T>
-void each_expert(pool& where, packed_matrix const& w, list<const float> bias, list<const std::int32_t> offsets, product<T, T> const& shared) {
+void each_expert(pool& where, packed_matrix const& w, list<const float> bias, list<const std::int32_t> offsets,
+                 product<T, T> const& shared) {
   auto const pairs = packed::pairs(w), step = pairs_of_task(where, pairs);
   where.for_each(packed::ceil_div(pairs, step), [&](std::int64_t task) {
     for (std::int64_t e = 0; e < w.count; ++e) {
@@ -49,8 +50,10 @@ void expert_gate_up(pool& where, activation act, packed_matrix const& w, list<co
 
 /// y[s] = down h[s] + bias. h [slots, intermediate], y [slots, hidden], bias [experts, hidden] or empty; offsets as above.
 template <dtype W, class T>
-void expert_down(pool& where, packed_matrix const& w, list<const float> bias, view<const T> h, list<const std::int32_t> offsets, view<T> y) {
-  ffn_detail::each_expert<W, T>(where, w, bias, offsets, {.matrix = w, .x = h.data, .x_stride = h.stride, .y = y.data, .y_stride = y.stride});
+void expert_down(pool& where, packed_matrix const& w, list<const float> bias, view<const T> h, list<const std::int32_t> offsets,
+                 view<T> y) {
+  ffn_detail::each_expert<W, T>(where, w, bias, offsets,
+                                {.matrix = w, .x = h.data, .x_stride = h.stride, .y = y.data, .y_stride = y.stride});
 }
 
 }  // namespace moesaic::host

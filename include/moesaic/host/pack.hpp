@@ -129,7 +129,8 @@ inline void check(packed_matrix const& m, std::int64_t index, std::int64_t first
     fail({"expected a group that is a multiple of 16 for e4m3, found ", f.group});
   if (f.type == dtype::mxfp4 && f.group != 32) fail({"expected a group of 32 for mxfp4, found ", f.group});
   if ((f.type == dtype::int8 || f.type == dtype::int4) && (f.group < 0 || f.group % packed::per_lane(f.type) != 0))
-    fail({"expected a group that is a multiple of ", packed::per_lane(f.type), ", or 0 for the whole row, for ", name(f.type), ", found ", f.group});
+    fail({"expected a group that is a multiple of ", packed::per_lane(f.type), ", or 0 for the whole row, for ", name(f.type), ", found ",
+          f.group});
 }
 
 // The largest weight that the format holds.
@@ -172,8 +173,8 @@ class packer {
   [[noreturn]] void refuse(int part, std::int64_t output) const {
     std::size_t k = 0;
     while (row_[k] <= largest_ && row_[k] >= -largest_) ++k;
-    fail({"expected finite weights that ", name(m_.stored.type), " can hold, found ", std::to_string(row_[k]).c_str(), " in matrix ", index_, " of ",
-          m_.count, ", part ", part, ", output ", output, ", input ", static_cast<std::int64_t>(k)});
+    fail({"expected finite weights that ", name(m_.stored.type), " can hold, found ", std::to_string(row_[k]).c_str(), " in matrix ",
+          index_, " of ", m_.count, ", part ", part, ", output ", output, ", input ", static_cast<std::int64_t>(k)});
   }
 
   // Calls f(group, first input, end input).
@@ -275,7 +276,8 @@ class packer {
 };
 
 template <dtype Promised>
-void pack_pairs(packed_matrix const& m, std::int64_t index, row_source source, std::byte* out, std::int64_t first_pair, std::int64_t last_pair) {
+void pack_pairs(packed_matrix const& m, std::int64_t index, row_source source, std::byte* out, std::int64_t first_pair,
+                std::int64_t last_pair) {
   check(m, index, first_pair, last_pair);
   with_type<Promised>(m, [&](auto type) {
     auto const bytes = packed::pair_bytes(m.stored, m.inputs);

@@ -50,22 +50,26 @@ class pool {
   /// f(index) for every index in [0, tasks), tasks < 2^31; returns when all are done. Allocates nothing. f must not throw.
   template <class F>
   void for_each(std::int64_t tasks, F&& f) {
+    auto* const context = const_cast<void*>(static_cast<const void*>(std::addressof(f)));
+    run(tasks, [](void* c, std::int64_t index) { (*static_cast<std::remove_reference_t<F>*>(c))(index); }, context);
+  }
+
+ private:
+  using task_function = void (*)(void*, std::int64_t);
+  static constexpr int spins = 2000;   // some tens of microseconds: the gap between two ops of a layer, not more on a shared machine
+
+  // Not inlined, and every task behind a pointer: then an op is compiled once, not once for one thread and once for many.
+  [[gnu::noinline]] void run(std::int64_t tasks, task_function task, void* context) {
     if (threads_ == 1 || tasks <= 1 || busy_.exchange(true, std::memory_order_acquire)) {
-      for (std::int64_t i = 0; i < tasks; ++i) f(i);
+      for (std::int64_t i = 0; i < tasks; ++i) task(context, i);
       return;
     }
-    auto* const context = const_cast<void*>(static_cast<const void*>(std::addressof(f)));
-    auto const task = [](void* c, std::int64_t index) { (*static_cast<std::remove_reference_t<F>*>(c))(index); };
     if (executor_.run != nullptr)
       executor_.run(executor_.self, tasks, task, context);
     else
       share(static_cast<std::uint32_t>(tasks), task, context);
     busy_.store(false, std::memory_order_release);
   }
-
- private:
-  using task_function = void (*)(void*, std::int64_t);
-  static constexpr int spins = 2000;   // some tens of microseconds: the gap between two ops of a layer, not more on a shared machine
 
   // `unclaimed_` holds the number of the call and the tasks not yet taken. Whoever takes a task has, by that, proved the call to be
   // under way, so what it read of the call before is valid; a worker that comes late finds nothing to take and touches nothing.
@@ -79,7 +83,8 @@ class pool {
     wake();
     take_tasks();
     for (int i = 0; i < spins && unfinished_.load(std::memory_order_acquire) != 0; ++i) pause();
-    for (std::uint32_t left = 0; (left = unfinished_.load(std::memory_order_acquire)) != 0;) unfinished_.wait(left, std::memory_order_acquire);
+    for (std::uint32_t left = 0; (left = unfinished_.load(std::memory_order_acquire)) != 0;)
+      unfinished_.wait(left, std::memory_order_acquire);
   }
 
   void take_tasks() {

@@ -38,7 +38,9 @@ MOESAIC_INLINE __m256i narrow_bf16(__m256 x) {
 MOESAIC_INLINE __m256i pack_halves(__m256i low, __m256i high) { return _mm256_permute4x64_epi64(_mm256_packus_epi32(low, high), 0xd8); }
 
 MOESAIC_INLINE f32 load(const float* p) { return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }
-MOESAIC_INLINE f32 load(const float* p, std::int64_t count) { return {_mm256_maskload_ps(p, below(count, 0)), _mm256_maskload_ps(p + 8, below(count, 8))}; }
+MOESAIC_INLINE f32 load(const float* p, std::int64_t count) {
+  return {_mm256_maskload_ps(p, below(count, 0)), _mm256_maskload_ps(p + 8, below(count, 8))};
+}
 MOESAIC_INLINE f32 load(const bf16* p) { return {widen_bf16(load128(p)), widen_bf16(load128(p + 8))}; }
 MOESAIC_INLINE f32 load(const bf16* p, std::int64_t count) {
   bf16 whole[16] = {};
@@ -60,7 +62,9 @@ MOESAIC_INLINE void store(float* p, f32 x, std::int64_t count) {
   _mm256_maskstore_ps(p, below(count, 0), x.low);
   _mm256_maskstore_ps(p + 8, below(count, 8), x.high);
 }
-MOESAIC_INLINE void store(bf16* p, f32 x) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), pack_halves(narrow_bf16(x.low), narrow_bf16(x.high))); }
+MOESAIC_INLINE void store(bf16* p, f32 x) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), pack_halves(narrow_bf16(x.low), narrow_bf16(x.high)));
+}
 MOESAIC_INLINE void store(bf16* p, f32 x, std::int64_t count) {
   bf16 whole[16];
   store(whole, x);
@@ -99,7 +103,8 @@ MOESAIC_INLINE u32 bit_or(u32 a, u32 b) { return {_mm256_or_si256(a.low, b.low),
 MOESAIC_INLINE u32 bit_xor(u32 a, u32 b) { return {_mm256_xor_si256(a.low, b.low), _mm256_xor_si256(a.high, b.high)}; }
 MOESAIC_INLINE u32 add_bits(u32 a, u32 b) { return {_mm256_add_epi32(a.low, b.low), _mm256_add_epi32(a.high, b.high)}; }
 MOESAIC_INLINE u32 select_equal(u32 a, u32 b, u32 yes, u32 no) {
-  return {_mm256_blendv_epi8(no.low, yes.low, _mm256_cmpeq_epi32(a.low, b.low)), _mm256_blendv_epi8(no.high, yes.high, _mm256_cmpeq_epi32(a.high, b.high))};
+  return {_mm256_blendv_epi8(no.low, yes.low, _mm256_cmpeq_epi32(a.low, b.low)),
+          _mm256_blendv_epi8(no.high, yes.high, _mm256_cmpeq_epi32(a.high, b.high))};
 }
 MOESAIC_INLINE f32 to_float(u32 a) { return {_mm256_cvtepi32_ps(a.low), _mm256_cvtepi32_ps(a.high)}; }
 MOESAIC_INLINE f32 half_to_float(u32 a) {
@@ -108,9 +113,11 @@ MOESAIC_INLINE f32 half_to_float(u32 a) {
   return {_mm256_cvtph_ps(_mm256_castsi256_si128(halves)), _mm256_cvtph_ps(_mm256_extracti128_si256(halves, 1))};
 }
 MOESAIC_INLINE f32 lookup(const float (&table)[16], u32 a) {
-  auto const lower = _mm256_loadu_ps(table), upper = _mm256_loadu_ps(table + 8);   // a permute reads three bits; the fourth chooses between two
+  // A permute reads three bits; the fourth chooses between two.
+  auto const lower = _mm256_loadu_ps(table), upper = _mm256_loadu_ps(table + 8);
   auto const eight = [&](__m256i i) {
-    return _mm256_blendv_ps(_mm256_permutevar8x32_ps(lower, i), _mm256_permutevar8x32_ps(upper, i), _mm256_castsi256_ps(_mm256_slli_epi32(i, 28)));
+    return _mm256_blendv_ps(_mm256_permutevar8x32_ps(lower, i), _mm256_permutevar8x32_ps(upper, i),
+                            _mm256_castsi256_ps(_mm256_slli_epi32(i, 28)));
   };
   return {eight(a.low), eight(a.high)};
 }

@@ -20,7 +20,9 @@ MOESAIC_INLINE f32 set1(float x) { return {_mm512_set1_ps(x)}; }
 MOESAIC_INLINE u32 set1_bits(std::uint32_t x) { return {_mm512_set1_epi32(static_cast<int>(x))}; }
 
 MOESAIC_INLINE __mmask16 below(std::int64_t count) { return static_cast<__mmask16>((1u << count) - 1u); }
-MOESAIC_INLINE f32 widen_bf16(__m256i x) { return {_mm512_castsi512_ps(_mm512_maskz_slli_epi32(all, _mm512_maskz_cvtepu16_epi32(all, x), 16))}; }
+MOESAIC_INLINE f32 widen_bf16(__m256i x) {
+  return {_mm512_castsi512_ps(_mm512_maskz_slli_epi32(all, _mm512_maskz_cvtepu16_epi32(all, x), 16))};
+}
 // To bf16, nearest even.
 MOESAIC_INLINE __m256i narrow_bf16(f32 x) {
   auto const bits = _mm512_castps_si512(x.v);
@@ -36,7 +38,9 @@ MOESAIC_INLINE f32 load(const float* p, std::int64_t count) { return {_mm512_mas
 MOESAIC_INLINE f32 load(const bf16* p) { return widen_bf16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))); }
 MOESAIC_INLINE f32 load(const bf16* p, std::int64_t count) { return widen_bf16(_mm256_maskz_loadu_epi16(below(count), p)); }
 MOESAIC_INLINE u32 load_bits(const std::byte* p) { return {_mm512_loadu_si512(p)}; }
-MOESAIC_INLINE u32 load_bytes(const std::byte* p) { return {_mm512_maskz_cvtepu8_epi32(all, _mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))}; }
+MOESAIC_INLINE u32 load_bytes(const std::byte* p) {
+  return {_mm512_maskz_cvtepu8_epi32(all, _mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))};
+}
 MOESAIC_INLINE void store(float* p, f32 x) { _mm512_storeu_ps(p, x.v); }
 MOESAIC_INLINE void store(float* p, f32 x, std::int64_t count) { _mm512_mask_storeu_ps(p, below(count), x.v); }
 MOESAIC_INLINE void store(bf16* p, f32 x) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), narrow_bf16(x)); }
@@ -73,7 +77,9 @@ MOESAIC_INLINE u32 bit_and(u32 a, u32 b) { return {_mm512_and_si512(a.v, b.v)}; 
 MOESAIC_INLINE u32 bit_or(u32 a, u32 b) { return {_mm512_or_si512(a.v, b.v)}; }
 MOESAIC_INLINE u32 bit_xor(u32 a, u32 b) { return {_mm512_xor_si512(a.v, b.v)}; }
 MOESAIC_INLINE u32 add_bits(u32 a, u32 b) { return {_mm512_add_epi32(a.v, b.v)}; }
-MOESAIC_INLINE u32 select_equal(u32 a, u32 b, u32 yes, u32 no) { return {_mm512_mask_blend_epi32(_mm512_cmpeq_epi32_mask(a.v, b.v), no.v, yes.v)}; }
+MOESAIC_INLINE u32 select_equal(u32 a, u32 b, u32 yes, u32 no) {
+  return {_mm512_mask_blend_epi32(_mm512_cmpeq_epi32_mask(a.v, b.v), no.v, yes.v)};
+}
 MOESAIC_INLINE f32 to_float(u32 a) { return {_mm512_maskz_cvtepi32_ps(all, a.v)}; }
 MOESAIC_INLINE f32 half_to_float(u32 a) { return {_mm512_maskz_cvtph_ps(all, _mm512_maskz_cvtepi32_epi16(all, a.v))}; }
 MOESAIC_INLINE f32 lookup(const float (&table)[16], u32 a) { return {_mm512_maskz_permutexvar_ps(all, a.v, _mm512_loadu_ps(table))}; }

@@ -1,6 +1,6 @@
-// Rows of bf16 times panels of packed weights by bf16 dot products, for weights whose codes are exact in bf16. Body file of level avx512_bf16.
-// Per output and group of inputs one chain of dot products over ascending pairs of inputs, then sum = fma(chain, scale, sum): neither number
-// of rows nor cutting into chunks changes a bit. The instruction takes subnormal inputs for zero.
+// Rows of bf16 times panels of packed weights by bf16 dot products, where codes are exact in bf16. Body file of level avx512_bf16.
+// Per output and group of inputs one chain of dot products over ascending pairs of inputs, then sum = fma(chain, scale, sum): neither
+// number of rows nor cutting into chunks changes a bit. The instruction takes subnormal inputs for zero.
 // SPDX-License-Identifier: Apache-2.0
 
 using namespace avx512;
@@ -25,7 +25,8 @@ consteval byte_tables make_byte_tables() {
   byte_tables t{};
   for (int i = 0; i < 256; ++i) {
     auto const code = static_cast<std::uint8_t>(i);
-    auto const value = bf16(W == dtype::int8 ? static_cast<float>(static_cast<std::int8_t>(code)) : static_cast<float>(e4m3::from_bits(code))).bits;
+    auto const number = W == dtype::int8 ? static_cast<float>(static_cast<std::int8_t>(code)) : static_cast<float>(e4m3::from_bits(code));
+    auto const value = bf16(number).bits;
     t.upper[i / 128][i % 128] = static_cast<std::uint8_t>(value >> 8);
     t.lower[i / 128][i % 128] = static_cast<std::uint8_t>(value & 0xff);
   }
@@ -173,13 +174,13 @@ inline void dot_block(const bf16* x, dot_run const& run, float* chains, float* y
   }
 }
 
-// y [Pairs][32] = one row x [inputs] times `Pairs` neighbouring pairs of panels.
-template <dtype W, int Pairs>
-inline void row_dot(here, const bf16* x, const std::byte* data, format f, std::int64_t inputs, std::int64_t, float* y) {
+// As row_dot of the other levels.
+template <dtype W>
+inline void row_dot(here, const bf16* x, const std::byte* data, std::int64_t pairs, format f, std::int64_t inputs, float* y) {
   constexpr auto per_lane = packed::per_lane(W);
-  constexpr auto panels = 2 * Pairs;
+  constexpr auto panels = 2 * wide_pairs;
   panel_pair<W> const pair(data, f, inputs);
-  auto const pair_bytes = packed::pair_bytes(f, inputs);
+  auto const pair_bytes = next_pair(pairs, f, inputs);
   bf16 tail[per_lane] = {};
   auto const whole = inputs / per_lane * per_lane;
   std::memcpy(tail, x + whole, static_cast<std::size_t>(inputs - whole) * sizeof(bf16));
@@ -218,9 +219,9 @@ inline void row_dot(here, const bf16* x, const std::byte* data, format f, std::i
   for (int p = 0; p < panels; ++p) store(y + p * packed::lanes, has_scales(W) ? sum[p] : chain[p]);
 }
 
-// As pairs_dot of the other levels; all inputs are used.
+// As pairs_dot of the other levels.
 template <dtype W, class X>
-inline void pairs_dot(here, const X* const* x, std::int64_t rows, const std::byte* data, std::int64_t pairs, format f, std::int64_t inputs, std::int64_t,
+inline void pairs_dot(here, const X* const* x, std::int64_t rows, const std::byte* data, std::int64_t pairs, format f, std::int64_t inputs,
                       float* y) {
   constexpr auto per_lane = packed::per_lane(W);
   constexpr std::int64_t of_pair = product_rows * 2 * packed::lanes;
@@ -229,7 +230,8 @@ inline void pairs_dot(here, const X* const* x, std::int64_t rows, const std::byt
   alignas(64) float chains[has_scales(W) ? wide_pairs * of_pair : 1];
   auto const block_count = packed::ceil_div(rows, block_rows), step = packed::ceil_div(rows, block_count);
   if (has_scales(W))
-    for (std::int64_t p = 0; p < pairs; ++p) std::memset(y + p * of_pair, 0, static_cast<std::size_t>(rows * 2 * packed::lanes) * sizeof(float));
+    for (std::int64_t p = 0; p < pairs; ++p)
+      std::memset(y + p * of_pair, 0, static_cast<std::size_t>(rows * 2 * packed::lanes) * sizeof(float));
   for (std::int64_t begin = 0; begin < inputs; begin += dot_chunk_inputs) {
     auto const end = inputs - begin < dot_chunk_inputs ? inputs : begin + dot_chunk_inputs;
     stage(x, rows, step, begin, end - begin, staged);
@@ -240,8 +242,8 @@ inline void pairs_dot(here, const X* const* x, std::int64_t rows, const std::byt
       auto const* tiles = expanded;
       if constexpr (W == dtype::bf16) tiles = pair.data + begin * packed::row_bytes;
       else with_zero_point<W>(f.zero_point, [&]<bool ZeroPoint>() { expand_to_pairs<W, ZeroPoint>(pair, begin, end, expanded); });
-      dot_run run{.rows = 0, .begin = 0, .end = 0, .tiles = tiles, .left = W == dtype::bf16 ? inputs - begin : dot_chunk_inputs, .opens = false,
-                  .closes = false, .scaled = has_scales(W), .scale = {}};
+      dot_run run{.rows = 0, .begin = 0, .end = 0, .tiles = tiles, .left = W == dtype::bf16 ? inputs - begin : dot_chunk_inputs,
+                  .opens = false, .closes = false, .scaled = has_scales(W), .scale = {}};
       for (auto k = begin; k < end; k = begin + run.end) {
         auto const group_end = has_scales(W) ? (k / pair.group + 1) * pair.group : inputs;
         auto const stop = group_end < end ? group_end : end;
@@ -254,7 +256,8 @@ inline void pairs_dot(here, const X* const* x, std::int64_t rows, const std::byt
         for (std::int64_t r = 0; r < rows; r += step) {
           run.rows = rows - r < step ? rows - r : step;
           auto const at = p * of_pair + r * 2 * packed::lanes;
-          with_block(step, [&]<int Rows>() { dot_block<Rows>(staged + r * staged_stride<bf16>, run, chains + (has_scales(W) ? at : 0), y + at); });
+          auto* const open = chains + (has_scales(W) ? at : 0);
+          with_block(step, [&]<int Rows>() { dot_block<Rows>(staged + r * staged_stride<bf16>, run, open, y + at); });
         }
       }
     }

@@ -10,7 +10,7 @@ MOESAIC_INLINE f32 polynomial(f32 x, const float (&c)[N]) {
 }
 
 // Within 1 ulp. Subnormal results are kept; beyond the range infinity and zero; NaN stays NaN.
-MOESAIC_INLINE f32 exp(f32 x) {
+MOESAIC_STEPS f32 exp(f32 x) {
   // x = n ln 2 + r with |r| <= ln 2 / 2; adding `anchor`, whose last place is 1, rounds to the whole number n.
   constexpr float anchor = 0x1.8p23f, log2_e = 0x1.715476p0f, ln2_upper = 0x1.62e4p-1f, ln2_lower = 0x1.7f7d1cp-20f;
   constexpr float c[] = {0x1.fffffcp-2f, 0x1.555492p-3f, 0x1.5558f2p-5f, 0x1.1239ep-7f, 0x1.6a2436p-10f};

@@ -100,7 +100,8 @@ void multiply_pairs(product<double, double> const& p, std::int64_t first, std::i
         auto const pair = m.parts == 2 ? output / lanes : output / (2 * lanes);
         auto const panel = m.parts == 2 ? part : static_cast<int>(output / lanes % 2);
         double s = 0;
-        for (std::int64_t k = 0; k < m.inputs; ++k) s = std::fma(weight<W>(m, pair, panel, static_cast<int>(output % lanes), k), p.row(r)[k], s);
+        for (std::int64_t k = 0; k < m.inputs; ++k)
+          s = std::fma(weight<W>(m, pair, panel, static_cast<int>(output % lanes), k), p.row(r)[k], s);
         return p.bias != nullptr ? s + static_cast<double>(p.bias[part * m.outputs + output]) : s;
       };
       auto const value = sum(0);

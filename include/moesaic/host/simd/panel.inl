@@ -21,9 +21,10 @@ MOESAIC_INLINE f32 e4m3_over_256(u32 byte_on_top) {
   return as_float(select_equal(is_nan, set1_bits(0x7f00'0000u), set1_bits(0x7fc0'0000u), as_bits(half_to_float(half))));
 }
 
-// The codes of the inputs of a row of lanes as floats, exactly (e4m3: over 256). four_bits: values of 4-bit codes; zero: to subtract from them.
+// The codes of the inputs of a row of lanes as floats, exactly (e4m3: over 256). four_bits: what 4-bit codes mean, less zero.
 template <dtype W>
-MOESAIC_INLINE void widen(u32 row, [[maybe_unused]] const float (&four_bits)[16], [[maybe_unused]] f32 zero, f32 (&w)[packed::per_lane(W)]) {
+MOESAIC_INLINE void widen(u32 row, [[maybe_unused]] const float (&four_bits)[16], [[maybe_unused]] f32 zero,
+                          f32 (&w)[packed::per_lane(W)]) {
   if constexpr (W == dtype::fp32) w[0] = as_float(row);
   if constexpr (W == dtype::bf16) {
     w[0] = as_float(shift_left<16>(row));
@@ -87,7 +88,9 @@ struct panel_pair {
     auto const row = k / per_lane;
     return (row + row / packed::tile_rows * packed::tile_rows) * packed::row_bytes;
   }
-  MOESAIC_INLINE std::int64_t panel_distance(std::int64_t k) const { return (k < edge ? packed::tile_rows : edge_height) * packed::row_bytes; }
+  MOESAIC_INLINE std::int64_t panel_distance(std::int64_t k) const {
+    return (k < edge ? packed::tile_rows : edge_height) * packed::row_bytes;
+  }
 
   MOESAIC_INLINE f32 scale(std::int64_t k, int panel, std::int64_t pair_offset = 0) const {
     auto const at = (k / group * 2 + panel) * packed::lanes;
@@ -103,7 +106,9 @@ struct panel_pair {
       return set1(1.0f);
     }
   }
-  MOESAIC_INLINE const float (&four_bits() const)[16] { return W == dtype::mxfp4 ? mxfp4_values : zeros != nullptr ? uint4_values : int4_values; }
+  MOESAIC_INLINE const float (&four_bits() const)[16] {
+    return W == dtype::mxfp4 ? mxfp4_values : zeros != nullptr ? uint4_values : int4_values;
+  }
   MOESAIC_INLINE f32 zero(std::int64_t k, int panel, std::int64_t pair_offset = 0) const {
     if (W != dtype::int4 || zeros == nullptr) return set1(0.0f);
     return to_float(load_bytes(zeros + pair_offset + (k / group * 2 + panel) * packed::lanes));
@@ -122,7 +127,7 @@ MOESAIC_INLINE void stage_row(const X* x, std::int64_t count, Staged* y) {
 }
 // Inputs [begin, begin + count) of all rows, and rows of zeros up to a multiple of `step` and the height of its block.
 template <class X, class Staged>
-inline void stage(const X* const* x, std::int64_t rows, std::int64_t step, std::int64_t begin, std::int64_t count, Staged* y) {
+[[gnu::noinline]] void stage(const X* const* x, std::int64_t rows, std::int64_t step, std::int64_t begin, std::int64_t count, Staged* y) {
   constexpr auto stride = staged_stride<Staged>;
   for (std::int64_t r = 0; r < rows; ++r) stage_row(x[r] + begin, count, y + r * stride);
   if (begin == 0 && (rows % step != 0 || step % 2 != 0)) std::memset(y + rows * stride, 0, block_rows * stride * sizeof(Staged));
@@ -151,12 +156,11 @@ inline void expand(panel_pair<W> const& pair, std::int64_t begin, std::int64_t e
 // x [Rows, inputs], rows staged_stride<float> apart, times fp32 tiles, onto y [rows][32]; where `first`, y starts at zero.
 // Rows of x beyond `rows` are readable, and their results are dropped. `left`: inputs from here to the end of the tiles' layout.
 template <int Rows>
-inline void block(const float* x, std::int64_t rows, const std::byte* tiles, std::int64_t inputs, std::int64_t left, bool first, float* y,
-                  std::int64_t stride) {
+inline void block(const float* x, std::int64_t rows, const std::byte* tiles, std::int64_t inputs, std::int64_t left, bool first, float* y) {
   // Sums are a flat list: g++ keeps it in registers where one loop runs over it, and two nested ones do not.
   constexpr auto panels = block_panels, sums = Rows * panels;
   for (int side = 0; side < 2; side += panels) {
-    auto const at = [&](int i) { return y + i / panels * stride + (side + i % panels) * packed::lanes; };
+    auto const at = [&](int i) { return y + i / panels * 2 * packed::lanes + (side + i % panels) * packed::lanes; };
     f32 sum[sums];
 #pragma GCC unroll 32
     for (int i = 0; i < sums; ++i) sum[i] = first || i / panels >= rows ? set1(0.0f) : load(at(i));
@@ -190,12 +194,22 @@ MOESAIC_INLINE void with_block(std::int64_t rows, F&& f) {
   f.template operator()<2>();
 }
 
-// Inputs [begin, end) of one row, x[0] being input `begin`, times `Pairs` neighbouring pairs, onto y [Pairs][32].
+// All rows of x, `step` at a time; arguments as of block(). Not inlined: the same for every format.
+[[gnu::noinline]] inline void blocks(const float* x, std::int64_t rows, std::int64_t step, const std::byte* tiles, std::int64_t inputs,
+                                     std::int64_t left, bool first, float* y) {
+  for (std::int64_t r = 0; r < rows; r += step)
+    with_block(step, [&]<int Rows>() {
+      block<Rows>(x + r * staged_stride<float>, rows - r < step ? rows - r : step, tiles, inputs, left, first, y + r * 2 * packed::lanes);
+    });
+}
+
+// Inputs [begin, end) of one row, x[0] being input `begin`, times wide_pairs pairs, pair_bytes apart, onto y [wide_pairs][32].
 // Weights become floats in registers. So many outputs at a time that the chains of fma hide each other's latency.
-template <dtype W, int Pairs>
-inline void wide(const float* x, panel_pair<W> const& pair, std::int64_t pair_bytes, std::int64_t begin, std::int64_t end, bool first, float* y) {
+template <dtype W>
+inline void wide(const float* x, panel_pair<W> const& pair, std::int64_t pair_bytes, std::int64_t begin, std::int64_t end, bool first,
+                 float* y) {
   constexpr auto per_lane = packed::per_lane(W);
-  constexpr auto panels = 2 * Pairs;
+  constexpr auto panels = 2 * wide_pairs;
   f32 sum[panels];
 #pragma GCC unroll 8
   for (int p = 0; p < panels; ++p) sum[p] = first ? set1(0.0f) : load(y + p * packed::lanes);
@@ -234,60 +248,49 @@ inline void wide(const float* x, panel_pair<W> const& pair, std::int64_t pair_by
   for (int p = 0; p < panels; ++p) store(y + p * packed::lanes, sum[p]);
 }
 
-/// y [Pairs][32] = one row x [used] times `Pairs` neighbouring pairs of panels. Arguments as in panel_dot.
-template <dtype W, int Pairs, class X>
-inline void row_dot(here, const X* x, const std::byte* pair, format f, std::int64_t inputs, std::int64_t used, float* y) {
-  panel_pair<W> const panels(pair, f, inputs);
-  auto const pair_bytes = packed::pair_bytes(f, inputs);
+// From a pair to the next of the `wide_pairs` that one row meets. One alone is met twice, which costs no more than the latency of its fma.
+MOESAIC_INLINE std::int64_t next_pair(std::int64_t pairs, format f, std::int64_t inputs) {
+  return pairs == wide_pairs ? packed::pair_bytes(f, inputs) : 0;
+}
+
+/// y [wide_pairs][32] = one row x [inputs] times `pairs` neighbouring pairs of panels from `data` on: 1 or wide_pairs.
+template <dtype W, class X>
+inline void row_dot(here, const X* x, const std::byte* data, std::int64_t pairs, format f, std::int64_t inputs, float* y) {
+  panel_pair<W> const pair(data, f, inputs);
+  auto const pair_bytes = next_pair(pairs, f, inputs);
   if constexpr (std::is_same_v<X, float>) {
-    wide<W, Pairs>(x, panels, pair_bytes, 0, used, true, y);
+    wide<W>(x, pair, pair_bytes, 0, inputs, true, y);
   } else {
     float row[row_inputs];
-    std::int64_t k = 0;
-    do {
-      auto const count = used - k < row_inputs ? used - k : row_inputs;
+    for (std::int64_t k = 0; k < inputs; k += row_inputs) {
+      auto const count = inputs - k < row_inputs ? inputs - k : row_inputs;
       stage_row(x + k, count, row);
-      wide<W, Pairs>(row, panels, pair_bytes, k, k + count, k == 0, y);
-      k += row_inputs;
-    } while (k < used);
+      wide<W>(row, pair, pair_bytes, k, k + count, k == 0, y);
+    }
   }
 }
 
-// y[p][r] [32] = rows of x [rows][used] times pair p of `pairs` neighbours; at most product_rows rows, product_rows of y to a pair.
+/// y[p][r] [32] = rows of x [rows][inputs] times pair p of `pairs` neighbours; at most product_rows rows, product_rows of y to a pair.
 template <dtype W, class X>
 inline void pairs_dot(here, const X* const* x, std::int64_t rows, const std::byte* data, std::int64_t pairs, format f, std::int64_t inputs,
-                      std::int64_t used, float* y) {
+                      float* y) {
   alignas(64) float staged[(product_rows + block_rows) * staged_stride<float>];
   alignas(64) float expanded[W == dtype::fp32 ? 1 : chunk_inputs * 2 * packed::lanes];
   auto const block_count = packed::ceil_div(rows, block_rows), step = packed::ceil_div(rows, block_count);
-  std::int64_t k = 0;
-  do {
-    auto const count = used - k < chunk_inputs ? used - k : chunk_inputs;
+  for (std::int64_t k = 0; k < inputs; k += chunk_inputs) {
+    auto const count = inputs - k < chunk_inputs ? inputs - k : chunk_inputs;
     stage(x, rows, step, k, count, staged);
     for (std::int64_t p = 0; p < pairs; ++p) {
       auto const* const pair = data + p * packed::pair_bytes(f, inputs);
       auto const* tiles = reinterpret_cast<const std::byte*>(expanded);
       if constexpr (W == dtype::fp32) tiles = pair + k * 2 * packed::row_bytes;
       else expand<W>(panel_pair<W>(pair, f, inputs), k, k + count, expanded);
-      for (std::int64_t r = 0; r < rows; r += step) {
-        auto const of_block = rows - r < step ? rows - r : step;
-        auto* const sums = y + (p * product_rows + r) * 2 * packed::lanes;
-        auto const left = W == dtype::fp32 ? inputs - k : chunk_inputs;
-        with_block(step, [&]<int Rows>() { block<Rows>(staged + r * staged_stride<float>, of_block, tiles, count, left, k == 0, sums, 2 * packed::lanes); });
-      }
+      auto const left = W == dtype::fp32 ? inputs - k : chunk_inputs;
+      blocks(staged, rows, step, tiles, count, left, k == 0, y + p * product_rows * 2 * packed::lanes);
     }
-    k += chunk_inputs;
-  } while (k < used);
+  }
 }
 
 // Up to so many rows go one by one, since to expand weights would cost more.
 template <dtype W, class X>
 inline constexpr std::int64_t single_rows = W == dtype::fp32 ? 1 : W == dtype::bf16 ? 8 : 3;
-
-/// y[r][0 .. 32) = Σ_k w[·][k] x[r][k] over the first `used` inputs of a pair of panels whose layout has `inputs`.
-/// x: `rows` (at most product_rows) pointers to `used` values, of any alignment; y [rows, 32]. What lies beyond `used` has no effect.
-template <dtype W, class X>
-inline void panel_dot(here tag, const X* const* x, std::int64_t rows, const std::byte* pair, format f, std::int64_t inputs, std::int64_t used, float* y) {
-  if (rows > single_rows<W, X>) return pairs_dot<W>(tag, x, rows, pair, 1, f, inputs, used, y);
-  for (std::int64_t r = 0; r < rows; ++r) row_dot<W, 1>(tag, x[r], pair, f, inputs, used, y + r * 2 * packed::lanes);
-}
