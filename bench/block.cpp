@@ -66,16 +66,17 @@ void run(benchmark::State& state, int tokens) {
   host::buffer const workspace(layer::workspace_bytes(prompt));
   std::size_t turn = 0;
   auto const forward = [&](std::int64_t first, std::int64_t rows) {
-    return layer::forward(pool, weights[turn++ % weights.size()], {view<const T>(x.data(), rows, shape.hidden), {sequence.data(), rows}, {position.data() + first, rows}},
-                          cache, view<T>(y.data(), rows, shape.hidden), {workspace.data(), static_cast<std::int64_t>(workspace.size())});
+    return layer::forward(pool, weights[turn++ % weights.size()],
+                          {view<const T>(x.data(), rows, shape.hidden), {sequence.data(), rows}, {position.data() + first, rows}}, cache,
+                          view<T>(y.data(), rows, shape.hidden), {workspace.data(), static_cast<std::int64_t>(workspace.size())});
   };
   if (auto const done = forward(0, prompt); !done) return state.SkipWithError(done.what);
 
   bool const decode = tokens == 1;
   std::int64_t const keys = decode ? prompt + 1 : prompt;
   work const cost{static_cast<double>(bytes + keys * cache_bytes(Spec::config)),
-                  static_cast<double>(tokens) * static_cast<double>(flops(Spec::config, decode ? keys : (keys + 1) / 2).total()), static_cast<double>(tokens),
-                  shape.dense ? 0.0 : static_cast<double>(shape.experts)};
+                  static_cast<double>(tokens) * static_cast<double>(flops(Spec::config, decode ? keys : (keys + 1) / 2).total()),
+                  static_cast<double>(tokens), shape.dense ? 0.0 : static_cast<double>(shape.experts)};
   measure_cold(state, pool.level(), uses_bf16_dot<Spec::config.storage.weights.type, T>(pool.level()), [&] {
     (void)forward(decode ? prompt : 0, tokens);
     return cost;
@@ -86,14 +87,16 @@ template <class Spec>
 void add(std::string const& config) {
   constexpr auto s = shapes(Spec::config);
   for (int const tokens : {1, prompt})
-    benchmark::RegisterBenchmark(row_name("block", format_name(s.ffn_format) + "_" + name(s.activations) + (tokens == 1 ? "_decode" : "_prompt"), config, tokens).c_str(),
-                                 [=](benchmark::State& state) { run<Spec>(state, tokens); })
+    benchmark::RegisterBenchmark(
+        row_name("block", format_name(s.ffn_format) + "_" + name(s.activations) + (tokens == 1 ? "_decode" : "_prompt"), config, tokens)
+            .c_str(),
+        [=](benchmark::State& state) { run<Spec>(state, tokens); })
         ->UseManualTime()
         ->Unit(benchmark::kMillisecond);
 }
 
-bool const added = (add<smollm2<dtype::bf16>>("smollm2"), add<smollm2<dtype::int4>>("smollm2"), add<qwen3_8_experts<dtype::bf16>>("qwen3_8of8"),
-                    add<qwen3_8_experts<dtype::int4>>("qwen3_8of8"), true);
+bool const added = (add<smollm2<dtype::bf16>>("smollm2"), add<smollm2<dtype::int4>>("smollm2"),
+                    add<qwen3_8_experts<dtype::bf16>>("qwen3_8of8"), add<qwen3_8_experts<dtype::int4>>("qwen3_8of8"), true);
 
 }  // namespace
 }  // namespace moesaic::bench

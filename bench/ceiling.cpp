@@ -1,4 +1,4 @@
-// Rows of the ceilings themselves, to be compared with what is known of a processor: products in registers, reads from each cache and memory.
+// Rows of the ceilings themselves, to be held against what is known of a processor: products in registers, reads of caches and memory.
 // SPDX-License-Identifier: Apache-2.0
 #include "report.hpp"
 
@@ -29,11 +29,14 @@ void read_memory(benchmark::State& state) {
 bool const added = [] {
   for (auto const level : {host::level::avx2, host::level::avx512})
     if (level <= host::detected_level())
-      benchmark::RegisterBenchmark((std::string("ceiling/") + host::name(level) + "/fma_fp32/0").c_str(), [=](benchmark::State& state) { multiply(state, level, false); });
+      benchmark::RegisterBenchmark((std::string("ceiling/") + host::name(level) + "/fma_fp32/0").c_str(),
+                                   [=](benchmark::State& state) { multiply(state, level, false); });
   if (host::detected_level() == host::level::avx512_bf16)
-    benchmark::RegisterBenchmark("ceiling/avx512_bf16/dot_bf16/0", [](benchmark::State& state) { multiply(state, host::level::avx512_bf16, true); });
+    benchmark::RegisterBenchmark("ceiling/avx512_bf16/dot_bf16/0",
+                                 [](benchmark::State& state) { multiply(state, host::level::avx512_bf16, true); });
   for (std::int64_t const kib : {16, 512, 16384})
-    benchmark::RegisterBenchmark(("ceiling/read/" + std::to_string(kib) + "KiB/0").c_str(), [=](benchmark::State& state) { read_again(state, kib << 10); });
+    benchmark::RegisterBenchmark(("ceiling/read/" + std::to_string(kib) + "KiB/0").c_str(),
+                                 [=](benchmark::State& state) { read_again(state, kib << 10); });
   benchmark::RegisterBenchmark("ceiling/read/memory/0", read_memory);
   return true;
 }();

@@ -48,7 +48,8 @@ template <class T>
 void add(std::string const& type) {
   for (auto const& s : shapes)
     for (std::int64_t const tokens : {1, 64, 512})
-      benchmark::RegisterBenchmark(row_name("combine", type, s.name, tokens).c_str(), [=](benchmark::State& state) { run<T>(state, s, tokens); });
+      benchmark::RegisterBenchmark(row_name("combine", type, s.name, tokens).c_str(),
+                                   [=](benchmark::State& state) { run<T>(state, s, tokens); });
 }
 
 bool const added = (add<float>("fp32"), add<bf16>("bf16"), true);

@@ -40,7 +40,7 @@ void run(benchmark::State& state, int tokens) {
   using model = decoder<Model>;
   using T = typename model::scalar;
   host::pool pool(1);
-  static auto const weights = model::load(pool, random_source(1));   // once for both rows
+  static auto const weights = model::load(pool, random_source(1));  // once for both rows
 
   auto const cache = model::make_cache(pool, 1, prompt + 1);
   random_stream random(2);
@@ -52,8 +52,9 @@ void run(benchmark::State& state, int tokens) {
   host::buffer const workspace(model::workspace_bytes(prompt, 1));
   auto const forward = [&](std::int64_t first, std::int32_t rows) {
     std::int32_t const last[] = {rows - 1};
-    return model::forward(pool, weights, {{ids.data() + first, rows}, {sequence.data(), rows}, {position.data() + first, rows}}, cache, {last, 1},
-                          view<float>(logits.data(), 1, model::config.vocabulary), {workspace.data(), static_cast<std::int64_t>(workspace.size())});
+    return model::forward(pool, weights, {{ids.data() + first, rows}, {sequence.data(), rows}, {position.data() + first, rows}}, cache,
+                          {last, 1}, view<float>(logits.data(), 1, model::config.vocabulary),
+                          {workspace.data(), static_cast<std::int64_t>(workspace.size())});
   };
   if (auto const done = forward(0, prompt); !done) return state.SkipWithError(done.what);
 
@@ -71,8 +72,10 @@ void run(benchmark::State& state, int tokens) {
 template <class Model>
 void add() {
   for (int const tokens : {1, prompt})
-    benchmark::RegisterBenchmark(row_name("decoder", format_name(Model::config.embedding) + "_bf16" + (tokens == 1 ? "_decode" : "_prompt"), "smollm2_135m", tokens).c_str(),
-                                 [=](benchmark::State& state) { run<Model>(state, tokens); })
+    benchmark::RegisterBenchmark(
+        row_name("decoder", format_name(Model::config.embedding) + "_bf16" + (tokens == 1 ? "_decode" : "_prompt"), "smollm2_135m", tokens)
+            .c_str(),
+        [=](benchmark::State& state) { run<Model>(state, tokens); })
         ->UseManualTime()
         ->Unit(benchmark::kMillisecond);
 }

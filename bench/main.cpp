@@ -15,9 +15,12 @@ std::string processor() {
   std::string line, name, family, model;
   auto const value = [&] { return line.substr(std::min(line.find(": ") + 2, line.size())); };
   while (std::getline(file, line) && !line.empty()) {
-    if (line.starts_with("model name")) name = value();
-    else if (line.starts_with("cpu family")) family = value();
-    else if (line.starts_with("model\t")) model = value();
+    if (line.starts_with("model name"))
+      name = value();
+    else if (line.starts_with("cpu family"))
+      family = value();
+    else if (line.starts_with("model\t"))
+      model = value();
   }
   return name + ", family " + family + " model " + model;
 }
@@ -26,7 +29,7 @@ std::string processor() {
 
 int main(int argc, char** argv) {
   std::string program = argv[0], short_runs = "--benchmark_min_time=0.05", columns = "--benchmark_counters_tabular=true";
-  std::vector<char*> arguments = {program.data(), short_runs.data(), columns.data()};   // the caller's come after and win
+  std::vector<char*> arguments = {program.data(), short_runs.data(), columns.data()};  // the caller's come after and win
   arguments.insert(arguments.end(), argv + 1, argv + argc);
   auto count = static_cast<int>(arguments.size());
   arguments.push_back(nullptr);
@@ -41,5 +44,5 @@ int main(int argc, char** argv) {
   benchmark::AddCustomContext("level", moesaic::host::name(moesaic::host::best_level()));
   auto const rows = benchmark::RunSpecifiedBenchmarks();
   benchmark::Shutdown();
-  return rows > 0 ? 0 : 1;   // a filter that matches nothing is a mistake
+  return rows > 0 ? 0 : 1;  // a filter that matches nothing is a mistake
 }

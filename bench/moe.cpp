@@ -48,12 +48,16 @@ void run(benchmark::State& state, popularity p, std::int64_t tokens) {
   constexpr auto shape = shapes(Spec::config);
   host::pool pool(1);
   random_stream random(1);
-  auto const gate_up = shared_rotation({.stored = shape.ffn_format, .outputs = shape.intermediate, .inputs = shape.hidden, .parts = 2, .count = shape.experts});
-  auto const down = shared_rotation({.stored = shape.ffn_format, .outputs = shape.hidden, .inputs = shape.intermediate, .count = shape.experts});
+  auto const gate_up = shared_rotation(
+      {.stored = shape.ffn_format, .outputs = shape.intermediate, .inputs = shape.hidden, .parts = 2, .count = shape.experts});
+  auto const down =
+      shared_rotation({.stored = shape.ffn_format, .outputs = shape.hidden, .inputs = shape.intermediate, .count = shape.experts});
   packed_matrix router{.stored = dtype::fp32, .outputs = shape.experts, .inputs = shape.hidden};
   host::buffer const router_memory(static_cast<std::size_t>(packed::bytes(router)));
   router.data = router_memory.data();
-  host::pack(router, 0, [&](int, std::int64_t, float* row) { std::generate_n(row, shape.hidden, [&] { return 0.02f * random.normal(); }); }, router_memory.data());
+  host::pack(
+      router, 0, [&](int, std::int64_t, float* row) { std::generate_n(row, shape.hidden, [&] { return 0.02f * random.normal(); }); },
+      router_memory.data());
 
   drawn_logits logits(p, shape.experts, tokens);
   std::vector<T> x(static_cast<std::size_t>(tokens * shape.hidden)), y(x.size());
@@ -70,7 +74,7 @@ void run(benchmark::State& state, popularity p, std::int64_t tokens) {
   measure_cold(state, pool.level(), uses_bf16_dot<shape.ffn_format.type, T>(pool.level()), [&] {
     moe_weights const w{.router = {router, {}, {}}, .experts = {gate_up->cold(), down->cold(), {}, {}}, .shared = {}, .shared_gate = {}};
     auto const done = layer::forward(pool, w, view<const T>(x.data(), tokens, shape.hidden), view<const T>(x.data(), tokens, shape.hidden),
-                   view<T>(y.data(), tokens, shape.hidden), {logits.next()}, scratch, &not_finite);
+                                     view<T>(y.data(), tokens, shape.hidden), {logits.next()}, scratch, &not_finite);
     if (!done) state.SkipWithError(done.what);
     auto const used = distinct(scratch.plan.expert_offsets);
     return work{bytes(w.router.weight) + used * (bytes(w.experts.gate_up) + bytes(w.experts.down)),
@@ -88,14 +92,16 @@ void add(std::string const& config) {
   for (std::int64_t const tokens : {1, 16, 128, 512})
     for (auto const p : {popularity::uniform, popularity::zipf}) {
       if (tokens == 1 && p == popularity::zipf) continue;
-      benchmark::RegisterBenchmark(row_name("moe", variant(p), config, tokens).c_str(), [=](benchmark::State& state) { run<Spec>(state, p, tokens); })
+      benchmark::RegisterBenchmark(row_name("moe", variant(p), config, tokens).c_str(),
+                                   [=](benchmark::State& state) { run<Spec>(state, p, tokens); })
           ->UseManualTime()
           ->Unit(benchmark::kMillisecond);
     }
 }
 
-bool const added = (add<mixtral<dtype::bf16, dtype::bf16>>("mixtral_2of8_1792x4096"), add<mixtral<dtype::int4, dtype::bf16>>("mixtral_2of8_1792x4096"),
-                    add<qwen3<dtype::bf16, dtype::bf16>>("qwen3_8of64_768x2048"), add<qwen3<dtype::int4, dtype::bf16>>("qwen3_8of64_768x2048"), true);
+bool const added =
+    (add<mixtral<dtype::bf16, dtype::bf16>>("mixtral_2of8_1792x4096"), add<mixtral<dtype::int4, dtype::bf16>>("mixtral_2of8_1792x4096"),
+     add<qwen3<dtype::bf16, dtype::bf16>>("qwen3_8of64_768x2048"), add<qwen3<dtype::int4, dtype::bf16>>("qwen3_8of64_768x2048"), true);
 
 }  // namespace
 }  // namespace moesaic::bench

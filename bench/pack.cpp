@@ -12,7 +12,7 @@
 namespace moesaic::bench {
 namespace {
 
-constexpr std::int64_t outputs = 768, inputs = 2048;   // an expert's gate projection of Qwen3-30B-A3B
+constexpr std::int64_t outputs = 768, inputs = 2048;  // an expert's gate projection of Qwen3-30B-A3B
 
 void run(benchmark::State& state, format f) {
   packed_matrix const m{.stored = f, .outputs = outputs, .inputs = inputs};
@@ -30,9 +30,10 @@ void run(benchmark::State& state, format f) {
 }
 
 bool const added = [] {
-  for (format const f : {format(dtype::fp32), format(dtype::bf16), format(dtype::fp16), format(dtype::e4m3), format(dtype::int8), format(dtype::int4),
-                         format(dtype::int4, 128, true), format(dtype::mxfp4)})
-    benchmark::RegisterBenchmark(row_name("pack", "fp32", format_name(f) + "_768x2048", outputs).c_str(), [=](benchmark::State& state) { run(state, f); });
+  for (format const f : {format(dtype::fp32), format(dtype::bf16), format(dtype::fp16), format(dtype::e4m3), format(dtype::int8),
+                         format(dtype::int4), format(dtype::int4, 128, true), format(dtype::mxfp4)})
+    benchmark::RegisterBenchmark(row_name("pack", "fp32", format_name(f) + "_768x2048", outputs).c_str(),
+                                 [=](benchmark::State& state) { run(state, f); });
   return true;
 }();
 

@@ -14,9 +14,10 @@ struct rule {
   router_config config;
 };
 constexpr rule rules[] = {
-    {"softmax_2of8", {.experts = 8, .top_k = 2, .renormalize = true}},                                                            // Mixtral
-    {"softmax_8of128", {.experts = 128, .top_k = 8, .renormalize = true}},                                                        // Qwen3
-    {"sigmoid_bias_8of256", {.experts = 256, .top_k = 8, .score = score::sigmoid, .renormalize = true, .score_bias = true}},      // DeepSeek-V3, no groups
+    {"softmax_2of8", {.experts = 8, .top_k = 2, .renormalize = true}},      // Mixtral
+    {"softmax_8of128", {.experts = 128, .top_k = 8, .renormalize = true}},  // Qwen3
+    {"sigmoid_bias_8of256",
+     {.experts = 256, .top_k = 8, .score = score::sigmoid, .renormalize = true, .score_bias = true}},  // DeepSeek-V3, no groups
 };
 
 void route(benchmark::State& state, router_config const& c, popularity p, std::int64_t tokens) {
@@ -44,7 +45,7 @@ void plan(benchmark::State& state, router_config const& c, popularity p, std::in
     host::plan(pool, view<const std::int32_t>(batches[turn++ % batches.size()].ids.data(), tokens, c.top_k), out.plan);
     benchmark::ClobberMemory();
   }
-  report(state, static_cast<double>(tokens * c.top_k * 4 * 4), 0, pool.level());   // ids twice, tokens and slots once
+  report(state, static_cast<double>(tokens * c.top_k * 4 * 4), 0, pool.level());  // ids twice, tokens and slots once
   state.counters["experts"] = distinct(out.plan.expert_offsets);
   state.counters["tokens/s"] = benchmark::Counter(static_cast<double>(tokens), benchmark::Counter::kIsIterationInvariantRate);
 }
@@ -55,8 +56,9 @@ bool const added = [] {
       benchmark::RegisterBenchmark(row_name("route", "fp32", r.name, tokens).c_str(),
                                    [=](benchmark::State& state) { route(state, r.config, popularity::uniform, tokens); });
       for (auto const p : {popularity::uniform, popularity::zipf})
-        benchmark::RegisterBenchmark(row_name("plan", name(p), std::to_string(r.config.top_k) + "of" + std::to_string(r.config.experts), tokens).c_str(),
-                                     [=](benchmark::State& state) { plan(state, r.config, p, tokens); });
+        benchmark::RegisterBenchmark(
+            row_name("plan", name(p), std::to_string(r.config.top_k) + "of" + std::to_string(r.config.experts), tokens).c_str(),
+            [=](benchmark::State& state) { plan(state, r.config, p, tokens); });
     }
   return true;
 }();

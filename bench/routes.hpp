@@ -19,8 +19,9 @@ inline const char* name(popularity p) { return p == popularity::uniform ? "unifo
 /// logarithm of the weight plus Gumbel noise has its maximum at e with just that probability. No batch comes twice in a row: a processor
 /// that meets the same logits again and again learns the branches of top-k by heart.
 class drawn_logits {
- public:
-  drawn_logits(popularity p, int experts, std::int64_t tokens) : experts_(experts), tokens_(tokens), batches_(std::max<std::int64_t>(4, 4096 / tokens)) {
+public:
+  drawn_logits(popularity p, int experts, std::int64_t tokens)
+      : experts_(experts), tokens_(tokens), batches_(std::max<std::int64_t>(4, 4096 / tokens)) {
     random_stream random(11);
     values_.resize(static_cast<std::size_t>(batches_ * tokens * experts));
     for (std::size_t i = 0; i < values_.size(); ++i) {
@@ -33,7 +34,7 @@ class drawn_logits {
   view<const float> next() { return {values_.data() + (turn_++ % batches_) * tokens_ * experts_, tokens_, experts_}; }
   std::int64_t batches() const { return batches_; }
 
- private:
+private:
   std::int64_t experts_, tokens_, batches_, turn_ = 0;
   std::vector<float> values_;
 };
@@ -48,9 +49,10 @@ struct routed {
     auto const tokens = logits.rows;
     auto const all = static_cast<std::size_t>(tokens * c.experts), chosen = static_cast<std::size_t>(tokens * c.top_k);
     scores.resize(all), choice.resize(all), weights.resize(chosen), ids.resize(chosen), count.resize(static_cast<std::size_t>(tokens));
-    host::route<routing::standard>(pool, c, routing::standard::state{}, logits, score_bias, view<float>(scores.data(), tokens, c.experts),
-                                   view<float>(choice.data(), tokens, c.experts),
-                                   routing_slots<float>{{ids.data(), tokens, c.top_k}, {weights.data(), tokens, c.top_k}, {count.data(), tokens}}, {}, &not_finite);
+    host::route<routing::standard>(
+        pool, c, routing::standard::state{}, logits, score_bias, view<float>(scores.data(), tokens, c.experts),
+        view<float>(choice.data(), tokens, c.experts),
+        routing_slots<float>{{ids.data(), tokens, c.top_k}, {weights.data(), tokens, c.top_k}, {count.data(), tokens}}, {}, &not_finite);
   }
 };
 
@@ -60,7 +62,9 @@ struct planned {
   dispatch_plan plan;
 
   planned(int experts, std::int64_t tokens, int slots)
-      : offsets(static_cast<std::size_t>(experts) + 1), tokens_of(static_cast<std::size_t>(tokens * slots)), slots_of(tokens_of.size()),
+      : offsets(static_cast<std::size_t>(experts) + 1),
+        tokens_of(static_cast<std::size_t>(tokens * slots)),
+        slots_of(tokens_of.size()),
         plan{{offsets.data(), experts + 1}, {tokens_of.data(), tokens * slots}, {slots_of.data(), tokens, slots}} {}
 };
 
