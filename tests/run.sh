@@ -4,6 +4,7 @@
 usage="usage: bash tests/run.sh [options]
   --oracle-dir DIR      only the oracle test, over the files in DIR; nothing else is built or run
   --without-sanitizers  only the g++ build
+  --all-sanitizers      every test under the sanitizers too, not only those they are most likely to find something in
   --without-cuda        accepted; this version has no CUDA side
   --build DIR           build there, in place of build/"
 set -euo pipefail
@@ -14,6 +15,7 @@ source cmake/setup.sh
 
 build=build
 builds=(release asan tsan)
+all=OFF
 while [ $# -gt 0 ]; do
   case $1 in
     --oracle-dir)
@@ -22,6 +24,7 @@ while [ $# -gt 0 ]; do
       cd "$from"
       exec bash "$OLDPWD/tests/oracle/run.sh" "$2" </dev/null ;;
     --without-sanitizers) builds=(release) ;;
+    --all-sanitizers) all=ON ;;
     --without-cuda) ;;
     --build)
       [ $# -gt 1 ] || { echo "$usage" >&2; exit 2; }
@@ -44,7 +47,7 @@ declare -A compiler=([release]=g++ [asan]=clang++ [tsan]=$(command -v clang++-19
 mkdir -p "$build"
 for name in "${builds[@]}"; do
   say "building $name with ${compiler[$name]}"
-  cmake --preset "$name" -B "$build/$name" -DCMAKE_CXX_COMPILER="${compiler[$name]}" >/dev/null
+  cmake --preset "$name" -B "$build/$name" -DCMAKE_CXX_COMPILER="${compiler[$name]}" -DMOESAIC_SANITIZE_ALL=$all >/dev/null
   cmake --build "$build/$name" -j "$jobs"
 done
 

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-# Compiles every header alone, without a warning, with each compiler given. Run with --selftest to see it refuse planted ones.
+# Compiles every header alone with the first compiler given, and all together with each other one, without a warning. Run with --selftest to
+# see it refuse planted ones.
 # SPDX-License-Identifier: Apache-2.0
 """usage: headers.py ROOT JOBS COMPILER... | headers.py --selftest COMPILER"""
 import concurrent.futures
@@ -11,18 +12,20 @@ import tempfile
 FLAGS = ["-std=c++20", "-Wall", "-Wextra", "-Wconversion", "-Wshadow", "-Werror", "-fsyntax-only", "-x", "c++", "-"]
 
 
-def compile_alone(compiler, include, header):
+def compile_together(compiler, include, headers):
     """Twice in one file, so that a missing #pragma once shows too."""
-    source = f"#include <{header}>\n#include <{header}>\n"
+    source = "".join(f"#include <{header}>\n" for header in headers) * 2
     done = subprocess.run([compiler, f"-I{include}", *FLAGS], input=source, capture_output=True, text=True)
-    return f"{compiler}: <{header}> does not compile alone\n{done.stderr}" if done.returncode else ""
+    what = f"<{headers[0]}> does not compile alone" if len(headers) == 1 else "the headers do not compile together"
+    return f"{compiler}: {what}\n{done.stderr}" if done.returncode else ""
 
 
 def problems(root, jobs, compilers):
     include = pathlib.Path(root, "include")
     headers = [path.relative_to(include) for path in sorted(include.rglob("*.hpp"))]
     with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
-        tasks = [pool.submit(compile_alone, compiler, include, header) for compiler in compilers for header in headers]
+        tasks = [pool.submit(compile_together, compilers[0], include, [header]) for header in headers]
+        tasks += [pool.submit(compile_together, compiler, include, headers) for compiler in compilers[1:]]
         found = [task.result() for task in tasks if task.result()]
     print(f"headers: {len(headers)} headers, {len(compilers)} compilers, {len(found)} problems")
     return found
