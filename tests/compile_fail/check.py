@@ -148,9 +148,8 @@ def problems(compiler, includes, only=None):
 
 
 def selftest(compiler):
-    """Planted faults in a copy of rules.hpp: the check must name each."""
-    text = (INCLUDE / RULES).read_text()
-    planted = {
+    """Planted faults in copies of headers: the check must name each."""
+    planted = {   # message: (old text, new text, what the problem names, the header where it is not rules.hpp)
         "a rule without a test": ("#undef MOESAIC_RULE",
                                   'MOESAIC_RULE(block_config, untested, "x, because y", true, 0);\n#undef MOESAIC_RULE', "untested"),
         "compiles with": ("heads_are_positive, heads_divide_hidden", "heads_divide_hidden", "heads_are_positive"),
@@ -161,14 +160,17 @@ def selftest(compiler):
                                            "head_dim_is_even"),
         "the error should carry": ("c.norm.bias || c.norm.kind == norm_kind::layer, c.norm.kind);",
                                    "c.norm.bias || c.norm.kind == norm_kind::layer, c.norm.bias);", "norm_bias_has_a_layer_norm"),
+        "is said 1 times of 2 types": ("static_assert(Count > 0,", "static_assert(Count >= 0,", "the count of a repeat", "moesaic/config/layers.hpp"),
     }
     missed = []
-    for message, (old, new, rule) in planted.items():
-        assert old in text, f"the fault for '{message}' no longer fits rules.hpp"
+    for message, (old, new, rule, *header) in planted.items():
+        faulty = header[0] if header else RULES
+        assert old in (INCLUDE / faulty).read_text(), f"the fault for '{message}' no longer fits {faulty}"
         with tempfile.TemporaryDirectory() as folder:
-            copy = pathlib.Path(folder) / RULES
-            copy.parent.mkdir(parents=True)
-            copy.write_text(text.replace(old, new, 1))
+            (pathlib.Path(folder) / RULES).parent.mkdir(parents=True)
+            for name in {RULES, faulty}:
+                text = (INCLUDE / name).read_text()
+                (pathlib.Path(folder) / name).write_text(text.replace(old, new, 1) if name == faulty else text)
             found, _ = problems(compiler, [pathlib.Path(folder), INCLUDE], {rule})
         if not any(rule in problem and message in problem for problem in found):
             missed.append(f"planted fault not found: {message} ({rule}); found {found}")
