@@ -127,7 +127,8 @@ def check_types(compiler, includes):
     """Types that are no specs or models, used as a caller uses them: each is answered by its sentence, and by nothing else."""
     source = "#include <moesaic/layer/decoder.hpp>\n" + SOUND
     for number, (kind, text, _) in enumerate(TYPES):
-        source += text % f"type_{number}" + f"\nauto use_{number}() {{ return {kind}<type_{number}>::weights_bytes() + {kind}<type_{number}>::{WORKSPACE[kind]}; }}\n"
+        used = f"{kind}<type_{number}>"
+        source += text % f"type_{number}" + f"\nauto use_{number}() {{ return {used}::weights_bytes() + {used}::{WORKSPACE[kind]}; }}\n"
     result, errors = refusal(compiler, includes, source)
     for sentence in {sentence for _, _, sentence in TYPES}:
         said, expected = sum(sentence in line for line in errors), sum(sentence == other for _, _, other in TYPES)
@@ -160,7 +161,8 @@ def selftest(compiler):
                                            "head_dim_is_even"),
         "the error should carry": ("c.norm.bias || c.norm.kind == norm_kind::layer, c.norm.kind);",
                                    "c.norm.bias || c.norm.kind == norm_kind::layer, c.norm.bias);", "norm_bias_has_a_layer_norm"),
-        "is said 1 times of 2 types": ("static_assert(Count > 0,", "static_assert(Count >= 0,", "the count of a repeat", "moesaic/config/layers.hpp"),
+        "is said 1 times of 2 types": ("static_assert(Count > 0,", "static_assert(Count >= 0,", "the count of a repeat",
+                                       "moesaic/config/layers.hpp"),
     }
     missed = []
     for message, (old, new, rule, *header) in planted.items():

@@ -357,11 +357,13 @@ TEST_CASE("a tensor that nobody would read is refused, whatever it is") {
   }
   // Of two spellings one is read, and so of experts by themselves and stacked.
   CHECK(open(mixtral, {"model.layers.0.mlp.gate.weight", "model.layers.0.block_sparse_moe.gate.weight"}) != "nothing was thrown");
-  CHECK(open(qwen3_moe, {"model.layers.0.mlp.experts.gate_up_proj", "model.layers.0.mlp.experts.0.up_proj.weight"}) != "nothing was thrown");
+  CHECK(open(qwen3_moe, {"model.layers.0.mlp.experts.gate_up_proj", "model.layers.0.mlp.experts.0.up_proj.weight"}) !=
+        "nothing was thrown");
 
   CHECK(open(qwen3_moe, {"model.layers.0.mlp.experts.gate_up_proj", "model.layers.0.mlp.experts.down_proj"}) == "nothing was thrown");
   CHECK(open(qwen2_moe, {"model.layers.0.mlp.shared_expert.up_proj.weight", "model.layers.0.mlp.shared_expert_gate.weight",
-                         "model.layers.1.self_attn.k_proj.bias", "model.layers.1.mlp.experts.59.down_proj.weight"}) == "nothing was thrown");
+                         "model.layers.1.self_attn.k_proj.bias", "model.layers.1.mlp.experts.59.down_proj.weight"}) ==
+        "nothing was thrown");
   CHECK(open(tied, {"lm_head.weight", "model.layers.0.self_attn.rotary_emb.inv_freq"}) == "nothing was thrown");
   CHECK(open(llama, {"lm_head.weight", "model.embed_tokens.weight", "model.layers.2.mlp.gate_proj.weight"}) == "nothing was thrown");
 }

@@ -78,7 +78,8 @@ TEST_CASE("level: the best one, a lower one by the environment, never one the pr
   }
   for (const char* unknown : {"AVX2", "avx512 ", "avx"}) {
     setenv("MOESAIC_LEVEL", unknown, 1);
-    CHECK_THROWS_WITH_AS(host::pool(2), (std::string("MOESAIC_LEVEL: expected portable, avx2, avx512 or avx512_bf16, found '") + unknown + "'").c_str(), error);
+    auto const sentence = "MOESAIC_LEVEL: expected portable, avx2, avx512 or avx512_bf16, found '" + std::string(unknown) + "'";
+    CHECK_THROWS_WITH_AS(host::pool(2), sentence.c_str(), error);
   }
   if (before.empty()) unsetenv("MOESAIC_LEVEL");
   else setenv("MOESAIC_LEVEL", before.c_str(), 1);

@@ -58,7 +58,7 @@ struct run<pattern<Specs...>> {
   }
 };
 
-// In a function, as every sentence about a type: a class whose assertion fails is no class to clang, and the next errors would hide the first.
+// In a function, as every sentence about a type: a class whose assertion fails is no class to clang, and more errors would follow.
 template <int Count>
 auto check_repeat() {
   static_assert(Count > 0, "the count of a repeat must be positive, because a layer that is repeated no time is in no model: leave it out");

@@ -37,7 +37,7 @@ namespace detail {
 
 template <class Spec>
 auto check_routing() {
-  static_assert(!requires { Spec::routing; }, "routing must be a type, because a policy's hooks are static: write `using routing = a_policy;`");
+  static_assert(!requires { Spec::routing; }, "routing must be a type, because a policy's hooks are static: `using routing = a_policy;`");
 }
 template <class Spec, class Default>
 struct routing_or {

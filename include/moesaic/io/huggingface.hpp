@@ -70,8 +70,8 @@ class checkpoint {
     std::vector<std::int64_t> eos;
   };
 
-  /// Throws `error` for what cannot be read or expressed, and for every tensor that the configuration gives no reason to read (a bias, a norm,
-  /// a layer too many), but for rotary frequencies and the head of a model whose head is tied.
+  /// Throws `error` for what cannot be read or expressed, and for every tensor that the configuration gives no reason to read (a bias, a
+  /// norm, a layer too many), but for rotary frequencies and the head of a model whose head is tied.
   explicit checkpoint(std::string const& folder, std::string const& config_file = "config.json");
 
   const tensor* find(std::string_view name) const { return tensors_.find(name); }
@@ -569,7 +569,7 @@ inline checkpoint::checkpoint(std::string const& folder, std::string const& conf
 
 namespace detail {
 
-/// The tensors of a source that loading such a model reads, sorted. Of several spellings of a name it is, as for the loader, the first there is.
+/// The tensors of a source that loading such a model reads, sorted. Of several spellings of a name the first there is, as for the loader.
 inline std::vector<tensor const*> tensors_read(decoder_description const& model, safetensors const& from) {
   auto const n = tensor_names{};
   std::vector<tensor const*> read;
@@ -622,7 +622,7 @@ inline std::vector<tensor const*> tensors_read(decoder_description const& model,
   return read;
 }
 
-/// Tensors that files carry and nobody needs: rotary frequencies, which follow from the configuration, and a tied head, which is the embedding.
+/// Tensors that files carry and nobody needs: rotary frequencies, which the configuration gives, and a tied head, which is the embedding.
 inline bool needless(std::string_view name, decoder_description const& model) {
   return name.ends_with(".rotary_emb.inv_freq") || (model.decoder.tied_head && name == tensor_names{}.head.options[0]);
 }

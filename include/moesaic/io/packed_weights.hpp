@@ -63,8 +63,8 @@ void save_weights(std::string const& path, loaded<typename Layer::weights, Buffe
 }
 
 /// Weights that lie in a mapped file. Converts to the views that forward calls take; they live as long as this.
-/// Throws moesaic::error where the file is of other shapes, another format, cut short or damaged in its header, and says what differs first.
-/// The weights themselves are not read then: pages come in as calls need them. Only `verify` finds damage among them.
+/// Throws moesaic::error where the file is of other shapes, another format, cut short or damaged in its header, and says what differs
+/// first. The weights themselves are not read then: pages come in as calls need them. Only `verify` finds damage among them.
 template <class Layer>
 class mapped_weights {
  public:
