@@ -75,7 +75,7 @@ result evaluate(host::pool& cpu, smollm2::net& net, std::vector<std::int32_t> co
         next[row] = p + 1 < window ? ids[index(at + 1)] : -1;
       }
       auto const started = now();
-      net.forward({read, sequence, position}, {}, out, r.seen);
+      net.forward({read, sequence, position}, moesaic::every_token, out, r.seen);
       seconds += now() - started;
       cpu.for_each(window, [&](std::int64_t row) { nats[index(row)] = next[index(row)] < 0 ? 0 : surprise(out, row, next[index(row)]); });
       for (auto const n : nats) sum += n;
