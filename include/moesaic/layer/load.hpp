@@ -65,13 +65,14 @@ class loader {
     auto const& full = seen.second;
     if constexpr (requires { source_.make(full, shape); })                  // a source that makes what is asked for
       if (stored == nullptr) stored = source_.make(full, shape);
-    if (stored == nullptr) throw error(source_.where(full) + ": expected a tensor '" + full + "' " + text(shape) + ", found none of that name");
-    bool same = stored->shape.size == static_cast<std::int64_t>(shape.size());
-    for (std::int64_t i = 0; same && i < stored->shape.size; ++i) same = stored->shape[i] == shape.begin()[i];
-    if (!same) throw error(source_.where(full) + ": '" + full + "': expected shape " + text(shape) + ", found " + text(stored->shape));
-    if (!widens(stored->type))
-      throw error(source_.where(full) + ": '" + full + "': expected a floating-point type, found " + moesaic::name(stored->type));
-    return {stored, shape.begin()[0]};
+    list<const std::int64_t> const wanted(shape.begin(), static_cast<std::int64_t>(shape.size()));
+    if (stored == nullptr)
+      throw error(source_.where(full) + ": expected a tensor '" + full + "' " + text(wanted) + ", found none of that name");
+    bool same = stored->shape.size == wanted.size;
+    for (std::int64_t i = 0; same && i < wanted.size; ++i) same = stored->shape[i] == wanted[i];
+    if (!same) refuse(full, "shape " + text(wanted), text(stored->shape));
+    if (!widens(stored->type)) refuse(full, "a floating-point type", moesaic::name(stored->type));
+    return {stored, wanted[0]};
   }
   bool has(spellings const& name, const char* suffix, int expert = 0) { return look(name, suffix, expert).first != nullptr; }
 
@@ -80,10 +81,8 @@ class loader {
     auto const found = find(name, suffix, {into.size}, expert);
     widen(*found.stored, 0, into.size, const_cast<float*>(into.data));      // carved from the loader's own memory
     for (std::int64_t i = 0; i < into.size; ++i)
-      if (!(std::fabs(into[i]) <= std::numeric_limits<float>::max())) {
-        auto const full = look(name, suffix, expert).second;
-        throw error(source_.where(full) + ": '" + full + "': expected finite numbers, found " + std::to_string(into[i]) + " at " + std::to_string(i));
-      }
+      if (!(std::fabs(into[i]) <= std::numeric_limits<float>::max()))
+        refuse(look(name, suffix, expert).second, "finite numbers", std::to_string(into[i]) + " at " + std::to_string(i));
   }
 
   /// Frequencies of the rotary embedding: no tensor, but the configuration says them.
@@ -117,8 +116,10 @@ class loader {
     return {nullptr, std::move(first)};
   }
 
-  template <class Shape>
-  static std::string text(Shape const& shape) {
+  [[noreturn]] void refuse(std::string const& name, std::string const& expected, std::string const& found) const {
+    throw error(source_.where(name) + ": '" + name + "': expected " + expected + ", found " + found);
+  }
+  static std::string text(list<const std::int64_t> shape) {
     std::string s;
     for (auto const n : shape) s += (s.empty() ? "[" : ", ") + std::to_string(n);
     return s + "]";
