@@ -330,7 +330,7 @@ TEST_CASE("a tensor that nobody would read is refused, whatever it is") {
     json const& config;
     const char* name;
   };
-  for (auto const& [config, name] : std::initializer_list<planted>{
+  for (auto const& one : std::initializer_list<planted>{
            {llama, "model.layers.3.input_layernorm.weight"},
            {llama, "model.layers.2.self_attn.k_proj.bias"},
            {llama, "model.layers.0.self_attn.sinks"},
@@ -352,8 +352,9 @@ TEST_CASE("a tensor that nobody would read is refused, whatever it is") {
            {qwen3_moe, "model.layers.0.mlp.experts.0.up_proj.bias"},
            {qwen2_moe, "model.layers.0.self_attn.o_proj.bias"},
            {mixtral, "model.layers.0.block_sparse_moe.experts.8.w1.weight"}}) {
-    CAPTURE(name);
-    CHECK(open(config, {"model.norm.weight", name}) == shards + ": tensor '" + name + "': " + path + "/config.json knows nothing of it");
+    CAPTURE(one.name);
+    CHECK(open(one.config, {"model.norm.weight", one.name}) ==
+          shards + ": tensor '" + one.name + "': " + path + "/config.json knows nothing of it");
   }
   // Of two spellings one is read, and so of experts by themselves and stacked.
   CHECK(open(mixtral, {"model.layers.0.mlp.gate.weight", "model.layers.0.block_sparse_moe.gate.weight"}) != "nothing was thrown");
