@@ -318,10 +318,10 @@ TEST_CASE("a tensor that nobody would read is refused, whatever it is") {
   auto const mixtral = R"({"model_type": "mixtral", "num_hidden_layers": 2})"_json;
   auto const qwen2_moe = R"({"model_type": "qwen2_moe", "num_hidden_layers": 2})"_json;
   auto const tied = with(llama, {{"tie_word_embeddings", true}});
-  std::vector<float> const one(1);
+  std::vector<float> const number(1);
   auto const open = [&](json const& config, std::initializer_list<const char*> names) {
     std::vector<named_tensor> tensors;
-    for (auto const* name : names) tensors.push_back({name, dtype::fp32, {1}, {reinterpret_cast<const std::byte*>(one.data()), 4}});
+    for (auto const* name : names) tensors.push_back({name, dtype::fp32, {1}, {reinterpret_cast<const std::byte*>(number.data()), 4}});
     write_safetensors(shards, tensors);
     folder.write("config.json", config.dump());
     return sentence_of([&] { checkpoint{path}; });
