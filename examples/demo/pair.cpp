@@ -333,8 +333,10 @@ class demonstration {
   void store(std::string const& name, Through const& through) {
     using dense = changed<pair::dense, stored_as<Ffn>::template change>;
     using moe = changed<pair::moe, stored_as<Ffn>::template change>;
-    add<dense>("dense " + name, moesaic::decoder<dense>::load(cpu_, through(dense_folder_)));
-    add<moe>("moe " + name, moesaic::decoder<moe>::load(cpu_, through(moe_folder_)));
+    auto const dense_weights = moesaic::decoder<dense>::load(cpu_, through(dense_folder_));
+    add<dense>("dense " + name, dense_weights);
+    auto const moe_weights = moesaic::decoder<moe>::load(cpu_, through(moe_folder_));
+    add<moe>("moe " + name, moe_weights);
   }
   template <dtype Ffn>
   void store(std::string const& name) {
