@@ -34,8 +34,8 @@ struct first : Rule {
     int k = 0;
   };
   template <class T>
-  MOESAIC_FN static bool keep(moesaic::router_config const&, state const& s, moesaic::routing_site, int rank, T) {
-    return rank < s.k;
+  MOESAIC_FN static int cut(moesaic::router_config const&, state const& s, std::int64_t, T const*, T const*, std::int32_t const*, int found) {
+    return found < s.k ? found : s.k;
   }
 };
 
