@@ -17,6 +17,8 @@ missing() {
   return 0
 }
 
+patience=(-o Acquire::Retries=3 -o Acquire::http::Timeout=60)   # a mirror that hangs must not hold a test run
+
 setup() {
   local packages as_root=()
   mapfile -t packages < <(missing "$@")
@@ -30,6 +32,6 @@ setup() {
     as_root=(sudo)
   fi
   echo "== installing: ${packages[*]}"
-  "${as_root[@]}" apt-get update -qq </dev/null &&
-    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${packages[@]}" </dev/null >/dev/null
+  "${as_root[@]}" apt-get "${patience[@]}" update -qq </dev/null &&
+    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get "${patience[@]}" install -y -qq --no-install-recommends "${packages[@]}" </dev/null >/dev/null
 }

@@ -47,7 +47,7 @@ declare -A compiler=([release]=g++ [asan]=clang++ [tsan]=$(command -v clang++-19
 mkdir -p "$build"
 for name in "${builds[@]}"; do
   say "building $name with ${compiler[$name]}"
-  cmake --preset "$name" -B "$build/$name" -DCMAKE_CXX_COMPILER="${compiler[$name]}" -DMOESAIC_SANITIZE_ALL=$all >/dev/null
+  cmake --fresh --preset "$name" -B "$build/$name" -DCMAKE_CXX_COMPILER="${compiler[$name]}" -DMOESAIC_SANITIZE_ALL=$all >/dev/null
   cmake --build "$build/$name" -j "$jobs"
 done
 

@@ -8,9 +8,10 @@ import subprocess
 import sys
 import tempfile
 
-DATA = ("examples/data/", "tests/oracle/data/", "tests/fuzz/corpus/")  # binary files are at home here
+DATA = ("examples/data/", "tests/oracle/data/")                        # binary files are at home here
 LARGE = "examples/data/"                                               # and files above the limit here alone
 LIMIT = 1 << 20
+TOTAL = 24 << 20                                                       # of all data together
 MACHINE_PATH = re.compile(r"(?<![\w.$}<>-])/(?:work|root|home/\w+|Users/\w+)/")
 UNFINISHED = re.compile(r"\b(?:TODO|FIXME|XXX|HACK)\b|<<<<<<< |>>>>>>> ")
 
@@ -22,8 +23,11 @@ def files(root):
     return [str(path.relative_to(root)) for path in root.rglob("*") if path.is_file() and path.relative_to(root).parts[0] not in {".git", "build"}]
 
 
-def problems(root):
+def problems(root, total=TOTAL):
     names = files(root)
+    data = sum((root / name).stat().st_size for name in names if name.startswith(DATA))
+    if data > total:
+        yield f"data: {data} bytes in all; at most {total}"
     for name in sorted(names):
         content = (root / name).read_bytes()
         if len(content) > LIMIT and not name.startswith(LARGE):
@@ -64,7 +68,8 @@ def selftest():
         for name, text in {**sound, **planted}.items():
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             (root / name).write_text(text)
-        found = list(problems(root))
+        found = list(problems(root, LIMIT))
+    planted = [*planted, "data"]
     missed = [name for name in planted if not any(line.startswith(name) for line in found)]
     if missed or len(found) != len(planted):
         sys.exit(f"hygiene.py: planted and not found: {missed}; found {found}")

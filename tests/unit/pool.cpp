@@ -1,6 +1,11 @@
 // The pool: every task once, on any number of threads, nested, from two threads, by a caller's executor; and the choice of a level.
 // SPDX-License-Identifier: Apache-2.0
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
 #include <atomic>
+#include <chrono>
 #include <cstdint>
 #include <cstdlib>
 #include <numeric>
@@ -63,6 +68,68 @@ TEST_CASE("pool: a caller's executor") {
   CHECK(order == std::vector<std::int64_t>{2, 1, 0});
   CHECK(mine.calls == 1);
 }
+
+TEST_CASE("pool: an executor is called even where it says it has one thread") {
+  struct counter {
+    int calls = 0;
+    static void run(void* self, std::int64_t tasks, void (*task)(void* context, std::int64_t index), void* context) {
+      ++static_cast<counter*>(self)->calls;
+      for (std::int64_t i = 0; i < tasks; ++i) task(context, i);
+    }
+  } one;
+  host::pool pool(host::executor{&one, counter::run});
+  pool.for_each(5, [](std::int64_t) {});
+  CHECK(one.calls == 1);
+}
+
+#if defined(__x86_64__)
+TEST_CASE("pool: workers treat subnormals as the caller does, whenever it changed its mind") {
+  host::pool pool(4);
+  auto const kept = __builtin_ia32_stmxcsr();
+  for (unsigned const flush : {0u, 0x8040u, 0u}) {             // subnormal results and operands as zero, or not
+    __builtin_ia32_ldmxcsr((kept & ~0x8040u) | flush);
+    std::atomic<int> zeros = 0;
+    pool.for_each(400, [&](std::int64_t) {
+      volatile float small = 1e-38f, tenth = 0.01f;
+      zeros += small * tenth == 0.0f;
+      std::this_thread::sleep_for(std::chrono::microseconds(20));   // long enough for every worker to come
+    });
+    __builtin_ia32_ldmxcsr(kept);
+    CHECK(zeros == (flush != 0 ? 400 : 0));
+  }
+}
+#endif
+
+// A sanitizer's shadow needs more address space than the limit leaves.
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+#if defined(__has_feature)
+#define MOESAIC_SANITIZED (__has_feature(address_sanitizer) || __has_feature(thread_sanitizer))
+#else
+#define MOESAIC_SANITIZED 0
+#endif
+#if !MOESAIC_SANITIZED
+TEST_CASE("pool: more threads than there can be are refused, and those that started end") {
+  rlimit kept{};
+  getrlimit(RLIMIT_AS, &kept);
+  auto const child = fork();                                   // the limit is for good
+  if (child == 0) {
+    rlimit const tight{1u << 30, kept.rlim_max};
+    setrlimit(RLIMIT_AS, &tight);
+    int outcome = 1;
+    try {
+      host::pool pool(10000);
+    } catch (error const& e) {
+      outcome = std::string(e.what()).find("pool: expected to start 9999 threads") == 0 ? 0 : 2;
+    }
+    _exit(outcome);
+  }
+  int status = -1;
+  waitpid(child, &status, 0);
+  CHECK(WIFEXITED(status));
+  CHECK(WEXITSTATUS(status) == 0);
+}
+#endif
+#endif
 
 TEST_CASE("level: the best one, a lower one by the environment, never one the processor lacks") {
   using host::level;

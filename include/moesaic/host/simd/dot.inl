@@ -234,7 +234,7 @@ inline void pairs_dot(here, const X* const* x, std::int64_t rows, const std::byt
       std::memset(y + p * of_pair, 0, static_cast<std::size_t>(rows * 2 * packed::lanes) * sizeof(float));
   for (std::int64_t begin = 0; begin < inputs; begin += dot_chunk_inputs) {
     auto const end = inputs - begin < dot_chunk_inputs ? inputs : begin + dot_chunk_inputs;
-    stage(x, rows, step, begin, end - begin, staged);
+    stage(x, rows, begin, end - begin, staged);
     for (std::int64_t r = 0; end % per_lane != 0 && r < rows; ++r)   // the last lanes are not full: x goes on with zeros
       std::memset(staged + r * staged_stride<bf16> + (end - begin), 0, static_cast<std::size_t>(per_lane - end % per_lane) * sizeof(bf16));
     for (std::int64_t p = 0; p < pairs; ++p) {

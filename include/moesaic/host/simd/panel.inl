@@ -125,12 +125,12 @@ MOESAIC_INLINE void stage_row(const X* x, std::int64_t count, Staged* y) {
     if (i < count) store(y + i, load(x + i, count - i), count - i);
   }
 }
-// Inputs [begin, begin + count) of all rows, and rows of zeros up to a multiple of `step` and the height of its block.
+// Inputs [begin, begin + count) of all rows, and below them the rows of zeros that fill the last block.
 template <class X, class Staged>
-[[gnu::noinline]] void stage(const X* const* x, std::int64_t rows, std::int64_t step, std::int64_t begin, std::int64_t count, Staged* y) {
+[[gnu::noinline]] void stage(const X* const* x, std::int64_t rows, std::int64_t begin, std::int64_t count, Staged* y) {
   constexpr auto stride = staged_stride<Staged>;
   for (std::int64_t r = 0; r < rows; ++r) stage_row(x[r] + begin, count, y + r * stride);
-  if (begin == 0 && (rows % step != 0 || step % 2 != 0)) std::memset(y + rows * stride, 0, block_rows * stride * sizeof(Staged));
+  if (begin == 0) std::memset(y + rows * stride, 0, block_rows * stride * sizeof(Staged));
 }
 
 // Inputs [begin, end) of a pair as fp32 tiles: what a packed fp32 matrix would hold there. begin is the first of a tile of fp32.
@@ -279,7 +279,7 @@ inline void pairs_dot(here, const X* const* x, std::int64_t rows, const std::byt
   auto const block_count = packed::ceil_div(rows, block_rows), step = packed::ceil_div(rows, block_count);
   for (std::int64_t k = 0; k < inputs; k += chunk_inputs) {
     auto const count = inputs - k < chunk_inputs ? inputs - k : chunk_inputs;
-    stage(x, rows, step, k, count, staged);
+    stage(x, rows, k, count, staged);
     for (std::int64_t p = 0; p < pairs; ++p) {
       auto const* const pair = data + p * packed::pair_bytes(f, inputs);
       auto const* tiles = reinterpret_cast<const std::byte*>(expanded);
