@@ -336,6 +336,26 @@ TEST_CASE("a model refuses weights of another") {
   }
 }
 
+namespace {
+
+template <int Theta>
+struct turning : small_layer<8, 16> {
+  static constexpr block_config config = [] {
+    auto c = small_layer<8, 16>::config;
+    c.attention.rope_theta = Theta;
+    return c;
+  }();
+};
+
+}  // namespace
+
+TEST_CASE("weights loaded for another rotation are refused") {
+  host::pool where;
+  auto const weights = block<turning<10000>>::load(where, random_source{seed}, "");
+  CHECK(block<turning<10000>>::check_weights(weights));
+  CHECK(block<turning<1000000>>::check_weights(weights).code == status_code::wrong_weights);
+}
+
 TEST_CASE("a policy's state comes for all layers or for each") {
   decoder_call call;
   auto const weights = decoder<priced_model>::load(call.where, random_source{seed});

@@ -67,6 +67,27 @@ TEST_CASE("damage among the weights is found by verify, and by nothing before") 
   CHECK_THROWS_AS(mapped.verify(), error);
 }
 
+namespace {
+
+struct turned : small<dtype::int4> {
+  static constexpr block_config config = [] {
+    auto c = small<dtype::int4>::config;
+    c.attention.rope_theta = 5e5;
+    return c;
+  }();
+};
+
+}  // namespace
+
+TEST_CASE("a file whose layer rotates otherwise is refused") {
+  temporary_folder folder;
+  auto const path = folder / "layer.packed";
+  host::pool where;
+  save_weights<block<small<dtype::int4>>>(path, block<small<dtype::int4>>::load(where, random_source{3}, ""));
+  CHECK_NOTHROW((mapped_weights<block<small<dtype::int4>>>(path)));
+  CHECK_THROWS_AS((mapped_weights<block<turned>>(path)), error);
+}
+
 TEST_CASE("the fingerprint tells shapes and storage apart, and says what differs") {
   CHECK(fingerprint_of<block<small<dtype::int4>>>() != fingerprint_of<block<small<dtype::int8>>>());
   CHECK(fingerprint_of<decoder<model<dtype::int4>>>() != fingerprint_of<decoder<model<dtype::int4, false>>>());

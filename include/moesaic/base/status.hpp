@@ -17,7 +17,7 @@ enum class status_code : std::uint8_t { ok, invalid_argument, out_of_range, work
 struct [[nodiscard]] status {
   status_code code = status_code::ok;
   const char* what = "";       ///< a whole sentence, static storage; empty when ok
-  std::int64_t expected = 0;   ///< where a number was expected ...
+  std::int64_t expected = 0;   ///< where a number was expected (out_of_range: what it must be below) ...
   std::int64_t found = 0;      ///< ... and what was given instead
 
   constexpr explicit operator bool() const { return code == status_code::ok; }
@@ -30,8 +30,11 @@ constexpr status invalid(const char* what, std::int64_t expected, std::int64_t f
 inline std::string to_string(status const& s) {
   if (s) return "ok";
   std::string text = s.what;
-  if (s.expected != 0 || s.found != 0)
-    text += " (expected " + std::to_string(s.expected) + ", found " + std::to_string(s.found) + ")";
+  auto const number = [](std::int64_t n) { return std::to_string(n); };
+  if (s.code == status_code::out_of_range)
+    text += " (expected 0 to " + number(s.expected - 1) + ", found " + number(s.found) + ")";
+  else if (s.expected != 0 || s.found != 0)
+    text += " (expected " + number(s.expected) + ", found " + number(s.found) + ")";
   return text;
 }
 

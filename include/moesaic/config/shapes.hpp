@@ -48,6 +48,17 @@ constexpr block_shapes shapes(block_config const& c) {
   return s;
 }
 
+/// What the frequencies of the rotary embedding follow from. Kept with a layer's weights before the frequencies themselves, so that weights
+/// made for another rotation are told from these.
+inline constexpr int rope_parameter_count = 6;
+struct rope_parameters {
+  double value[rope_parameter_count];
+};
+constexpr rope_parameters rope_parameters_of(attention_config const& c) {
+  auto const& s = c.scaling;
+  return {{c.rope_theta, static_cast<double>(s.kind), s.factor, s.low_freq_factor, s.high_freq_factor, static_cast<double>(s.original_positions)}};
+}
+
 /// Factor of the scores: 1 / √head_dim unless the configuration names one.
 inline double attention_scale(attention_config const& config, int head_dim) {
   return config.scale != 0.0 ? config.scale : 1.0 / std::sqrt(static_cast<double>(head_dim));

@@ -43,7 +43,7 @@ struct attention_weights {
   packed_matrix out;                   ///< [hidden, q_width]
   list<const float> qkv_bias, out_bias;
   list<const float> q_norm, k_norm;    ///< [head_dim], or [q_width] and [kv_width], or empty
-  list<const double> rope;             ///< [head_dim / 2] radians a position of each rotated pair
+  list<const double> rope;             ///< rope_parameters, then [head_dim / 2] radians a position of each rotated pair
 };
 
 struct block_weights {

@@ -134,7 +134,7 @@ status attention_probabilities(pool& where, double scale, kv_cache const& cache,
     return {status_code::invalid_argument, "Probabilities have a row for every head and token.", heads * tokens, probabilities.rows};
   for (std::int64_t t = 0; t < tokens; ++t)
     if (auto const slot = slot_of(cache, sequence[t], position[t]); slot >= probabilities.columns)
-      return {status_code::out_of_range, "Probabilities have a column for every slot that a token sees.", slot + 1, probabilities.columns};
+      return {status_code::out_of_range, "Probabilities have a column for every slot that a token sees.", probabilities.columns, slot};
 
   auto const known = cache_detail::with_storage<T, dtype::same>(cache.storage, [&]<class Stored>() {
     where.for_each(heads * tokens, [&](std::int64_t task) {

@@ -32,7 +32,8 @@ class pool {
   /// At best_level(): throws `error` where MOESAIC_LEVEL names no level.
   explicit pool(int threads = 1) : pool(threads, best_level()) {}
   /// `level` is lowered to what the processor has. Throws `error` where the system starts no more threads.
-  pool(int threads, host::level level) : threads_(std::max(threads, 1)), level_(std::min(level, detected_level())) {
+  pool(int threads, host::level level) : threads_(threads), level_(std::min(level, detected_level())) {
+    if (threads < 1) throw error("pool: expected at least one thread, found " + std::to_string(threads));
     if (threads_ == 1) return;
     workers_ = std::make_unique<std::thread[]>(static_cast<std::size_t>(threads_ - 1));
     int started = 0;

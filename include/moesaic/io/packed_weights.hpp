@@ -72,6 +72,7 @@ class mapped_weights {
     if (file_.bytes().size != static_cast<std::int64_t>(Layer::weights_bytes()))
       throw error(path + ": payload: expected " + std::to_string(Layer::weights_bytes()) + " bytes, found " + std::to_string(file_.bytes().size));
     views_ = Layer::bind(file_.bytes());
+    if (auto const same = Layer::check_weights(views_); !same) throw error(path + ": " + to_string(same));
   }
 
   operator typename Layer::weights const&() const { return views_; }

@@ -56,7 +56,8 @@ struct attention {
       normalize_heads(where, whole.norm.epsilon, w.k_norm, k, full ? 1 : shape.kv_heads, full ? shape.kv_width : shape.head_dim);
       show(stage::q_norm, q), show(stage::k_norm, k);
     }
-    rotate(where, rope_of<scalar>(where, config.layout, w.rope), sites.position, qk, shape.heads + shape.kv_heads);
+    list<const double> const frequencies{w.rope.data + rope_parameter_count, shape.head_dim / 2};
+    rotate(where, rope_of<scalar>(where, config.layout, frequencies), sites.position, qk, shape.heads + shape.kv_heads);
     show(stage::q_rope, q), show(stage::k_rope, k);
 
     auto const scale = attention_scale(config, shape.head_dim);
@@ -83,7 +84,7 @@ struct attention {
             memory.take<float>(config.out_bias ? shape.hidden : 0),
             memory.take<float>(per_head ? shape.head_dim : full ? shape.q_width : 0),
             memory.take<float>(per_head ? shape.head_dim : full ? shape.kv_width : 0),
-            memory.take<double>(shape.head_dim / 2)};
+            memory.take<double>(rope_parameter_count + shape.head_dim / 2)};
   }
   template <class Loader>
   static void load(attention_weights const& w, Loader& from) {

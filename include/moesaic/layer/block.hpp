@@ -17,7 +17,7 @@ template <class T>
 struct batch {
   view<const T> x;
   list<const std::int32_t> sequence;     ///< [tokens], index into the cache
-  list<const std::int32_t> position;     ///< [tokens]; rows of one sequence in ascending order
+  list<const std::int32_t> position;     ///< [tokens]; rows of one sequence ascend by one, from where its cache ends: the caller's promise
 };
 
 /// A layer as its Spec describes it: a type with `static constexpr block_config config`, and `using routing = policy` where it has its own.
@@ -39,7 +39,7 @@ struct block {
 
   /// batch.x -> y [tokens, hidden]; y may be batch.x. Appends the tokens' keys and values to the cache. `workspace` has
   /// workspace_bytes(tokens) bytes and keeps nothing between calls but the flag that `check` reads. A policy whose state is not empty must be
-  /// given one.
+  /// given one. A sequence starts anew at its first position: what an older one left beyond a token's own position is not read.
   /// Errors, before anything is written: shapes that do not fit, a cache of another layer (invalid_argument), a sequence or position beyond
   /// the cache (out_of_range), workspace_too_small, weights of another configuration (wrong_weights).
   template <class Where, class Cache, class Tap = no_tap>
@@ -62,9 +62,8 @@ struct block {
     return tokens == 0 ? status{} : run(where, w, rows, cache, y, s, state, tap, 0);
   }
   static constexpr std::int64_t most_tokens = 0x7fff'ffff / moe<Spec>::slots;
-  static constexpr policy_state no_state()
-    requires std::is_empty_v<policy_state>
-  {
+  static constexpr policy_state no_state() {
+    static_assert(std::is_empty_v<policy_state>, "this layer's routing policy has a state, so a forward call must be given one after the workspace");
     return {};
   }
 
@@ -159,8 +158,11 @@ struct block {
     auto const expected = carve_weights(counting);
     bool same = true;
     for_each_weight([&](const char*, auto const& given, auto const& wanted) { same = same && same_shape(given, wanted); }, w, expected);
-    if (same) return {};
-    return {status_code::wrong_weights, "the weights must have been loaded for a configuration of the same shapes and storage", 0, 0};
+    if (!same) return {status_code::wrong_weights, "the weights must have been loaded for a configuration of the same shapes and storage", 0, 0};
+    constexpr auto rope = rope_parameters_of(config.attention);
+    for (int i = 0; i < rope_parameter_count; ++i) same = same && w.attention.rope[i] == rope.value[i];
+    if (!same) return {status_code::wrong_weights, "the weights must have been loaded for the same rope_theta and scaling", 0, 0};
+    return {};
   }
 };
 

@@ -4,7 +4,7 @@
 
 #include <cstddef>
 #include <string>
-#include <tuple>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -176,8 +176,7 @@ struct decoder {
     embedding::load<config.embedding.type>(config, w.embedding, from);
     norm::load(config.norm, w.norm, from, names.final_norm, names.final_norm_bias);
     for_each_layer<layer_list>([&]<class Spec>(int layer) {
-      std::string prefix = names.layer.options[0];
-      prefix.replace(prefix.find("{}"), 2, std::to_string(layer));
+      auto const prefix = layer_prefix(names, layer);
       block<Spec>::load_into(where, w.layers[static_cast<std::size_t>(layer)], source, prefix, names);
       loaded_layer(layer);
     });
@@ -202,6 +201,13 @@ struct decoder {
   }
 
  private:
+  static std::string layer_prefix(tensor_names const& names, int layer) {
+    std::string_view const pattern = names.layer.options[0] != nullptr ? names.layer.options[0] : "";
+    auto const hole = pattern.find("{}");
+    if (hole == pattern.npos) throw error("tensor_names::layer: expected a name with {} for the layer's number, found '" + std::string(pattern) + "'");
+    return std::string(pattern.substr(0, hole)) + std::to_string(layer) + std::string(pattern.substr(hole + 2));
+  }
+
   template <class Spec, class States>
   static auto state_of(States const& states, int layer) {
     using state = typename policy_of<Spec>::state;

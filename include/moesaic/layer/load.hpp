@@ -13,6 +13,7 @@
 #include <moesaic/base/arena.hpp>
 #include <moesaic/base/packed.hpp>
 #include <moesaic/base/status.hpp>
+#include <moesaic/config/shapes.hpp>
 #include <moesaic/config/tensor.hpp>
 #include <moesaic/config/weights.hpp>
 
@@ -87,7 +88,10 @@ class loader {
 
   /// Frequencies of the rotary embedding: no tensor, but the configuration says them.
   void rotary(attention_config const& config, int head_dim, list<const double> into) {
-    rope_frequencies(where_, config, head_dim, {const_cast<double*>(into.data), into.size});
+    auto* const out = const_cast<double*>(into.data);
+    auto const parameters = rope_parameters_of(config);
+    for (int i = 0; i < rope_parameter_count; ++i) out[i] = parameters.value[i];
+    rope_frequencies(where_, config, head_dim, {out + rope_parameter_count, into.size - rope_parameter_count});
   }
 
   /// Matrix `index` of `into` from stored rows, one piece after another: first the rows of part 0, then of part 1.
