@@ -14,7 +14,7 @@
 #include <moesaic/base/random.hpp>
 #include <moesaic/host/memory.hpp>
 #include <moesaic/host/pack.hpp>
-#include <moesaic/host/simd/level.hpp>
+#include <support/levels.hpp>
 
 namespace moesaic::test {
 
@@ -87,14 +87,6 @@ exact_sum dot(std::vector<float> const& w, const T* x, float bias) {
 
 inline std::string text(format f) {
   return std::string(name(f.type)) + (f.group != 0 ? "/" + std::to_string(f.group) : "") + (f.zero_point ? "/zero" : "");
-}
-
-/// The levels this processor has, lowest first.
-inline std::vector<host::level> levels() {
-  std::vector<host::level> found;
-  for (auto const l : {host::level::portable, host::level::avx2, host::level::avx512, host::level::avx512_bf16})
-    if (l <= host::detected_level()) found.push_back(l);
-  return found;
 }
 
 }  // namespace moesaic::test
