@@ -12,6 +12,7 @@
 #include <moesaic/host/rotary.hpp>
 #include <support/cache.hpp>
 #include <support/compare.hpp>
+#include <support/levels.hpp>
 #include <support/matrix.hpp>
 #include <support/tolerance.hpp>
 
@@ -196,7 +197,7 @@ TEST_CASE("every level gives the bits of the portable one") {
       auto const batch = random_batch<T>(s, lengths, {}, random);
       host::pool reference(1, host::level::portable);
       auto const want = append_and_attend<T>(reference, 0.25, cache_for<T>(s, lengths), batch);
-      for (auto const level : {host::level::avx2, host::level::avx512, host::level::avx512_bf16}) {
+      for (auto const level : levels()) {
         host::pool pool(1, level);
         auto const got = append_and_attend<T>(pool, 0.25, cache_for<T>(s, lengths), batch);
         CAPTURE(host::name(pool.level()));

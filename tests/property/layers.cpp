@@ -9,6 +9,7 @@
 #include <moesaic/config/random_source.hpp>
 #include <moesaic/moesaic.hpp>
 #include <support/compare.hpp>
+#include <support/levels.hpp>
 #include <support/matrix.hpp>
 
 using namespace moesaic;
@@ -131,7 +132,8 @@ TEST_CASE_TEMPLATE("a row's bits depend on its own sequence alone", Spec, mixtur
   SUBCASE("on any number of threads") {
     for (int threads : {2, 3, 5}) {
       host::pool many(threads);
-      CHECK(equal(whole, run<Spec>(many, weights, x, rows, {21}, 3)));
+      auto const packed_by_many = block<Spec>::load(many, random_source{seed}, "");
+      CHECK(equal(whole, run<Spec>(many, packed_by_many, x, rows, {21}, 3)));
     }
   }
   SUBCASE("without the other sequences") {
@@ -153,7 +155,8 @@ TEST_CASE("levels of the processor agree bit for bit in fp32") {
   auto const weights = block<spec>::load(widest, random_source{seed}, "");
   auto const x = input<float>(9);
   auto const want = run<spec>(widest, weights, x, one_sequence(9), {9}, 1);
-  for (auto const level : {host::level::portable, host::level::avx2, host::level::avx512}) {
+  for (auto const level : levels()) {
+    CAPTURE(host::name(level));
     host::pool forced(1, level);
     CHECK(equal(want, run<spec>(forced, weights, x, one_sequence(9), {9}, 1)));
   }
@@ -334,26 +337,6 @@ TEST_CASE("a model refuses weights of another") {
     if (missing == 3) w.layers.pop_back();
     CHECK(refuses(w));
   }
-}
-
-namespace {
-
-template <int Theta>
-struct turning : small_layer<8, 16> {
-  static constexpr block_config config = [] {
-    auto c = small_layer<8, 16>::config;
-    c.attention.rope_theta = Theta;
-    return c;
-  }();
-};
-
-}  // namespace
-
-TEST_CASE("weights loaded for another rotation are refused") {
-  host::pool where;
-  auto const weights = block<turning<10000>>::load(where, random_source{seed}, "");
-  CHECK(block<turning<10000>>::check_weights(weights));
-  CHECK(block<turning<1000000>>::check_weights(weights).code == status_code::wrong_weights);
 }
 
 TEST_CASE("a policy's state comes for all layers or for each") {

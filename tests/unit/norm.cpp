@@ -7,6 +7,7 @@
 #include <doctest/doctest.h>
 #include <moesaic/host/norm.hpp>
 #include <support/compare.hpp>
+#include <support/levels.hpp>
 #include <support/matrix.hpp>
 #include <support/tolerance.hpp>
 
@@ -141,7 +142,7 @@ TEST_CASE_TEMPLATE("every level gives the bits of the portable one", T, float, b
         return y;
       };
       auto const want = at(host::level::portable);
-      for (auto const level : {host::level::avx2, host::level::avx512, host::level::avx512_bf16}) {
+      for (auto const level : levels()) {
         CAPTURE(host::name(level));
         auto const got = at(level);
         CHECK(same_bits(got.view(), want.view()));
