@@ -479,6 +479,11 @@ def stored_names(folder):
     return names or None
 
 
+# Of C++, those that somebody might call a model.
+KEYWORDS = {"auto", "bool", "char", "class", "concept", "const", "default", "double", "enum", "export", "float", "int", "long", "namespace", "new", "operator",
+            "private", "public", "register", "short", "signed", "static", "struct", "switch", "template", "this", "typename", "union", "unsigned", "using", "void"}
+
+
 def identifier(text):
     text = re.sub(r"\W+", "_", text, flags=re.ASCII).strip("_").lower()
     return text if re.match(r"[a-z_]", text) else "model_" + text
@@ -494,6 +499,9 @@ def main():
     parser.add_argument("--ffn", type=parse_format, help="of the feed-forward matrices")
     parser.add_argument("--embedding", type=parse_format, help="of the embedding and the head")
     options = parser.parse_args()
+    for name in filter(None, (options.name, options.namespace)):
+        if not re.fullmatch(r"[A-Za-z_]\w*(::[A-Za-z_]\w*)*", name, re.ASCII) or name in KEYWORDS:
+            parser.error(f"expected a C++ name, found '{name}'")
     path = options.path / "config.json" if options.path.is_dir() else options.path
     try:
         description = describe(read(path), stored_names(path.parent))

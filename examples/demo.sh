@@ -23,13 +23,17 @@ while [ $# -gt 0 ]; do
     --pair | --checkpoint | --windows | --text | --threads | --json | --plots)
       [ $# -gt 1 ] || { echo "$usage" >&2; exit 2; }
       case $1 in
-        --pair) pair=$(cd "$2" && pwd) ;;
+        --pair)
+          for part in dense/config.json moe/config.json text; do
+            [ -e "$2/$part" ] || { echo "--pair $2: expected a folder with dense/, moe/ (HuggingFace folders) and text/, found no $part" >&2; exit 2; }
+          done
+          pair=$(cd "$2" && pwd) ;;
         --checkpoint) checkpoint=$2 ;;
         --plots) plots=$2 ;;
         *) arguments+=("$1" "$2") ;;
       esac
       shift ;;
-    *) echo "$usage" >&2; exit 2 ;;
+    *) echo "$1: no such option" >&2; echo "$usage" >&2; exit 2 ;;
   esac
   shift
 done

@@ -232,8 +232,8 @@ demo::row row_of(std::string name, result const& r) {
 // ---- the program
 
 std::vector<demo::column> const columns{{"parameters", "params", "%.2f M", 1e6}, {"active_parameters", "active", "%.2f M", 1e6},
-                                        {"flops", "a token", "%.2f MF", 1e6},     {"weight_bytes", "a token", "%.2f MB", 1e6},
-                                        {"step_bytes", "step of 16", "%.2f MB", 1e6}, {"distinct", "distinct", "%.2f"},
+                                        {"flops", "MFLOP/tok", "%.2f", 1e6},        {"weight_bytes", "MB/token", "%.2f", 1e6},
+                                        {"step_bytes", "MB/step", "%.2f", 1e6},     {"distinct", "distinct", "%.2f"},
                                         {"mass", "gate mass", "%.3f"},             {"bits", "bits/byte", "%.5f"},
                                         {"tokens_per_second", "tokens/s", "%.0f"}};
 
@@ -267,6 +267,8 @@ class demonstration {
   void print() const {
     std::printf("\nTwo decoders, %s trained alike; %zu windows of held-out text, %d threads. Cost of a token at %d keys; a step decodes %d sequences.\n\n",
                 "dense and mixture of experts,", windows_.size(), cpu_.threads(), length / 2, together);
+    std::printf("MB/token: weights that one token uses; MB/step: that the %d tokens of a step use together, distinct of %d experts in each layer; gate mass: share of the\n"
+                "plain top-%d rule's weight that the chosen experts keep. tokens/s of one run on this machine as it is now.\n\n", together, experts, trained_k);
     demo::print_header(columns, 26);
     for (auto const& r : rows_) demo::print_row(r, columns, 26);
     std::printf("\nWhich experts serve which text: share of a layer's choices, dark = many (also as SVG)\n");
@@ -391,16 +393,25 @@ int main(int count, char** arguments) {
   int windows = 16, threads = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
   for (int i = 1; i < count; i += 2) {
     std::string const option = arguments[i];
-    if (i + 1 == count) return std::fputs(usage, stderr), 2;
+    auto const wrong = [&](std::string const& sentence) { return std::fprintf(stderr, "%s: %s\n%s", option.c_str(), sentence.c_str(), usage), 2; };
+    if (i + 1 == count) return wrong("expected a value, found none");
     std::string const value = arguments[i + 1];
     if (option == "--pair") folder = value;
     else if (option == "--windows") windows = std::atoi(value.c_str());
     else if (option == "--threads") threads = std::atoi(value.c_str());
     else if (option == "--json") json = value;
     else if (option == "--plots") plots = value;
-    else return std::fputs(usage, stderr), 2;
+    else return wrong("no such option");
+    if (option == "--windows" && (windows < 1 || windows % 4 != 0)) return wrong("expected a multiple of 4, found " + value);
+    if (option == "--threads" && threads < 1) return wrong("expected at least 1, found " + value);
   }
-  if (folder.empty() || windows < 1 || windows % 4 != 0 || threads < 1) return std::fputs(usage, stderr), 2;
+  if (folder.empty()) return std::fputs(usage, stderr), 2;
+  for (auto const& file : {json, plots.empty() ? plots : plots + "/"})                       // before the work, not after it
+    if (auto const into = std::filesystem::path(file).parent_path(); !into.empty() && !std::filesystem::is_directory(into)) {
+      std::error_code failed;
+      if (file != json) std::filesystem::create_directories(into, failed);
+      if (file == json || failed) return std::fprintf(stderr, "%s: there is no such folder\n", into.string().c_str()), 2;
+    }
   try {
     std::vector<demo::row> rows;
     {
