@@ -124,7 +124,7 @@ TEST_CASE_TEMPLATE("combine: the same bits without parts, with y the residual, a
     }
 }
 
-TEST_CASE_TEMPLATE("combine: one expert of weight 1 passes bit for bit, and so does the residual of a token without experts", T, double, float,
+TEST_CASE_TEMPLATE("combine: one expert of weight 1 passes bit for bit, and the residual of a token without experts too", T, double, float,
                    bf16) {
   random_stream random(3);
   auto expert_out = random_matrix<T>(1, 300, random), residual = random_matrix<T>(2, 300, random);
