@@ -22,7 +22,8 @@ struct shape {
   std::int64_t outputs, inputs, tokens;
 };
 // Around lanes, panels, pairs and tiles; sums longer than a chunk; more tokens than one pass takes.
-shape const shapes[] = {{1, 1, 1}, {15, 2, 2}, {16, 3, 3}, {17, 7, 4}, {33, 8, 5}, {32, 33, 13}, {70, 64, 7}, {48, 130, 9}, {160, 259, 25}, {40, 1100, 3}, {20, 40, 101}};
+shape const shapes[] = {{1, 1, 1}, {15, 2, 2}, {16, 3, 3}, {17, 7, 4}, {33, 8, 5}, {32, 33, 13}, {70, 64, 7}, {70, 64, 10}, {48, 130, 9}, {33, 40, 20},
+                        {160, 259, 25}, {40, 1100, 3}, {20, 40, 101}};
 
 template <dtype W, class T, class Out = T>
 void check(format f, shape s) {
