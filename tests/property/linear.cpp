@@ -29,7 +29,7 @@ template <dtype W, class T, class Out = T>
 void check(format f, shape s) {
   random_stream random(seed + static_cast<std::uint64_t>(s.inputs));
   random_packed const w({.stored = f, .outputs = s.outputs, .inputs = s.inputs}, random);
-  guarded<T> const x(s.tokens, s.inputs, random);
+  guarded<T> const x(s.tokens, s.inputs, random), broken(host::product_rows, s.inputs);   // the most rows of a pass
   std::vector<float> bias(static_cast<std::size_t>(s.outputs));
   for (auto& b : bias) b = random.normal();
   std::vector<Out> lowest;   // float of the portable level
@@ -41,7 +41,8 @@ void check(format f, shape s) {
     CAPTURE(s.tokens);
     CAPTURE(seed);
     host::pool one(1, l);
-    guarded<Out> y(s.tokens, s.outputs);
+    guarded<Out> y(s.tokens, s.outputs), ruined(host::product_rows, s.outputs);
+    host::linear<W>(one, w.matrix, broken.input(), bias, ruined.rows);   // NaN on the stack, where the level before left the right sums
     host::linear<W>(one, w.matrix, x.input(), bias, y.rows);
     CHECK(y.guards_whole());
 
