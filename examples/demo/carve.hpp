@@ -76,7 +76,7 @@ template <class Key>
 std::vector<std::int32_t> by_falling(Key const* keys, std::int64_t n) {
   std::vector<std::int32_t> order(index(n));
   std::iota(order.begin(), order.end(), 0);
-  std::stable_sort(order.begin(), order.end(), [&](auto a, auto b) { return keys[a] > keys[b]; });
+  std::sort(order.begin(), order.end(), [&](auto a, auto b) { return keys[a] != keys[b] ? keys[a] > keys[b] : a < b; });
   return order;
 }
 

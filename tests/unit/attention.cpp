@@ -149,5 +149,6 @@ TEST_CASE("what does not fit the cache is refused with numbers, and nothing is w
   matrix<float> narrow(4, 1);
   auto const refused = host::attention_probabilities<float>(pool, 1.0, cache.view, q.view(), sequence, position, narrow.view());
   CHECK(refused.code == status_code::out_of_range);
-  CHECK(refused.expected == 2);
+  CHECK(refused.expected == 1);                            // a slot must be below the number of columns
+  CHECK(refused.found >= 1);
 }
