@@ -61,8 +61,8 @@ def forgotten(root, names):
 def selftest():
     planted = {"docs/a.md": "see /" + "work/main\n", "b.bin": "\0", "tests/oracle/data/c.json": " " * (LIMIT + 1), "include/d.hpp": "// TO" + "DO later\n",
                "tests/unit/e.cpp": "int main() {}\n", "include/f.hpp": "\tint f();\n"}
-    sound = {"tests/unit/CMakeLists.txt": "moesaic_test(unit SOURCES g.cpp)\n", "tests/unit/g.cpp": "// build/work/main\n", "examples/data/h.bin": "\0" * (LIMIT + 1),
-             "docs/i.md": "a network/root/node, ${ROOT}/work/, https://x.org/home/y/\n"}
+    sound = {"tests/unit/CMakeLists.txt": "moesaic_test(unit SOURCES g.cpp)\n", "tests/unit/g.cpp": "// build/home/main/x\n", "examples/data/h.bin": "\0" * (LIMIT + 1),
+             "docs/i.md": "a network/home/node/x, ${ROOT}/home/x/, https://x.org/home/y/\n"}
     with tempfile.TemporaryDirectory() as folder:
         root = pathlib.Path(folder)
         for name, text in {**sound, **planted}.items():

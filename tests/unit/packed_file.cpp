@@ -9,6 +9,7 @@
 #include <vector>
 
 #include <moesaic/io/packed_file.hpp>
+#include <support/refusal.hpp>
 #include <support/temporary_folder.hpp>
 
 namespace {
@@ -24,16 +25,6 @@ std::vector<std::byte> pattern(std::size_t size) {
 std::string content(std::string const& path) {
   std::ifstream file(path, std::ios::binary);
   return {std::istreambuf_iterator<char>(file), {}};
-}
-
-template <class F>
-std::string refusal(F&& f) {
-  try {
-    f();
-  } catch (moesaic::error const& refused) {
-    return refused.what();
-  }
-  return "no error";
 }
 
 constexpr std::string_view shapes = "version 0.1, hidden 4096, storage int4 g32\nexperts 8";

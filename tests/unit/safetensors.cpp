@@ -8,6 +8,7 @@
 #include <vector>
 
 #include <moesaic/io/safetensors.hpp>
+#include <support/refusal.hpp>
 #include <support/temporary_folder.hpp>
 
 namespace {
@@ -27,16 +28,6 @@ std::string file_of(std::string_view header, std::size_t data_bytes, std::string
 std::vector<std::byte> bytes_of(std::string_view text) {
   auto const* const data = reinterpret_cast<std::byte const*>(text.data());
   return {data, data + text.size()};
-}
-
-template <class F>
-std::string refusal(F&& f) {
-  try {
-    f();
-  } catch (moesaic::error const& refused) {
-    return refused.what();
-  }
-  return "no error";
 }
 
 std::string refusal_of(std::string_view file) {
