@@ -74,12 +74,12 @@ def umbrella_gaps(files, graph):
     """moesaic.hpp reaches every header of floors 0 to 5 that plain g++ compiles."""
     if "moesaic.hpp" not in files:
         return
-    reached, todo = set(), ["moesaic.hpp"]
-    while todo:
-        name = todo.pop()
+    reached, pending = set(), ["moesaic.hpp"]
+    while pending:
+        name = pending.pop()
         if name not in reached:
             reached.add(name)
-            todo += graph.get(name, [])
+            pending += graph.get(name, [])
     for name in files:
         room = name.split("/")[0]
         if name.endswith(".hpp") and room in FLOOR and room not in WINGS | {"cuda", "device"} and name not in reached:
