@@ -58,27 +58,24 @@ struct supplied_and_priced : supplied_scores {
 struct two_prices : moesaic::routing::standard {
   struct state {
     float compute = 0, read = 0;       ///< of one expert, in energy
-    std::int64_t together = 0;         ///< tokens of one step; 0 = the whole call. A call of several steps has them one after another
+    std::int64_t together = 0;         ///< tokens of one step
   };
   static constexpr bool coupled = true;
   template <class T>
   static void select_batch(moesaic::router_config const& c, moesaic::serial_group const&, state const& s, moesaic::routing_batch<T> const& batch,
                            moesaic::routing_slots<T> const& slots, moesaic::list<std::byte>) {
-    auto const tokens = batch.choice.rows, step = s.together > 0 ? s.together : tokens;
+    auto const tokens = batch.choice.rows;
     for (std::int64_t t = 0; t < tokens; ++t) slots.count[t] = 0;
-    for (std::int64_t first = 0; first < tokens; first += step) {
-      auto const end = first + step < tokens ? first + step : tokens;
-      for (std::int32_t e = 0; e < c.experts; ++e) {
-        auto const gain = [&](std::int64_t t) {
-          auto const g = std::exp(batch.choice(t, e)) - static_cast<T>(s.compute);
-          return g > T(0) ? g : T(0);                      // a token without scores (NaN) gains nothing
-        };
-        T worth = T(0);
-        for (auto t = first; t < end; ++t) worth += gain(t);
-        if (!(worth > static_cast<T>(s.read))) continue;
-        for (auto t = first; t < end; ++t)
-          if (gain(t) > T(0)) insert(batch.choice.row(t), slots.ids.row(t), slots.count[t], e);
-      }
+    for (std::int32_t e = 0; e < c.experts; ++e) {
+      auto const gain = [&](std::int64_t t) {
+        auto const g = std::exp(batch.choice(t, e)) - static_cast<T>(s.compute);
+        return g > T(0) ? g : T(0);                        // a token without scores (NaN) gains nothing
+      };
+      T worth = T(0);
+      for (std::int64_t t = 0; t < tokens; ++t) worth += gain(t);
+      if (!(worth > static_cast<T>(s.read))) continue;
+      for (std::int64_t t = 0; t < tokens; ++t)
+        if (gain(t) > T(0)) insert(batch.choice.row(t), slots.ids.row(t), slots.count[t], e);
     }
   }
 

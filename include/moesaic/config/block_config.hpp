@@ -8,12 +8,21 @@
 
 namespace moesaic {
 
-/// How router logits become scores. `identity` leaves them as they are.
-enum class score : std::uint8_t { softmax, sigmoid, identity };
+/// What a layer is compiled for. Training and batch-invariant inference refuse policies whose choice for one token depends on others.
+enum class purpose : std::uint8_t { inference, batch_invariant, training };
+
+/// How router logits become scores. `identity` leaves them as they are; sqrt_softplus: sqrt(ln(1 + e^z)) (DeepSeek-V4); relu: max(z, 0)
+/// (ReMoE).
+enum class score : std::uint8_t { softmax, sigmoid, identity, sqrt_softplus, relu };
 /// Whether scores are taken over all experts and then the top-k chosen, or the top-k chosen by logit and the score taken over those.
 enum class score_position : std::uint8_t { before_top_k, after_top_k };
 /// What an expert's output is multiplied by: the (renormalised, scaled) scores, or one.
 enum class combine_weight : std::uint8_t { scores, ones };
+/// What a group of experts is worth: its largest choice (DeepSeek-V2), or the sum of its two largest (DeepSeek-V3).
+enum class group_worth : std::uint8_t { max, top2_sum };
+/// What stands in for the choice of experts outside the chosen groups: −inf forbids them; 0.0 reproduces an implementation in which they
+/// beat a negative choice.
+enum class group_mask : std::uint8_t { minus_infinity, zero };
 
 /// h = act(gate) ⊙ up for the gated ones (swiglu: SiLU; geglu_*: GELU, tanh form or exact); relu and gelu have no up projection.
 enum class activation : std::uint8_t { swiglu, geglu_tanh, geglu_erf, relu, gelu_tanh };
@@ -59,7 +68,14 @@ struct router_config {
   int top_k = 0;
   moesaic::score score = moesaic::score::softmax;
   moesaic::score_position position = moesaic::score_position::before_top_k;
+  double logit_softcap = 0.0;          ///< cap · tanh(logit / cap) before the score; 0 = none
+  int groups = 1;                      ///< equal runs of experts; choice is limited to the best top_groups of them
+  int top_groups = 1;
+  moesaic::group_worth group_worth = moesaic::group_worth::top2_sum;
+  moesaic::group_mask group_mask = moesaic::group_mask::minus_infinity;
   bool renormalize = false;            ///< chosen weights divided by their sum; with top_k 1 that leaves ones, and in training no gradient
+  double sum_epsilon = 1e-20;          ///< added to that sum, so that scores that all underflow give 0, not NaN
+  double sum_floor = 0.0;              ///< and the least it may be (ERNIE-4.5: 1e-12)
   double routed_scale = 1.0;           ///< factor on the chosen weights, after renormalisation
   bool bias = false;                   ///< the router's linear layer has a bias
   bool score_bias = false;             ///< a bias an expert, added for selection only (balance without a loss)
@@ -112,6 +128,7 @@ struct block_config {
   shared_config shared = {};
   norm_config norm = {};
   storage_config storage = {};
+  moesaic::purpose purpose = moesaic::purpose::inference;
 
   friend constexpr bool operator==(block_config const&, block_config const&) = default;
 };
@@ -129,11 +146,38 @@ struct decoder_config {
 
 // How messages spell them.
 
+constexpr const char* name(purpose value) {
+  switch (value) {
+    case purpose::inference: return "inference";
+    case purpose::batch_invariant: return "batch_invariant";
+    case purpose::training: return "training";
+  }
+  return "";
+}
+
+constexpr const char* name(group_worth value) {
+  switch (value) {
+    case group_worth::max: return "max";
+    case group_worth::top2_sum: return "top2_sum";
+  }
+  return "";
+}
+
+constexpr const char* name(group_mask value) {
+  switch (value) {
+    case group_mask::minus_infinity: return "minus_infinity";
+    case group_mask::zero: return "zero";
+  }
+  return "";
+}
+
 constexpr const char* name(score value) {
   switch (value) {
     case score::softmax: return "softmax";
     case score::sigmoid: return "sigmoid";
     case score::identity: return "identity";
+    case score::sqrt_softplus: return "sqrt_softplus";
+    case score::relu: return "relu";
   }
   return "";
 }

@@ -21,6 +21,15 @@ struct router {
   static_assert(!policy::coupled || coupled_policy<policy, sum>,
                 "routing says it is coupled, so it must have select_batch(config, group, state, batch, slots, memory) for this layer's scores, "
                 "because nothing else chooses then");
+  static_assert(!policy::settles || settling_policy<policy, sum>,
+                "routing says it settles, so it must have settle_batch(config, group, state, batch, slots, memory) for this layer's scores, "
+                "because nothing else drops then");
+  static_assert(validated<Spec>::config.purpose != purpose::training || (policy::trainable && !policy::coupled),
+                "a layer whose purpose is training needs a separable routing policy, because with a coupled one the experts of a token depend on "
+                "other tokens, later ones among them, which it will not see when it generates");
+  static_assert(validated<Spec>::config.purpose != purpose::batch_invariant || (policy::batch_invariant && !policy::coupled),
+                "a layer whose purpose is batch_invariant needs a separable routing policy without capacity, because otherwise the output of a "
+                "sequence depends on which others share its batch");
   static constexpr int slots = policy::slots(config);
 
   struct scratch {

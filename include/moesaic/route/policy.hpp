@@ -11,6 +11,7 @@
 #include <moesaic/base/math.hpp>
 #include <moesaic/base/view.hpp>
 #include <moesaic/config/spec.hpp>
+#include <moesaic/route/top_k.hpp>
 
 namespace moesaic {
 
@@ -33,11 +34,16 @@ struct routing_site {
   std::int32_t expert = 0;
 };
 
-/// The batch as a coupled policy sees it: T is fp32, or fp64 for the reference. Rows of tokens whose logits are not finite hold NaN.
+/// The batch as a coupled policy sees it: T is fp32, or fp64 for the reference. Rows of padding, and of tokens whose logits are not finite,
+/// hold NaN.
 template <class T>
 struct routing_batch {
   view<const T> scores;       ///< [tokens, experts]
   view<const T> choice;       ///< [tokens, experts] score − price, −inf where forbidden
+  std::int64_t first = 0;     ///< the call's token in row 0
+
+  /// Whether row t is a token that takes part.
+  MOESAIC_FN constexpr bool counts(std::int64_t t) const { return choice.columns > 0 && choice(t, 0) == choice(t, 0); }
 };
 
 /// Who is chosen: `slots` a token, best first; unused slots hold −1 and weight 0, so variable k, drops and expert choice fit one shape.
@@ -61,10 +67,18 @@ namespace routing {
 ///   };
 ///
 /// A policy is an empty type. What it knows at run time is its `state`, a plain struct of views that travels with the call; the hooks here
-/// take any, so that a derived policy's own fits.
+/// take any, so that a derived policy's own fits. Two members of a state mean the same for every policy that has them:
+///   list<const std::uint8_t> padding   [tokens] 1 = a row that is no token: it gets no expert and counts nowhere; empty = none;
+///   std::int64_t together              tokens of one step, for rules that look at a batch: a call of several steps has their tokens one
+///                                      step after another; 0 = the call is one step.
 struct standard {
+  static constexpr int most_groups = 64;
   struct state {};
-  static constexpr bool coupled = false;   ///< true: this policy has select_batch
+  static constexpr bool coupled = false;          ///< true: this policy has select_batch
+  static constexpr bool settles = false;          ///< true: this policy has settle_batch
+  static constexpr bool batch_invariant = true;   ///< a token's experts do not depend on the other tokens of the call
+  static constexpr bool causal = true;            ///< nor on later tokens of its own sequence
+  static constexpr bool trainable = true;         ///< may be named by a layer whose purpose is training
 
   /// Expert slots that a token has room for.
   static constexpr int slots(router_config const& c) { return c.top_k; }
@@ -73,13 +87,13 @@ struct standard {
   template <class T, class Group>
   MOESAIC_FN static void score(router_config const& c, Group const& g, auto const& /*state*/, std::int64_t /*token*/, T const* logits,
                                T* scores) {
-    bool const later = c.position == score_position::after_top_k;
-    if (c.score == moesaic::score::softmax && !later) {
-      softmax(g, c.experts, logits, scores);
-    } else {
-      for (int e = g.rank(); e < c.experts; e += g.size())
-        scores[e] = c.score == moesaic::score::sigmoid && !later ? sigmoid(logits[e]) : logits[e];
+    bool const capped = c.logit_softcap != 0.0;
+    auto const shape = c.position == score_position::after_top_k ? moesaic::score::identity : c.score;
+    for (int e = g.rank(); e < c.experts; e += g.size()) {
+      auto const z = capped ? soft_cap(static_cast<T>(c.logit_softcap), logits[e]) : logits[e];
+      scores[e] = score_of(shape, z);
     }
+    if (shape == moesaic::score::softmax) softmax(g, c.experts, scores, scores);
   }
 
   /// What choosing an expert costs, in units of score: subtracted for selection only. A balance bias is a negative price.
@@ -87,10 +101,19 @@ struct standard {
   MOESAIC_FN static T price(router_config const&, auto const& /*state*/, routing_site, T /*score*/) { return T(0); }
 
   /// Forbids experts of one token by setting their choice to −inf (groups, masks), or lifts some above all others. scores and choice are
-  /// [experts].
+  /// [experts]. Here: all but the best groups.
   template <class T, class Group>
-  MOESAIC_FN static void limit(router_config const&, Group const&, auto const& /*state*/, std::int64_t /*token*/, T const* /*scores*/,
-                               T* /*choice*/) {}
+  MOESAIC_FN static void limit(router_config const& c, Group const& g, auto const& /*state*/, std::int64_t /*token*/, T const* /*scores*/,
+                               T* choice) {
+    if (c.top_groups < c.groups) limit_to_groups(c, g, choice);
+  }
+
+  /// Who is chosen, at most `slots`, best first: ids [slots], the rest −1; answers how many. choice [experts], −inf where forbidden.
+  template <class T, class Group>
+  MOESAIC_FN static int select(router_config const& c, Group const&, auto const& /*state*/, std::int64_t /*token*/, T const* /*scores*/,
+                               T const* choice, int slots, std::int32_t* ids) {
+    return top_k(choice, c.experts, slots, ids);
+  }
 
   /// How many of the `found` chosen experts are used, from the first on (variable k; 0 is legal). scores, choice [experts]; ids [found], best
   /// first.
@@ -109,17 +132,58 @@ struct standard {
     if (ones) return;
     if (c.position == score_position::after_top_k) {
       if (c.score == moesaic::score::softmax) softmax(g, count, weights, weights);
-      if (c.score == moesaic::score::sigmoid)
-        for (int i = g.rank(); i < count; i += g.size()) weights[i] = sigmoid(weights[i]);
+      else
+        for (int i = g.rank(); i < count; i += g.size()) weights[i] = score_of(c.score, weights[i]);
     }
     if (c.renormalize) {
       T sum = T(0);
       for (int i = g.rank(); i < count; i += g.size()) sum += weights[i];
-      sum = g.sum(sum) + T(1e-20);                                     // as DeepSeek-V3: scores that all underflow give 0, not NaN
+      sum = g.sum(sum) + static_cast<T>(c.sum_epsilon);
+      if (sum < static_cast<T>(c.sum_floor)) sum = static_cast<T>(c.sum_floor);
       for (int i = g.rank(); i < count; i += g.size()) weights[i] /= sum;
     }
     if (c.routed_scale != 1.0)
       for (int i = g.rank(); i < count; i += g.size()) weights[i] *= static_cast<T>(c.routed_scale);
+  }
+
+  /// The score of one logit; of softmax, which needs all, the logit.
+  template <class T>
+  MOESAIC_FN static T score_of(moesaic::score kind, T z) {
+    switch (kind) {
+      case moesaic::score::sigmoid: return sigmoid(z);
+      case moesaic::score::sqrt_softplus: return std::sqrt(z > T(0) ? z + std::log1p(std::exp(-z)) : std::log1p(std::exp(z)));
+      case moesaic::score::relu: return z > T(0) ? z : T(0);
+      default: return z;
+    }
+  }
+
+  template <class T>
+  MOESAIC_FN static T soft_cap(T cap, T z) { return cap * std::tanh(z / cap); }
+
+  /// choice [experts]: the experts of all but the top_groups best groups are masked; of equal groups the lower stays (DeepSeek-V2, -V3).
+  template <class T, class Group>
+  MOESAIC_FN static void limit_to_groups(router_config const& c, Group const& g, T* choice) {
+    constexpr T never = -std::numeric_limits<T>::infinity();
+    T const mask = c.group_mask == moesaic::group_mask::zero ? T(0) : never;
+    int const width = c.experts / c.groups;
+    auto const worth = [&](int group) {
+      T first = never, second = never;
+      for (int e = group * width; e < (group + 1) * width; ++e) {
+        if (choice[e] > first) second = first, first = choice[e];
+        else if (choice[e] > second) second = choice[e];
+      }
+      return c.group_worth == moesaic::group_worth::max ? first : first + second;
+    };
+    T worths[most_groups];
+    for (int group = 0; group < c.groups; ++group) worths[group] = worth(group);
+    g.sync();                                              // all have read the choice before any of it is masked
+    for (int group = 0; group < c.groups; ++group) {
+      int better = 0;
+      for (int other = 0; other < c.groups; ++other)
+        better += worths[other] > worths[group] || (worths[other] == worths[group] && other < group);
+      if (better < c.top_groups) continue;
+      for (int e = group * width + g.rank(); e < (group + 1) * width; e += g.size()) choice[e] = mask;
+    }
   }
 
   /// p_i = exp(z_i − max z) / Σ. `in` and `out` may be the same.
@@ -146,21 +210,32 @@ concept routing_policy = requires(router_config const& c, serial_group const& g,
   P::score(c, g, s, std::int64_t{}, in, x);
   { P::price(c, s, routing_site{}, T{}) } -> std::convertible_to<T>;
   P::limit(c, g, s, std::int64_t{}, in, x);
+  { P::select(c, g, s, std::int64_t{}, in, in, int{}, ids) } -> std::convertible_to<int>;
   { P::cut(c, s, std::int64_t{}, in, in, ids, int{}) } -> std::convertible_to<int>;
   P::weigh(c, g, s, std::int64_t{}, in, ids, int{}, x);
 };
 
 /// A policy whose choice for one token depends on the other tokens of the batch: `static constexpr bool coupled = true`, and one more hook,
-/// called once a batch instead of the per-token top-k. It fills ids and count of every token (best first); weights come from `weigh`:
+/// called once a step instead of `select`. It fills ids and count of every token (best first); weights come from `weigh`:
 ///   static void select_batch(router_config const&, Group const&, state const&, routing_batch<T> const&, routing_slots<T> const&,
 ///                            list<std::byte> memory);
 /// and may ask for memory with  static std::int64_t batch_bytes(router_config const&, std::int64_t tokens).
-/// Rows of tokens whose logits are not finite hold NaN. Inference only: the output of a sequence then depends on its batch mates.
+/// Inference only: the output of a sequence then depends on its batch mates.
 template <class P, class T = float>
 concept coupled_policy =
     routing_policy<P, T> && P::coupled &&
     requires(router_config const& c, serial_group const& g, typename P::state const& s, routing_batch<T> const& b, routing_slots<T> const& slots) {
       P::select_batch(c, g, s, b, slots, list<std::byte>{});
+    };
+
+/// A policy that takes experts away from tokens when all have chosen and been weighed (capacity): `static constexpr bool settles = true`,
+/// and a hook of the signature of select_batch called settle_batch. A choice that is dropped gets the id −1 and the weight 0 where it
+/// stands; `count` stays the number of slots looked at.
+template <class P, class T = float>
+concept settling_policy =
+    routing_policy<P, T> && P::settles &&
+    requires(router_config const& c, serial_group const& g, typename P::state const& s, routing_batch<T> const& b, routing_slots<T> const& slots) {
+      P::settle_batch(c, g, s, b, slots, list<std::byte>{});
     };
 
 template <class P>
@@ -169,10 +244,24 @@ constexpr std::int64_t batch_bytes_of(router_config const& c, std::int64_t token
   return 0;
 }
 
+/// Whether a row of the call is padding, by a state that knows.
+template <class State>
+MOESAIC_FN constexpr bool is_padding(State const& state, std::int64_t token) {
+  if constexpr (requires { state.padding; }) return !state.padding.empty() && state.padding[token] != 0;
+  return false;
+}
+/// Tokens of one step of a call.
+template <class State>
+MOESAIC_FN constexpr std::int64_t step_of(State const& state, std::int64_t tokens) {
+  if constexpr (requires { state.together; })
+    if (state.together > 0) return state.together;
+  return tokens;
+}
+
 namespace detail {
 template <class Policy, bool is_policy>
 auto check_policy() {
-  static_assert(is_policy, "routing must be a policy with the hooks score, price, limit, cut and weigh, with slots, coupled and a type named state, because "
+  static_assert(is_policy, "routing must be a policy with the hooks score, price, limit, select, cut and weigh, with slots, coupled and a type named state, because "
                            "every token passes them: derive it from moesaic::routing::standard");
 }
 template <class Policy, class T, bool is_policy = routing_policy<Policy, T>>

@@ -2,30 +2,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <cmath>
 #include <cstdint>
 #include <limits>
 
 #include <moesaic/route/policy.hpp>
 
 namespace moesaic {
-
-/// The `slots` largest of `choice` [experts] into `ids`, by value descending, then index ascending; −inf is never chosen.
-/// Answers how many were found; the rest of `ids` is −1.
-template <class T>
-MOESAIC_FN int top_k(T const* choice, int experts, int slots, std::int32_t* ids) {
-  int found = 0;
-  for (std::int32_t e = 0; e < experts && slots > 0; ++e) {
-    T const value = choice[e];
-    if (!(value > -std::numeric_limits<T>::infinity())) continue;
-    if (found == slots && !(value > choice[ids[found - 1]])) continue;
-    int at = found < slots ? found++ : slots - 1;
-    for (; at > 0 && value > choice[ids[at - 1]]; --at) ids[at] = ids[at - 1];   // strictly greater: of equals the lower index stays first
-    ids[at] = e;
-  }
-  for (int i = found; i < slots; ++i) ids[i] = -1;
-  return found;
-}
 
 /// Scores and choice of one token. logits, scores, choice [experts], three memories; score_bias [experts] or empty. An expert whose logit
 /// is −inf is never chosen. False if a logit is NaN or +inf, or all are −inf, or a bias or price makes a choice NaN: then scores and choice
@@ -60,6 +42,15 @@ MOESAIC_FN bool score_token(router_config const& c, Group const& g, typename Pol
   }
   g.sync();
   return finite;
+}
+
+/// The experts of one token: ids [slots], best first, the rest −1; answers how many. A token without scores (NaN) gets none.
+template <class Policy, class T, class Group>
+MOESAIC_FN int select_token(router_config const& c, Group const& g, typename Policy::state const& state, std::int64_t token, T const* scores,
+                            T const* choice, int slots, std::int32_t* ids) {
+  if (c.experts > 0 && choice[0] == choice[0]) return Policy::select(c, g, state, token, scores, choice, slots, ids);
+  for (int i = 0; i < slots; ++i) ids[i] = -1;
+  return 0;
 }
 
 /// Cuts a token's list where the policy says, and weighs what is left. ids, weights [slots]; answers the count.
