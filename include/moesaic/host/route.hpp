@@ -8,6 +8,7 @@
 #include <limits>
 
 #include <moesaic/host/pool.hpp>
+#include <moesaic/host/simd/route.hpp>
 #include <moesaic/route/plan.hpp>
 #include <moesaic/route/select.hpp>
 
@@ -29,6 +30,7 @@ void route(pool& where, router_config const& c, typename Policy::state const& st
   auto const tokens = logits.rows;
   auto const width = static_cast<int>(slots.ids.columns);
   auto const tasks = (tokens + tokens_a_task - 1) / tokens_a_task;
+  vector_group const group{{}, where.level()};
   auto const each_token = [&](auto&& f) {
     where.for_each(tasks, [&](std::int64_t task) {
       auto const end = std::min(tokens, (task + 1) * tokens_a_task);
@@ -40,11 +42,11 @@ void route(pool& where, router_config const& c, typename Policy::state const& st
   };
   auto const score = [&](std::int64_t t) {
     if (is_padding(state, t)) return leave_out(t);
-    bool const finite = score_token<Policy>(c, serial_group{}, state, score_bias, t, logits.row(t), scores.row(t), choice.row(t));
+    bool const finite = score_token<Policy>(c, group, state, score_bias, t, logits.row(t), scores.row(t), choice.row(t));
     if (!finite) std::atomic_ref<std::int32_t>(*not_finite).store(1, std::memory_order_relaxed);
   };
   auto const finish = [&](std::int64_t t, int found) {
-    slots.count[t] = finish_token<Policy>(c, serial_group{}, state, t, static_cast<T const*>(scores.row(t)), static_cast<T const*>(choice.row(t)), found,
+    slots.count[t] = finish_token<Policy>(c, group, state, t, static_cast<T const*>(scores.row(t)), static_cast<T const*>(choice.row(t)), found,
                                           width, slots.ids.row(t), slots.weights.row(t));
   };
   auto const each_step = [&](auto&& f) {
@@ -57,17 +59,17 @@ void route(pool& where, router_config const& c, typename Policy::state const& st
   };
   if constexpr (Policy::coupled) {
     each_token(score);
-    each_step([&](auto const& batch, auto const& chosen) { Policy::select_batch(c, serial_group{}, state, batch, chosen, batch_memory); });
+    each_step([&](auto const& batch, auto const& chosen) { Policy::select_batch(c, group, state, batch, chosen, batch_memory); });
     each_token([&](std::int64_t t) { finish(t, slots.count[t]); });
   } else {
     each_token([&](std::int64_t t) {
       score(t);
-      finish(t, select_token<Policy>(c, serial_group{}, state, t, static_cast<T const*>(scores.row(t)), static_cast<T const*>(choice.row(t)), width,
+      finish(t, select_token<Policy>(c, group, state, t, static_cast<T const*>(scores.row(t)), static_cast<T const*>(choice.row(t)), width,
                                      slots.ids.row(t)));
     });
   }
   if constexpr (Policy::settles)
-    each_step([&](auto const& batch, auto const& chosen) { Policy::settle_batch(c, serial_group{}, state, batch, chosen, batch_memory); });
+    each_step([&](auto const& batch, auto const& chosen) { Policy::settle_batch(c, group, state, batch, chosen, batch_memory); });
 }
 
 /// ids [tokens, slots] -> expert_offsets, token_of_slot, slot_of_choice.

@@ -16,7 +16,8 @@
 namespace moesaic {
 
 /// Who runs a hook together: one thread on the host, a warp on a device. Loops over experts step by size() from rank(), and sums and
-/// maxima over experts go through it. Every member of the group gets the result.
+/// maxima over experts go through it. Every member of the group gets the result. A group may bring members of its own that do a row of
+/// experts at once, softmax(n, in, out), sigmoid(n, in, out) and top_k(choice, experts, slots, ids): the hooks here use them.
 struct serial_group {
   MOESAIC_FN constexpr int rank() const { return 0; }
   MOESAIC_FN constexpr int size() const { return 1; }
@@ -87,13 +88,16 @@ struct standard {
   template <class T, class Group>
   MOESAIC_FN static void score(router_config const& c, Group const& g, auto const& /*state*/, std::int64_t /*token*/, T const* logits,
                                T* scores) {
-    bool const capped = c.logit_softcap != 0.0;
-    auto const shape = c.position == score_position::after_top_k ? moesaic::score::identity : c.score;
-    for (int e = g.rank(); e < c.experts; e += g.size()) {
-      auto const z = capped ? soft_cap(static_cast<T>(c.logit_softcap), logits[e]) : logits[e];
-      scores[e] = score_of(shape, z);
+    if (c.logit_softcap != 0.0) {
+      for (int e = g.rank(); e < c.experts; e += g.size()) scores[e] = soft_cap(static_cast<T>(c.logit_softcap), logits[e]);
+      g.sync();
+      logits = scores;
     }
-    if (shape == moesaic::score::softmax) softmax(g, c.experts, scores, scores);
+    auto const kind = c.position == score_position::after_top_k ? moesaic::score::identity : c.score;
+    if (kind == moesaic::score::softmax) return softmax(g, c.experts, logits, scores);
+    if constexpr (requires { g.sigmoid(c.experts, logits, scores); })
+      if (kind == moesaic::score::sigmoid) return g.sigmoid(c.experts, logits, scores);
+    for (int e = g.rank(); e < c.experts; e += g.size()) scores[e] = score_of(kind, logits[e]);
   }
 
   /// What choosing an expert costs, in units of score: subtracted for selection only. A balance bias is a negative price.
@@ -110,8 +114,9 @@ struct standard {
 
   /// Who is chosen, at most `slots`, best first: ids [slots], the rest −1; answers how many. choice [experts], −inf where forbidden.
   template <class T, class Group>
-  MOESAIC_FN static int select(router_config const& c, Group const&, auto const& /*state*/, std::int64_t /*token*/, T const* /*scores*/,
+  MOESAIC_FN static int select(router_config const& c, Group const& g, auto const& /*state*/, std::int64_t /*token*/, T const* /*scores*/,
                                T const* choice, int slots, std::int32_t* ids) {
+    if constexpr (requires { g.top_k(choice, c.experts, slots, ids); }) return g.top_k(choice, c.experts, slots, ids);
     return top_k(choice, c.experts, slots, ids);
   }
 
@@ -169,8 +174,9 @@ struct standard {
     auto const worth = [&](int group) {
       T first = never, second = never;
       for (int e = group * width; e < (group + 1) * width; ++e) {
-        if (choice[e] > first) second = first, first = choice[e];
-        else if (choice[e] > second) second = choice[e];
+        T const x = choice[e], lesser = x < first ? x : first;   // branches here would be coin tosses
+        first = x > first ? x : first;
+        second = lesser > second ? lesser : second;
       }
       return c.group_worth == moesaic::group_worth::max ? first : first + second;
     };
@@ -189,6 +195,7 @@ struct standard {
   /// p_i = exp(z_i − max z) / Σ. `in` and `out` may be the same.
   template <class T, class Group>
   MOESAIC_FN static void softmax(Group const& g, int n, T const* in, T* out) {
+    if constexpr (requires { g.softmax(n, in, out); }) return g.softmax(n, in, out);
     T largest = -std::numeric_limits<T>::infinity();
     for (int i = g.rank(); i < n; i += g.size()) largest = in[i] > largest ? in[i] : largest;
     largest = g.max(largest);
