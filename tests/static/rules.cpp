@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <string>
 #include <vector>
 
@@ -56,6 +57,23 @@ TEST_CASE("layers must fit together") {
   CHECK(explain(layer_stack(different)) == std::string(rules::layers_share_hidden::sentence));
   CHECK(layer_stack(different).odd == wider);
   CHECK(explain(layer_stack{}) == std::string(rules::there_are_layers::sentence));
+}
+
+TEST_CASE("messages spell every value of every setting by its own name") {
+  auto const spelled = [](auto... values) {
+    std::vector<std::string> all{name(values)...};
+    for (auto const& one : all) CHECK_FALSE(one.empty());
+    std::sort(all.begin(), all.end());
+    CHECK(std::adjacent_find(all.begin(), all.end()) == all.end());
+  };
+  spelled(purpose::inference, purpose::batch_invariant, purpose::training);
+  spelled(score::softmax, score::sigmoid, score::identity, score::sqrt_softplus, score::relu);
+  spelled(score_position::before_top_k, score_position::after_top_k);
+  spelled(combine_weight::scores, combine_weight::ones);
+  spelled(group_worth::max, group_worth::top2_sum);
+  spelled(group_mask::minus_infinity, group_mask::zero);
+  CHECK(std::string(name(score::sqrt_softplus)) == "sqrt_softplus");
+  CHECK(std::string(name(group_mask::zero)) == "zero");
 }
 
 TEST_CASE("no sentence stands twice, and each says why") {

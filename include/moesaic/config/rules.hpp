@@ -2,6 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <limits>
+
 #include <moesaic/base/packed.hpp>
 #include <moesaic/base/view.hpp>
 #include <moesaic/config/shapes.hpp>
@@ -41,8 +43,8 @@ struct layer_stack {
 /// *What must hold, because why.* Fields are named as a user writes them. Every broken rule is reported, so a condition stays true where
 /// another rule's breach makes it meaningless, and a mistake is answered by one sentence.
 ///
-/// Legal, though it may look wrong: renormalize with top_k 1 (every weight is then 1, which is well at inference; in training the router
-/// would get no gradient), and sigmoid scores after top-k (the experts of before top-k, unless two sigmoids round to the same number).
+/// Legal, though it may look wrong: renormalize with top_k 1 at inference (every weight is then 1), top_groups == groups (no group is left
+/// out), and sigmoid scores after top-k (the experts of before top-k, unless two sigmoids round to the same number).
 namespace rules {
 
 // The text of a static_assert is a literal in C++20: the macro hands one literal to the assert and to explain().
@@ -113,6 +115,8 @@ MOESAIC_RULE(block_config, attention_scale_is_positive,
 
 // ---- router
 
+constexpr bool not_negative(double value) { return value >= 0 && value <= std::numeric_limits<double>::max(); }
+
 MOESAIC_RULE(block_config, experts_are_not_negative,
     "router.experts must be positive, or 0 for a dense layer, because it counts the experts",
     c.router.experts >= 0, c.router.experts);
@@ -126,8 +130,53 @@ MOESAIC_RULE(block_config, score_bias_meets_scores,
     "router.score_bias needs score_position::before_top_k, because it is added to scores, and after_top_k chooses by logits",
     !c.router.score_bias || c.router.position == score_position::before_top_k, c.router.position);
 MOESAIC_RULE(block_config, renormalize_has_positive_scores,
-    "router.renormalize needs softmax or sigmoid scores, because identity leaves logits, whose sum may be zero or negative",
+    "router.renormalize needs softmax, sigmoid, sqrt_softplus or relu scores, because identity leaves logits, whose sum may be zero or "
+    "negative",
     !c.router.renormalize || c.router.score != score::identity, c.router.score);
+MOESAIC_RULE(block_config, training_leaves_the_router_a_gradient,
+    "router.renormalize needs router.top_k of at least 2 where purpose is training, because one weight over its own sum is always 1, and "
+    "the router would get no gradient",
+    !c.router.renormalize || c.router.top_k != 1 || c.purpose != purpose::training, c.router.top_k, c.purpose);
+MOESAIC_RULE(block_config, sum_epsilon_is_not_negative,
+    "router.sum_epsilon must be finite and not negative, because it keeps the sum of the chosen weights above zero",
+    not_negative(c.router.sum_epsilon), real{c.router.sum_epsilon});
+MOESAIC_RULE(block_config, sum_floor_is_not_negative,
+    "router.sum_floor must be finite and not negative, because it keeps the sum of the chosen weights above zero",
+    not_negative(c.router.sum_floor), real{c.router.sum_floor});
+MOESAIC_RULE(block_config, sum_settings_need_renormalize,
+    "router.sum_epsilon and router.sum_floor need router.renormalize, because nothing else divides by the sum of the chosen weights",
+    c.router.renormalize || c.router.experts == 0 || !not_negative(c.router.sum_epsilon) || !not_negative(c.router.sum_floor) ||
+        (c.router.sum_epsilon == router_config{}.sum_epsilon && c.router.sum_floor == router_config{}.sum_floor),
+    real{c.router.sum_epsilon}, real{c.router.sum_floor});
+MOESAIC_RULE(block_config, logit_softcap_is_not_negative,
+    "router.logit_softcap must be finite and positive, or 0 for none, because logits are squeezed between it and its negative",
+    not_negative(c.router.logit_softcap), real{c.router.logit_softcap});
+MOESAIC_RULE(block_config, groups_are_1_to_64,
+    "router.groups must lie between 1 and 64, because what each group is worth is kept on the stack",
+    c.router.groups >= 1 && c.router.groups <= 64, c.router.groups);
+MOESAIC_RULE(block_config, groups_divide_experts,
+    "router.groups must divide router.experts, because groups are runs of equally many experts",
+    !groups_are_1_to_64::holds(c) || c.router.experts <= 0 || c.router.experts % c.router.groups == 0, c.router.groups, c.router.experts);
+MOESAIC_RULE(block_config, top_groups_is_within_groups,
+    "router.top_groups must lie between 1 and router.groups, because a token's experts come from that many different groups",
+    !groups_are_1_to_64::holds(c) || (c.router.top_groups >= 1 && c.router.top_groups <= c.router.groups),
+    c.router.top_groups, c.router.groups);
+MOESAIC_RULE(block_config, top_groups_hold_top_k,
+    "router.top_k must be at most router.top_groups * (router.experts / router.groups), because only the experts of a token's best groups "
+    "can be chosen",
+    c.router.experts <= 0 || !top_k_is_within_experts::holds(c) || !groups_are_1_to_64::holds(c) || !groups_divide_experts::holds(c) ||
+        !top_groups_is_within_groups::holds(c) || c.router.top_k <= c.router.top_groups * (c.router.experts / c.router.groups),
+    c.router.top_k, c.router.top_groups, c.router.experts / c.router.groups);
+MOESAIC_RULE(block_config, top2_sum_has_two_experts,
+    "group_worth::top2_sum needs at least 2 experts a group, because it sums a group's two best: say group_worth::max",
+    !groups_are_1_to_64::holds(c) || c.router.groups == 1 || c.router.experts <= 0 || c.router.group_worth != group_worth::top2_sum ||
+        c.router.experts / c.router.groups >= 2,
+    c.router.experts / c.router.groups);
+MOESAIC_RULE(block_config, group_settings_have_groups,
+    "router.group_worth and router.group_mask need router.groups of at least 2, because they compare groups of experts",
+    c.router.groups != 1 || c.router.experts == 0 ||
+        (c.router.group_worth == router_config{}.group_worth && c.router.group_mask == router_config{}.group_mask),
+    c.router.group_worth, c.router.group_mask);
 MOESAIC_RULE(block_config, ones_are_not_scaled,
     "router.renormalize and router.routed_scale need combine_weight::scores, because weights that are ones are used as they are",
     c.router.weights == combine_weight::scores || (!c.router.renormalize && c.router.routed_scale == 1.0),
@@ -241,9 +290,12 @@ struct list {};
 // Structs, not aliases: a compiler spells the name alone.
 struct of_block : list<
     hidden_is_positive, heads_are_positive, heads_divide_hidden, head_dim_is_positive, head_dim_is_even, head_dim_is_at_most_512,
-    kv_heads_divide_heads, intermediate_is_positive, rope_theta_is_positive, scaling_has_a_kind, scaling_stretches, scaling_bands_are_ordered,
-    scaling_knows_original_positions, attention_scale_is_positive, experts_are_not_negative, top_k_is_within_experts,
-    router_has_experts, score_bias_meets_scores, renormalize_has_positive_scores, ones_are_not_scaled, routed_scale_is_positive,
+    kv_heads_divide_heads, intermediate_is_positive, rope_theta_is_positive, scaling_has_a_kind, scaling_stretches,
+    scaling_bands_are_ordered, scaling_knows_original_positions, attention_scale_is_positive, experts_are_not_negative,
+    top_k_is_within_experts, router_has_experts, score_bias_meets_scores, renormalize_has_positive_scores,
+    training_leaves_the_router_a_gradient, sum_epsilon_is_not_negative, sum_floor_is_not_negative, sum_settings_need_renormalize,
+    logit_softcap_is_not_negative, groups_are_1_to_64, groups_divide_experts, top_groups_is_within_groups, top_groups_hold_top_k,
+    top2_sum_has_two_experts, group_settings_have_groups, ones_are_not_scaled, routed_scale_is_positive,
     shared_is_not_negative, shared_has_experts_beside_it, shared_gate_has_a_shared_expert, epsilon_is_positive,
     norm_bias_has_a_layer_norm, weights_have_a_weight_format, ffn_has_a_weight_format, groups_fit_their_format, zero_points_are_int4,
     activations_have_an_activation_format, cache_has_a_cache_format> {};

@@ -11,6 +11,25 @@
 
 namespace moesaic {
 
+namespace detail {
+template <class Policy, class T, purpose use, router_config config>
+auto check_router() {
+  static_assert(!Policy::coupled || coupled_policy<Policy, T>,
+                "routing says it is coupled, so it must have select_batch(config, group, state, batch, slots, memory) for this layer's scores, "
+                "because nothing else chooses then");
+  static_assert(!Policy::settles || settling_policy<Policy, T>,
+                "routing says it settles, so it must have settle_batch(config, group, state, batch, slots, memory) for this layer's scores, "
+                "because nothing else drops then");
+  static_assert(use != purpose::training || (Policy::trainable && !Policy::coupled),
+                "a layer whose purpose is training needs a separable routing policy, because with a coupled one the experts of a token depend on "
+                "other tokens, later ones among them, which it will not see when it generates");
+  static_assert(use != purpose::batch_invariant || (Policy::batch_invariant && !Policy::coupled),
+                "a layer whose purpose is batch_invariant needs a separable routing policy without capacity, because otherwise the output of a "
+                "sequence depends on which others share its batch");
+  if constexpr (requires { Policy::template check<config>(); }) Policy::template check<config>();
+}
+}  // namespace detail
+
 template <class Spec>
 struct router {
   static constexpr auto config = validated<Spec>::config.router;
@@ -18,18 +37,7 @@ struct router {
   using scalar = scalar_of<shape.activations>;
   using sum = accumulator<scalar>;
   using policy = policy_of<Spec>;
-  static_assert(!policy::coupled || coupled_policy<policy, sum>,
-                "routing says it is coupled, so it must have select_batch(config, group, state, batch, slots, memory) for this layer's scores, "
-                "because nothing else chooses then");
-  static_assert(!policy::settles || settling_policy<policy, sum>,
-                "routing says it settles, so it must have settle_batch(config, group, state, batch, slots, memory) for this layer's scores, "
-                "because nothing else drops then");
-  static_assert(validated<Spec>::config.purpose != purpose::training || (policy::trainable && !policy::coupled),
-                "a layer whose purpose is training needs a separable routing policy, because with a coupled one the experts of a token depend on "
-                "other tokens, later ones among them, which it will not see when it generates");
-  static_assert(validated<Spec>::config.purpose != purpose::batch_invariant || (policy::batch_invariant && !policy::coupled),
-                "a layer whose purpose is batch_invariant needs a separable routing policy without capacity, because otherwise the output of a "
-                "sequence depends on which others share its batch");
+  using checked = decltype(detail::check_router<policy, sum, validated<Spec>::config.purpose, config>());
   static constexpr int slots = policy::slots(config);
 
   struct scratch {
@@ -56,6 +64,7 @@ struct router {
     tap(tap_point{layer, stage::router_choice}, view<const sum>(s.choice));
     tap(tap_point{layer, stage::topk_index}, view<const std::int32_t>(s.slots.ids));
     tap(tap_point{layer, stage::topk_weight}, view<const sum>(s.slots.weights));
+    tap(tap_point{layer, stage::topk_count}, view<const std::int32_t>(s.slots.count.data, s.slots.count.size, 1));
     return finish(where);
   }
 
