@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <initializer_list>
 
 #include <moesaic/base/dtype.hpp>
 
@@ -27,6 +28,8 @@ enum class group_mask : std::uint8_t { minus_infinity, zero };
 /// h = act(gate) ⊙ up for the gated ones (swiglu: SiLU; geglu_*: GELU, tanh form or exact); relu and gelu have no up projection.
 enum class activation : std::uint8_t { swiglu, geglu_tanh, geglu_erf, relu, gelu_tanh };
 constexpr bool gated(activation a) { return a == activation::swiglu || a == activation::geglu_tanh || a == activation::geglu_erf; }
+/// What a routed expert is: a feed-forward, or one of those that compute next to nothing (expert_config).
+enum class expert_kind : std::uint8_t { feed_forward, zero, copy, constant };
 
 /// Root-mean-square norm, or LayerNorm (mean removed).
 enum class norm_kind : std::uint8_t { rms, layer };
@@ -64,7 +67,7 @@ struct attention_config {
 
 /// experts == 0 means dense: one feed-forward that every token uses, and no router.
 struct router_config {
-  int experts = 0;
+  int experts = 0;                     ///< all that the router scores: feed-forwards, then expert.zero, expert.copy and expert.constant of them
   int top_k = 0;
   moesaic::score score = moesaic::score::softmax;
   moesaic::score_position position = moesaic::score_position::before_top_k;
@@ -84,11 +87,54 @@ struct router_config {
   friend constexpr bool operator==(router_config const&, router_config const&) = default;
 };
 
-/// One feed-forward: of the dense layer, or of every routed expert.
-struct expert_config {
+/// So many feed-forwards of one width.
+struct width_run {
+  int experts = 0;
   int intermediate = 0;
+
+  friend constexpr bool operator==(width_run const&, width_run const&) = default;
+};
+
+/// Feed-forwards of unequal width, run by run in the order of the experts' numbers: `.widths = {{10, 32}, {6, 64}}`.
+struct width_runs {
+  static constexpr int most = 8;
+  width_run run[most] = {};
+  int count = 0;                       ///< as given; a rule refuses more than `most`
+
+  constexpr width_runs() = default;
+  constexpr width_runs(std::initializer_list<width_run> given) {
+    for (auto const& r : given) {
+      if (count < most) run[count] = r;
+      ++count;
+    }
+  }
+  constexpr bool empty() const { return count == 0; }
+  constexpr width_run const* begin() const { return run; }
+  constexpr width_run const* end() const { return run + (count < most ? count : most); }
+  constexpr int experts() const {
+    int sum = 0;
+    for (auto const& r : *this) sum += r.experts;
+    return sum;
+  }
+  constexpr int widest() const {
+    int width = 0;
+    for (auto const& r : *this) width = r.intermediate > width ? r.intermediate : width;
+    return width;
+  }
+
+  friend constexpr bool operator==(width_runs const&, width_runs const&) = default;
+};
+
+/// One feed-forward: of the dense layer, or of every routed expert that is one. The last experts that a router scores may be none: they
+/// cost next to nothing, so that a token may do with less, and their outputs are weighed as any other's.
+struct expert_config {
+  int intermediate = 0;                ///< width; 0 where `widths` says it
   moesaic::activation activation = moesaic::activation::swiglu;
   bool bias = false;                   ///< on gate, up and down
+  width_runs widths = {};              ///< of unequal feed-forwards (HMoE, arXiv:2408.10681); empty = all are `intermediate` wide
+  int zero = 0;                        ///< experts whose output is 0 (MoE++, arXiv:2410.07348; the null experts of AdaMoE, arXiv:2406.13233)
+  int copy = 0;                        ///< whose output is their input x (MoE++; the identity experts of LongCat-Flash, arXiv:2509.01322)
+  int constant = 0;                    ///< a₁ x + a₂ v, [a₁, a₂] = softmax(W x), with a W [2, hidden] and a v [hidden] each (MoE++)
 
   friend constexpr bool operator==(expert_config const&, expert_config const&) = default;
 };
@@ -205,6 +251,16 @@ constexpr const char* name(activation value) {
     case activation::geglu_erf: return "geglu_erf";
     case activation::relu: return "relu";
     case activation::gelu_tanh: return "gelu_tanh";
+  }
+  return "";
+}
+
+constexpr const char* name(expert_kind value) {
+  switch (value) {
+    case expert_kind::feed_forward: return "feed_forward";
+    case expert_kind::zero: return "zero";
+    case expert_kind::copy: return "copy";
+    case expert_kind::constant: return "constant";
   }
   return "";
 }

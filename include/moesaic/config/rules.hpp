@@ -60,6 +60,19 @@ namespace rules {
     };                                                                   \
   }
 
+// Experts that are no feed-forward.
+constexpr int special(block_config const& c) { return c.expert.zero + c.expert.copy + c.expert.constant; }
+// The first run without experts or width, or -1.
+constexpr int empty_run(width_runs const& widths) {
+  int index = 0;
+  for (auto const& run : widths) {
+    if (run.experts <= 0 || run.intermediate <= 0) return index;
+    ++index;
+  }
+  return -1;
+}
+constexpr int shown_run(block_config const& c) { return empty_run(c.expert.widths) < 0 ? 0 : empty_run(c.expert.widths); }
+
 // ---- shape
 
 MOESAIC_RULE(block_config, hidden_is_positive,
@@ -87,7 +100,7 @@ MOESAIC_RULE(block_config, kv_heads_divide_heads,
     c.attention.kv_heads, c.attention.heads);
 MOESAIC_RULE(block_config, intermediate_is_positive,
     "expert.intermediate must be positive, because it is the width of the feed-forward, of a dense layer's one as of every expert's",
-    c.expert.intermediate > 0, c.expert.intermediate);
+    c.expert.intermediate > 0 || !c.expert.widths.empty(), c.expert.intermediate);
 
 // ---- attention
 
@@ -184,6 +197,31 @@ MOESAIC_RULE(block_config, ones_are_not_scaled,
 MOESAIC_RULE(block_config, routed_scale_is_positive,
     "router.routed_scale must be positive, because it multiplies what the chosen experts add",
     c.router.routed_scale > 0, real{c.router.routed_scale});
+
+// ---- kinds of experts
+
+MOESAIC_RULE(block_config, kinds_are_not_negative,
+    "expert.zero, expert.copy and expert.constant must be positive, or 0 for none, because they count experts",
+    c.expert.zero >= 0 && c.expert.copy >= 0 && c.expert.constant >= 0, c.expert.zero, c.expert.copy, c.expert.constant);
+MOESAIC_RULE(block_config, feed_forwards_are_left,
+    "router.experts must be more than expert.zero, expert.copy and expert.constant together, because it counts them too, and the others are "
+    "the feed-forwards",
+    special(c) <= 0 || c.router.experts < 0 || c.router.experts > special(c), c.router.experts, special(c));
+MOESAIC_RULE(block_config, widths_stand_for_intermediate,
+    "expert.intermediate must be left out where expert.widths is given, because the widths say how wide each feed-forward is",
+    c.expert.widths.empty() || c.expert.intermediate == 0, c.expert.intermediate);
+MOESAIC_RULE(block_config, widths_are_few,
+    "expert.widths must have at most 8 runs, because each is a pair of matrix products of its own: sort the experts by width",
+    c.expert.widths.count <= width_runs::most, c.expert.widths.count);
+MOESAIC_RULE(block_config, widths_are_positive,
+    "every run of expert.widths must have a positive number of experts and a positive width, because a run of none is left out",
+    empty_run(c.expert.widths) < 0, c.expert.widths.run[shown_run(c)].experts, c.expert.widths.run[shown_run(c)].intermediate);
+MOESAIC_RULE(block_config, widths_cover_the_feed_forwards,
+    "the experts of expert.widths must add up to the feed-forwards (router.experts without zero, copy and constant ones, or the one of a "
+    "dense layer), because each has a width",
+    c.expert.widths.empty() || c.expert.widths.count > width_runs::most || empty_run(c.expert.widths) >= 0 || shapes(c).feed_forwards <= 0 ||
+        c.expert.widths.experts() == shapes(c).feed_forwards,
+    c.expert.widths.experts(), shapes(c).feed_forwards);
 
 // ---- shared expert
 
@@ -296,6 +334,8 @@ struct of_block : list<
     training_leaves_the_router_a_gradient, sum_epsilon_is_not_negative, sum_floor_is_not_negative, sum_settings_need_renormalize,
     logit_softcap_is_not_negative, groups_are_1_to_64, groups_divide_experts, top_groups_is_within_groups, top_groups_hold_top_k,
     top2_sum_has_two_experts, group_settings_have_groups, ones_are_not_scaled, routed_scale_is_positive,
+    kinds_are_not_negative, feed_forwards_are_left, widths_stand_for_intermediate, widths_are_few, widths_are_positive,
+    widths_cover_the_feed_forwards,
     shared_is_not_negative, shared_has_experts_beside_it, shared_gate_has_a_shared_expert, epsilon_is_positive,
     norm_bias_has_a_layer_norm, weights_have_a_weight_format, ffn_has_a_weight_format, groups_fit_their_format, zero_points_are_int4,
     activations_have_an_activation_format, cache_has_a_cache_format> {};

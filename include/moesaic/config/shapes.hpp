@@ -4,6 +4,7 @@
 
 #include <cmath>
 
+#include <moesaic/base/macros.hpp>
 #include <moesaic/config/block_config.hpp>
 
 namespace moesaic {
@@ -16,9 +17,12 @@ struct block_shapes {
   int qkv_width = 0;                   ///< q, then k, then v
   int group = 0;                       ///< query heads that share a kv head
   bool dense = true;
-  int experts = 1;                     ///< 1 for a dense layer
+  int experts = 1;                     ///< of every kind; 1 for a dense layer
+  int feed_forwards = 1;               ///< the first of them; zero, copy and constant ones follow
+  width_runs widths;                   ///< of the feed-forwards; one run where all are alike
   int slots = 1;                       ///< expert slots a token has: top_k, or 1 for a dense layer
-  int intermediate = 0, shared_intermediate = 0;
+  int intermediate = 0;                ///< of the widest feed-forward
+  int shared_intermediate = 0;
   int gate_parts = 2;                  ///< matrices side by side in GEMM 1: gate and up, or 1 where the activation has no gate
   format attention_format, ffn_format;
   dtype activations = dtype::fp32, cache = dtype::fp32;
@@ -38,7 +42,9 @@ constexpr block_shapes shapes(block_config const& c) {
   s.dense = c.router.experts == 0;
   s.experts = s.dense ? 1 : c.router.experts;
   s.slots = s.dense ? 1 : c.router.top_k;
-  s.intermediate = c.expert.intermediate;
+  s.feed_forwards = s.experts - c.expert.zero - c.expert.copy - c.expert.constant;
+  s.widths = c.expert.widths.empty() ? width_runs{{s.feed_forwards, c.expert.intermediate}} : c.expert.widths;
+  s.intermediate = s.widths.widest();
   s.shared_intermediate = c.shared.intermediate;
   s.gate_parts = gated(c.expert.activation) ? 2 : 1;
   s.attention_format = c.storage.weights;
@@ -46,6 +52,34 @@ constexpr block_shapes shapes(block_config const& c) {
   s.activations = c.storage.activations;
   s.cache = c.storage.cache == dtype::same ? c.storage.activations : c.storage.cache;
   return s;
+}
+
+/// Experts [first, first + count).
+struct expert_range {
+  int first = 0, count = 0;
+  MOESAIC_FN constexpr bool has(int expert) const { return expert >= first && expert < first + count; }
+};
+constexpr expert_range zero_experts(block_config const& c) { return {shapes(c).feed_forwards, c.expert.zero}; }
+constexpr expert_range copy_experts(block_config const& c) { return {shapes(c).feed_forwards + c.expert.zero, c.expert.copy}; }
+constexpr expert_range constant_experts(block_config const& c) {
+  return {shapes(c).feed_forwards + c.expert.zero + c.expert.copy, c.expert.constant};
+}
+
+/// What expert `e` is.
+constexpr expert_kind kind_of(block_config const& c, int e) {
+  return zero_experts(c).has(e)       ? expert_kind::zero
+         : copy_experts(c).has(e)     ? expert_kind::copy
+         : constant_experts(c).has(e) ? expert_kind::constant
+                                      : expert_kind::feed_forward;
+}
+/// Width of feed-forward `e`; 0 for an expert that is none.
+constexpr int width_of(block_config const& c, int e) {
+  auto const s = shapes(c);
+  for (auto const& run : s.widths) {
+    if (e < run.experts) return run.intermediate;
+    e -= run.experts;
+  }
+  return 0;
 }
 
 /// What the frequencies of the rotary embedding follow from. Kept with a layer's weights before the frequencies themselves, so that weights
