@@ -16,22 +16,29 @@ struct rule {
 constexpr rule rules[] = {
     {"softmax_2of8", {.experts = 8, .top_k = 2, .renormalize = true}},      // Mixtral
     {"softmax_8of128", {.experts = 128, .top_k = 8, .renormalize = true}},  // Qwen3
-    {"sigmoid_bias_8of256",
-     {.experts = 256, .top_k = 8, .score = score::sigmoid, .renormalize = true, .score_bias = true}},  // DeepSeek-V3, no groups
+    {"sigmoid_groups_8of256",                                               // DeepSeek-V3
+     {.experts = 256, .top_k = 8, .score = score::sigmoid, .groups = 8, .top_groups = 4, .renormalize = true, .routed_scale = 2.5, .score_bias = true}},
 };
 
-void route(benchmark::State& state, router_config const& c, popularity p, std::int64_t tokens) {
+/// A policy's way from logits to the runs of the expert GEMMs; without the plan, to ids and weights.
+template <class Policy = routing::standard>
+void route(benchmark::State& state, router_config const& c, popularity p, std::int64_t tokens, bool with_plan,
+           typename Policy::state const& values = {}) {
   host::pool pool(1);
   drawn_logits logits(p, c.experts, tokens);
   std::vector<float> const bias(c.score_bias ? static_cast<std::size_t>(c.experts) : 0, 0.01f);
   routed out;
+  planned runs(c.experts, tokens, c.top_k);
   for (auto _ : state) {
-    out.route(pool, c, logits.next(), bias);
+    out.route<Policy>(pool, c, logits.next(), bias, values);
+    if (with_plan) host::plan(pool, view<const std::int32_t>(out.ids.data(), tokens, c.top_k), runs.plan);
     benchmark::ClobberMemory();
   }
   // Logits are read, scores and choices written; ids and weights of the chosen are written.
   report(state, static_cast<double>(tokens * (3 * c.experts + 2 * c.top_k) * 4), 0, pool.level());
   state.counters["tokens/s"] = benchmark::Counter(static_cast<double>(tokens), benchmark::Counter::kIsIterationInvariantRate);
+  state.counters["s/token"] =
+      benchmark::Counter(static_cast<double>(tokens), benchmark::Counter::kIsIterationInvariantRate | benchmark::Counter::kInvert);
 }
 
 void plan(benchmark::State& state, router_config const& c, popularity p, std::int64_t tokens) {
@@ -53,8 +60,9 @@ void plan(benchmark::State& state, router_config const& c, popularity p, std::in
 bool const added = [] {
   for (auto const& r : rules)
     for (std::int64_t const tokens : {1, 64, 4096}) {
-      benchmark::RegisterBenchmark(row_name("route", "fp32", r.name, tokens).c_str(),
-                                   [=](benchmark::State& state) { route(state, r.config, popularity::uniform, tokens); });
+      for (bool const with_plan : {false, true})
+        benchmark::RegisterBenchmark(row_name(with_plan ? "route_and_plan" : "route", "fp32", r.name, tokens).c_str(),
+                                     [=](benchmark::State& state) { route(state, r.config, popularity::uniform, tokens, with_plan); });
       for (auto const p : {popularity::uniform, popularity::zipf})
         benchmark::RegisterBenchmark(
             row_name("plan", name(p), std::to_string(r.config.top_k) + "of" + std::to_string(r.config.experts), tokens).c_str(),

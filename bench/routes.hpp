@@ -43,16 +43,21 @@ private:
 struct routed {
   std::vector<float> scores, choice, weights;
   std::vector<std::int32_t> ids, count;
+  std::vector<std::byte> batch;
   std::int32_t not_finite = 0;
 
-  void route(host::pool& pool, router_config const& c, view<const float> logits, list<const float> score_bias = {}) {
+  template <class Policy = routing::standard>
+  void route(host::pool& pool, router_config const& c, view<const float> logits, list<const float> score_bias = {},
+             typename Policy::state const& state = {}) {
     auto const tokens = logits.rows;
     auto const all = static_cast<std::size_t>(tokens * c.experts), chosen = static_cast<std::size_t>(tokens * c.top_k);
     scores.resize(all), choice.resize(all), weights.resize(chosen), ids.resize(chosen), count.resize(static_cast<std::size_t>(tokens));
-    host::route<routing::standard>(
-        pool, c, routing::standard::state{}, logits, score_bias, view<float>(scores.data(), tokens, c.experts),
+    batch.resize(static_cast<std::size_t>(batch_bytes_of<Policy>(c, tokens)));
+    host::route<Policy>(
+        pool, c, state, logits, score_bias, view<float>(scores.data(), tokens, c.experts),
         view<float>(choice.data(), tokens, c.experts),
-        routing_slots<float>{{ids.data(), tokens, c.top_k}, {weights.data(), tokens, c.top_k}, {count.data(), tokens}}, {}, &not_finite);
+        routing_slots<float>{{ids.data(), tokens, c.top_k}, {weights.data(), tokens, c.top_k}, {count.data(), tokens}},
+        {batch.data(), static_cast<std::int64_t>(batch.size())}, &not_finite);
   }
 };
 
