@@ -10,14 +10,14 @@ namespace moesaic {
 
 enum class stage : std::uint8_t {
   attn_norm, q, k, v, q_norm, k_norm, q_rope, k_rope, attn_probs, attn_heads, attn_out, attn_residual,
-  ffn_norm, router_logits, router_scores, router_choice, topk_index, topk_weight, expert_out, moe_out, shared_gate, shared_out, ffn_out, block_out,
-  final_norm, logits
+  ffn_norm, router_logits, router_scores, router_choice, topk_index, topk_weight, topk_count,
+  expert_out, moe_out, shared_gate, shared_out, ffn_out, block_out, final_norm, logits
 };
 
 constexpr const char* name(stage s) {
   constexpr const char* names[] = {"attn_norm", "q", "k", "v", "q_norm", "k_norm", "q_rope", "k_rope", "attn_probs", "attn_heads", "attn_out",
-                                   "attn_residual", "ffn_norm", "router_logits", "router_scores", "router_choice", "topk_index", "topk_weight", "expert_out", "moe_out",
-                                   "shared_gate", "shared_out", "ffn_out", "block_out", "final_norm", "logits"};
+                                   "attn_residual", "ffn_norm", "router_logits", "router_scores", "router_choice", "topk_index", "topk_weight",
+                                   "topk_count", "expert_out", "moe_out", "shared_gate", "shared_out", "ffn_out", "block_out", "final_norm", "logits"};
   return names[static_cast<int>(s)];
 }
 
@@ -29,6 +29,7 @@ struct tap_point {
 
 /// A tap is called as tap(tap_point, view<const X>), X the activation scalar, its accumulator or std::int32_t; rows are tokens but for
 ///   expert_out  [tokens · slots, hidden], unweighted, slot by slot of each token, zero where a slot is unused
+///   topk_count  [tokens, 1] expert slots that were filled; a −1 among these is a choice that was dropped
 ///   attn_probs  [heads · tokens, keys], only where the tap offers memory: `view<sum> attention_probabilities(int heads, std::int64_t tokens)`
 /// The views are valid during the call only. A tap may have `static constexpr bool wants(stage)`; what it does not want is not computed for
 /// its sake. With no_tap nothing of it is compiled.
