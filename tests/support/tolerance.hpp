@@ -37,6 +37,18 @@ double run_tolerance(int layers) {
 template <class T>
 inline constexpr double roundoff = std::is_same_v<T, double> ? 0x1p-53 : std::is_same_v<T, float> ? 0x1p-24 : 0x1p-8;
 
+/// Of a router's scores and weights, relative to their size or to 1: an exponential, a sum over the experts, a quotient or two.
+template <class T>
+inline constexpr double routing_tolerance = 128 * roundoff<T>;
+
+/// Distance from a number that was printed with `digits` digits after the point.
+template <class T>
+constexpr double printed_tolerance(double printed, int digits = 6) {
+  double half = 0.5;
+  for (int i = 0; i < digits; ++i) half /= 10;
+  return half * (1 + 1e-9) + routing_tolerance<T> * (printed < 0 ? -printed : printed);
+}
+
 /// Bound of a sum of `terms` products relative to the sum of their magnitudes (Higham: n u), and one rounding of the result to T.
 template <class T>
 constexpr double sum_tolerance(long terms) {

@@ -67,6 +67,10 @@ namespace routing {
 ///     }
 ///   };
 ///
+/// A policy that asks something of the configuration says so in a static_assert of its own, in a hook that layers instantiate:
+///   template <router_config c>
+///   static auto check() { static_assert(c.score == score::softmax, "..., because ..."); }
+///
 /// A policy is an empty type. What it knows at run time is its `state`, a plain struct of views that travels with the call; the hooks here
 /// take any, so that a derived policy's own fits. Two members of a state mean the same for every policy that has them:
 ///   list<const std::uint8_t> padding   [tokens] 1 = a row that is no token: it gets no expert and counts nowhere; empty = none;
@@ -84,7 +88,7 @@ struct standard {
   /// Expert slots that a token has room for.
   static constexpr int slots(router_config const& c) { return c.top_k; }
 
-  /// logits [experts] -> scores [experts]. Softmax, sigmoid or identity; after_top_k leaves the logits to `weigh`.
+  /// logits [experts] -> scores [experts], which may be the same memory. after_top_k leaves the logits to `weigh`.
   template <class T, class Group>
   MOESAIC_FN static void score(router_config const& c, Group const& g, auto const& /*state*/, std::int64_t /*token*/, T const* logits,
                                T* scores) {
@@ -145,6 +149,7 @@ struct standard {
       for (int i = g.rank(); i < count; i += g.size()) sum += weights[i];
       sum = g.sum(sum) + static_cast<T>(c.sum_epsilon);
       if (sum < static_cast<T>(c.sum_floor)) sum = static_cast<T>(c.sum_floor);
+      if (sum == T(0)) sum = T(1);                         // scores that are all 0 stay 0
       for (int i = g.rank(); i < count; i += g.size()) weights[i] /= sum;
     }
     if (c.routed_scale != 1.0)
@@ -162,8 +167,9 @@ struct standard {
     }
   }
 
+  /// cap · tanh(z / cap); −inf stays: an expert that is forbidden has no share in a softmax.
   template <class T>
-  MOESAIC_FN static T soft_cap(T cap, T z) { return cap * std::tanh(z / cap); }
+  MOESAIC_FN static T soft_cap(T cap, T z) { return z > -std::numeric_limits<T>::infinity() ? cap * std::tanh(z / cap) : z; }
 
   /// choice [experts]: the experts of all but the top_groups best groups are masked; of equal groups the lower stays (DeepSeek-V2, -V3).
   template <class T, class Group>
@@ -178,7 +184,8 @@ struct standard {
         first = x > first ? x : first;
         second = lesser > second ? lesser : second;
       }
-      return c.group_worth == moesaic::group_worth::max ? first : first + second;
+      bool const alone = c.group_worth == moesaic::group_worth::max || !(second > never);   // the last one open counts, not −inf
+      return alone ? first : first + second;
     };
     T worths[most_groups];
     for (int group = 0; group < c.groups; ++group) worths[group] = worth(group);
