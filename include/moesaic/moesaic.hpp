@@ -30,6 +30,7 @@
 #include <moesaic/cost/flops.hpp>
 #include <moesaic/cost/parameters.hpp>
 #include <moesaic/cost/tensors.hpp>
+#include <moesaic/route/capacity.hpp>
 #include <moesaic/route/plan.hpp>
 #include <moesaic/route/policy.hpp>
 #include <moesaic/route/select.hpp>
