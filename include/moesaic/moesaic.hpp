@@ -30,9 +30,13 @@
 #include <moesaic/cost/flops.hpp>
 #include <moesaic/cost/parameters.hpp>
 #include <moesaic/cost/tensors.hpp>
+#include <moesaic/route/budget.hpp>
 #include <moesaic/route/capacity.hpp>
+#include <moesaic/route/cost.hpp>
+#include <moesaic/route/cost_aware.hpp>
 #include <moesaic/route/plan.hpp>
 #include <moesaic/route/policy.hpp>
+#include <moesaic/route/residency.hpp>
 #include <moesaic/route/select.hpp>
 #include <moesaic/host/attention.hpp>
 #include <moesaic/host/combine.hpp>

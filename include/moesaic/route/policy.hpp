@@ -252,6 +252,22 @@ concept settling_policy =
       P::settle_batch(c, g, s, b, slots, list<std::byte>{});
     };
 
+/// Two hooks that a policy may have, and `standard` has not. What a price is taken off, where it is not the score:
+///   static T affinity(router_config const&, state const&, T logit, T score);
+/// and in what order the chosen are listed, hence summed, after `cut` (they are best first by choice before):
+///   static void arrange(router_config const&, Group const&, state const&, std::int64_t token, T const* scores, T const* choice, int count,
+///                       std::int32_t* ids);
+template <class P, class State, class T>
+MOESAIC_INLINE T affinity_of(router_config const& c, State const& s, T logit, T score) {
+  if constexpr (requires { P::affinity(c, s, logit, score); }) return P::affinity(c, s, logit, score);
+  else return score;
+}
+template <class P, class Group, class State, class T>
+MOESAIC_FN void arrange_by(router_config const& c, Group const& g, State const& s, std::int64_t token, T const* scores, T const* choice, int count,
+                           std::int32_t* ids) {
+  if constexpr (requires { P::arrange(c, g, s, token, scores, choice, count, ids); }) P::arrange(c, g, s, token, scores, choice, count, ids);
+}
+
 template <class P>
 constexpr std::int64_t batch_bytes_of(router_config const& c, std::int64_t tokens) {
   if constexpr (requires { P::batch_bytes(c, tokens); }) return P::batch_bytes(c, tokens);

@@ -26,7 +26,7 @@ MOESAIC_FN bool score_token(router_config const& c, Group const& g, typename Pol
     Policy::score(c, g, state, token, logits, scores);
     g.sync();
     for (int e = g.rank(); e < c.experts; e += g.size()) {
-      T value = scores[e];
+      T value = affinity_of<Policy>(c, state, logits[e], scores[e]);
       if (!score_bias.empty()) value += static_cast<T>(score_bias[e]);
       value -= static_cast<T>(Policy::price(c, state, routing_site{token, e}, scores[e]));
       bad |= value != value;
@@ -62,6 +62,7 @@ MOESAIC_FN int finish_token(router_config const& c, Group const& g, typename Pol
     ids[i] = -1;
     weights[i] = T(0);
   }
+  if (count > 0) arrange_by<Policy>(c, g, state, token, scores, choice, count, ids);
   if (count > 0) Policy::weigh(c, g, state, token, scores, static_cast<std::int32_t const*>(ids), count, weights);
   return count;
 }

@@ -1,0 +1,159 @@
+// Routing by a policy of any kind with costs taken off: u = a + b − λ ρ c. Weights are those of the plain scores a.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <limits>
+
+#include <moesaic/route/cost.hpp>
+#include <moesaic/route/policy.hpp>
+
+namespace moesaic {
+
+/// What a price is taken off: an expert's score, or its logit (after a soft cap), as Cache-Prior has it. A logit is the scale on which a price
+/// means the same for a sure token and an unsure one; a softmax score is nearly 0 for most experts, so a price soon outweighs all but the best.
+enum class priced : std::uint8_t { score, logit };
+
+namespace detail {
+
+/// ids [count] in the order of falling key(id), of equals the lower id first.
+template <class Key>
+MOESAIC_FN constexpr void list_best_first(Key const& key, int count, std::int32_t* ids) {
+  for (int i = 1; i < count; ++i) {
+    auto const id = ids[i];
+    auto const mine = key(id);
+    int at = i;
+    for (; at > 0 && (mine > key(ids[at - 1]) || (mine == key(ids[at - 1]) && id < ids[at - 1])); --at) ids[at] = ids[at - 1];
+    ids[at] = id;
+  }
+}
+
+/// Of the experts that may be chosen, the first in the order of falling key(id) after `last` (−1 = from the start), of equals the lower id
+/// first; −1 if there is none. open(id) says which may.
+template <class Key, class Open>
+MOESAIC_FN constexpr std::int32_t next_best(int experts, Key const& key, Open const& open, std::int32_t last) {
+  std::int32_t best = -1;
+  for (std::int32_t e = 0; e < experts; ++e)
+    if (open(e) && (last < 0 || key(e) < key(last) || (key(e) == key(last) && e > last)) && (best < 0 || key(e) > key(best))) best = e;
+  return best;
+}
+
+/// ids [found], best first by choice, and room for `slots`: the `best` experts of largest score that may be chosen join, in place of the
+/// last where there is no room. Answers how many there are.
+template <class T>
+MOESAIC_FN constexpr int join_best(int experts, T const* scores, T const* choice, int best, int found, int slots, std::int32_t* ids) {
+  auto const score = [&](std::int32_t e) { return scores[e]; };
+  auto const open = [&](std::int32_t e) { return choice[e] > -std::numeric_limits<T>::infinity(); };
+  std::int32_t last = -1;
+  for (int kept = 0; kept < best && kept < slots; ++kept) {
+    last = next_best(experts, score, open, last);
+    if (last < 0) break;
+    int at = kept;                                         // ids[0 .. kept) are the ones that joined
+    while (at < found && ids[at] != last) ++at;
+    if (at == found && found++ == slots) at = --found - 1;
+    for (; at > kept; --at) ids[at] = ids[at - 1];
+    ids[kept] = last;
+  }
+  list_best_first([&](std::int32_t e) { return choice[e]; }, found, ids);
+  return found;
+}
+
+}  // namespace detail
+
+namespace routing {
+
+/// Base with costs (spec: u = a + b − λ ρ c; choice is by u, weights from a alone): `price` is λ, score per microsecond; Cost a cost source
+/// (route/cost.hpp), or any type of one's own of that form. At a price of 0 it is Base bit for bit, and reads no cost.
+///
+/// Costs one multiplication and one addition an expert with a table of costs, and with `protect` that many passes over the experts. Helps where
+/// experts cost different amounts: some in slower memory, on other ranks, of other widths. Causal, batch-invariant and trainable as Base is,
+/// since costs are fixed before the call; in training raise the price from 0, or all tokens collapse onto the cheap experts.
+///
+/// A token's experts are listed by what Base would list them by, so its output depends on who is chosen and not on the price, to the bit.
+/// (With a score bias the listing is by u + λ ρ c, which is a + b but for its rounding.) Group limits choose groups by u as well. An expert
+/// whose cost is infinite is forbidden; if all are, the token gets none. A price so large that a is lost in the rounding of λ ρ c leaves
+/// experts of equal cost to the lower index.
+template <class Cost, class Base = standard, priced Of = priced::score>
+struct cost_aware : Base {
+  static_assert(cost_source<Cost>,
+                "a cost source needs a `state` and `static T cost(state const&, moesaic::routing_site)`, because that is what an expert is "
+                "priced by");
+
+  struct state : Base::state {
+    typename Cost::state cost = {};
+    float price = 0;                     ///< λ: score, or logit, that a microsecond must be worth; 0 = no costs
+    float range = 1;                     ///< ρ: running_range::mean makes one price serve layers whose logits differ in size
+    int protect = 0;                     ///< so many experts of largest score are kept whatever they cost, unless forbidden
+
+    MOESAIC_FN constexpr bool active() const { return price != 0 && range != 0; }
+    template <class T>
+    MOESAIC_FN constexpr T taken_off(routing_site at) const {
+      return static_cast<T>(price) * static_cast<T>(range) * cost_at<Cost, T>(cost, at);
+    }
+  };
+
+  template <class T>
+  MOESAIC_INLINE static T affinity(router_config const& c, state const& s, T logit, T score) {
+    if constexpr (Of == priced::logit)
+      if (s.active()) return c.logit_softcap != 0.0 ? Base::soft_cap(static_cast<T>(c.logit_softcap), logit) : logit;
+    return affinity_of<Base>(c, s, logit, score);
+  }
+
+  template <class T>
+  MOESAIC_INLINE static T price(router_config const& c, state const& s, routing_site at, T score) {
+    T const base = Base::price(c, s, at, score);
+    return s.active() ? base + s.template taken_off<T>(at) : base;
+  }
+
+  template <class T, class Group>
+  MOESAIC_FN static int select(router_config const& c, Group const& g, state const& s, std::int64_t token, T const* scores, T const* choice,
+                               int slots, std::int32_t* ids) {
+    int found = Base::select(c, g, s, token, scores, choice, slots, ids);
+    if (s.protect <= 0 || !s.active()) return found;
+    g.sync();
+    if (g.rank() == 0) found = detail::join_best(c.experts, scores, choice, s.protect, found, slots, ids);
+    g.sync();
+    return g.max(found);
+  }
+
+  template <class T, class Group>
+  MOESAIC_FN static void arrange(router_config const& c, Group const& g, state const& s, std::int64_t token, T const* scores, T const* choice,
+                                 int count, std::int32_t* ids) {
+    if (!s.active()) return arrange_by<Base>(c, g, s, token, scores, choice, count, ids);
+    g.sync();
+    if (g.rank() == 0) {
+      if (c.score_bias && Of == priced::score)
+        detail::list_best_first([&](std::int32_t e) { return choice[e] + s.template taken_off<T>({token, e}); }, count, ids);
+      else
+        detail::list_best_first([&](std::int32_t e) { return scores[e]; }, count, ids);
+    }
+    g.sync();
+  }
+};
+
+/// The running mean of how far a token's logits spread, max − min: ρ of Cache-Prior (arXiv 2412.00099). One a layer; read it before a call,
+/// observe after.
+struct running_range {
+  double mean = 0;
+  std::int64_t tokens = 0;
+
+  /// logits [tokens, experts]. −inf is a mask, not a logit; tokens whose logits are not finite, or fewer than two, are left out.
+  template <class T>
+  constexpr void observe(view<const T> logits) {
+    constexpr T infinity = std::numeric_limits<T>::infinity();
+    for (std::int64_t t = 0; t < logits.rows; ++t) {
+      T least = infinity, most = -infinity;
+      bool finite = true;
+      for (std::int64_t e = 0; e < logits.columns; ++e) {
+        T const z = logits(t, e);
+        finite = finite && z < infinity;
+        if (z > -infinity && z < least) least = z;
+        if (z > most) most = z;
+      }
+      if (finite && least < most) mean += (static_cast<double>(most - least) - mean) / static_cast<double>(++tokens);
+    }
+  }
+};
+
+}  // namespace routing
+}  // namespace moesaic
