@@ -3,6 +3,7 @@
 #pragma once
 
 #include <moesaic/base/arena.hpp>
+#include <moesaic/base/constant_math.hpp>
 #include <moesaic/base/dtype.hpp>
 #include <moesaic/base/floats.hpp>
 #include <moesaic/base/groups.hpp>
@@ -25,11 +26,16 @@
 #include <moesaic/config/spec.hpp>
 #include <moesaic/config/tensor.hpp>
 #include <moesaic/config/weights.hpp>
+#include <moesaic/cost/advise.hpp>
 #include <moesaic/cost/bytes.hpp>
+#include <moesaic/cost/device.hpp>
 #include <moesaic/cost/experts.hpp>
 #include <moesaic/cost/flops.hpp>
 #include <moesaic/cost/parameters.hpp>
+#include <moesaic/cost/roofline.hpp>
+#include <moesaic/cost/savings.hpp>
 #include <moesaic/cost/tensors.hpp>
+#include <moesaic/cost/traffic.hpp>
 #include <moesaic/route/budget.hpp>
 #include <moesaic/route/capacity.hpp>
 #include <moesaic/route/cost.hpp>

@@ -66,6 +66,12 @@ TYPES = [   # what it is used as, the type, the sentence (None: it is sound)
     ("decoder", SPEC["layer_stack"] % ("%s", "layers<repeat<wide, -2>, spec>"), "the count of a repeat must be positive"),
 ]
 
+BUDGETS = [   # a budget that the sound layer misses, and one that it keeps
+    ("microseconds(decode_time<spec>(devices::h200, 16, 4096)) < 1", "microseconds(decode_time<spec>(devices::h200, 16, 4096)) < 10"),
+    ("microseconds(prefill_time<spec>(devices::zen4_core, 512)) < 100", "microseconds(prefill_time<spec>(devices::zen4_core, 512)) < 10000"),
+    ("advise<spec>(devices::rtx_4090, decoding(100000, 4096)).fits", "advise<spec>(devices::rtx_4090, decoding(1, 4096)).fits"),
+]
+
 
 def program(*specs):
     """Specs (subject, name, what is changed) and a use of each."""
@@ -158,6 +164,21 @@ def check_types(compiler, includes):
         yield f"{wrong} types that are no specs are answered by {len(errors)} errors:\n" + "\n".join(errors)
 
 
+def check_budgets(compiler, includes):
+    """Budgets as a caller writes them: each that is missed is an error with the caller's own words, and no other."""
+    head = "#include <moesaic/cost/advise.hpp>\n" + SOUND
+    budget = 'static_assert(%s, "budget %d");\n'
+    _, errors = refusal(compiler, includes, head + "".join(budget % (missed, i) for i, (missed, _) in enumerate(BUDGETS)))
+    for i, (missed, _) in enumerate(BUDGETS):
+        if not any(f"budget {i}" in line for line in errors):
+            yield f"a budget that is missed compiles: {missed}"
+    if len(errors) > len(BUDGETS):
+        yield f"{len(BUDGETS)} budgets that are missed are answered by {len(errors)} errors:\n" + "\n".join(errors)
+    result, _ = refusal(compiler, includes, head + "".join(budget % (kept, i) for i, (_, kept) in enumerate(BUDGETS)))
+    if result.returncode != 0:
+        yield f"a budget that is kept does not compile:\n{result.stderr}"
+
+
 def problems(compiler, includes, only=None):
     known, tried = rules(includes[0]), cases()
     named = {case[0] for case in tried}
@@ -165,6 +186,7 @@ def problems(compiler, includes, only=None):
     found += [f"{name}: a test without a rule" for name in named if name not in known]
     tried = [case for case in tried if case[0] in (only or known) and case[0] in known]
     checks = check_wrong(compiler, includes, known, tried), check_twins(compiler, includes, known, tried), check_types(compiler, includes)
+    checks = *checks, check_budgets(compiler, includes)
     return found + [problem for check in checks for problem in check], len(tried)
 
 
@@ -183,6 +205,7 @@ def selftest(compiler):
                                    "c.norm.bias || c.norm.kind == norm_kind::layer, c.norm.bias);", "norm_bias_has_a_layer_norm"),
         "is said 1 times of 2 types": ("static_assert(Count > 0,", "static_assert(Count >= 0,", "the count of a repeat",
                                        "moesaic/config/layers.hpp"),
+        "a budget that is missed compiles": (".bandwidth = 4.8e12,", ".bandwidth = 4.8e15,", "devices::h200", "moesaic/cost/device.hpp"),
     }
     missed = []
     for message, (old, new, rule, *header) in planted.items():
