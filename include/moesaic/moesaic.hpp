@@ -40,6 +40,7 @@
 #include <moesaic/route/capacity.hpp>
 #include <moesaic/route/cost.hpp>
 #include <moesaic/route/cost_aware.hpp>
+#include <moesaic/route/null_experts.hpp>
 #include <moesaic/route/plan.hpp>
 #include <moesaic/route/policy.hpp>
 #include <moesaic/route/residency.hpp>
@@ -58,10 +59,12 @@
 #include <moesaic/host/rotary.hpp>
 #include <moesaic/host/route.hpp>
 #include <moesaic/host/set_up.hpp>
+#include <moesaic/host/special_experts.hpp>
 #include <moesaic/layer/attention.hpp>
 #include <moesaic/layer/block.hpp>
 #include <moesaic/layer/decoder.hpp>
 #include <moesaic/layer/embedding.hpp>
+#include <moesaic/layer/expert_runs.hpp>
 #include <moesaic/layer/ffn.hpp>
 #include <moesaic/layer/load.hpp>
 #include <moesaic/layer/moe.hpp>

@@ -67,10 +67,11 @@ constexpr expert_range constant_experts(block_config const& c) {
 
 /// What expert `e` is.
 constexpr expert_kind kind_of(block_config const& c, int e) {
-  return zero_experts(c).has(e)       ? expert_kind::zero
-         : copy_experts(c).has(e)     ? expert_kind::copy
-         : constant_experts(c).has(e) ? expert_kind::constant
-                                      : expert_kind::feed_forward;
+  int const after = e - shapes(c).feed_forwards;
+  return after < 0                                 ? expert_kind::feed_forward
+         : after < c.expert.zero                   ? expert_kind::zero
+         : after < c.expert.zero + c.expert.copy   ? expert_kind::copy
+                                                   : expert_kind::constant;
 }
 /// Width of feed-forward `e`; 0 for an expert that is none.
 constexpr int width_of(block_config const& c, int e) {

@@ -62,8 +62,8 @@ struct spellings {
 };
 
 /// Names of a layer's tensors. The defaults cover every published family of config/presets/; give your own for others.
-/// An expert's matrices are found one by one (gate, up, down), or stacked: gate_up [experts, 2 · intermediate, hidden] (gate rows first)
-/// and down [experts, hidden, intermediate].
+/// An expert's matrices are found one by one (gate, up, down), or, where all are of one width, stacked: gate_up [experts, 2 · intermediate,
+/// hidden] (gate rows first) and down [experts, hidden, intermediate]. Experts are numbered as the router's rows: feed-forwards first.
 struct tensor_names {
   spellings attention_norm = {"input_layernorm.weight"};
   spellings attention_norm_bias = {"input_layernorm.bias"};
@@ -78,6 +78,7 @@ struct tensor_names {
   spellings expert_gate = {"mlp.experts.{}.gate_proj", "block_sparse_moe.experts.{}.w1"};                               // + .weight, .bias
   spellings expert_up = {"mlp.experts.{}.up_proj", "block_sparse_moe.experts.{}.w3"};
   spellings expert_down = {"mlp.experts.{}.down_proj", "block_sparse_moe.experts.{}.w2"};
+  spellings constant_gate = {"mlp.experts.{}.wg.weight"}, constant_value = {"mlp.experts.{}.constant"};                 // of constant experts
   spellings stacked_gate_up = {"mlp.experts.gate_up_proj"};
   spellings stacked_down = {"mlp.experts.down_proj"};
   spellings shared_gate_proj = {"mlp.shared_expert.gate_proj", "mlp.shared_experts.gate_proj"};                         // + .weight, .bias

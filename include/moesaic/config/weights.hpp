@@ -8,6 +8,7 @@
 
 #include <moesaic/base/packed.hpp>
 #include <moesaic/base/view.hpp>
+#include <moesaic/config/block_config.hpp>
 
 namespace moesaic {
 
@@ -30,13 +31,24 @@ struct router_weights {
   list<const float> score_bias;        ///< [experts] or empty: added for selection only
 };
 
+/// Of constant experts (expert_config::constant).
+struct constant_weights {
+  list<const float> gate;              ///< [constant, 2, hidden]: of x, of v
+  list<const float> value;             ///< [constant, hidden]
+};
+
 /// Of a MoE layer; a dense one uses `experts` alone (one expert, no router).
 struct moe_weights {
   router_weights router;
-  ffn_weights experts;
+  ffn_weights experts;                                         ///< the feed-forwards; of several widths, those of the first
+  ffn_weights more_experts[width_runs::most - 1] = {};         ///< of the other widths, a run each; empty without
+  constant_weights constant = {};                              ///< empty without constant experts
   ffn_weights shared;                  ///< empty without shared expert
   packed_matrix shared_gate;           ///< [1, hidden], fp32; empty without gate
 };
+/// The feed-forwards of run `r` of shapes(config).widths.
+template <class Weights>
+constexpr auto& run_of(Weights& w, int r) { return r == 0 ? w.experts : w.more_experts[r - 1]; }
 
 struct attention_weights {
   packed_matrix qkv;                   ///< [q_width + 2 · kv_width, hidden]: q rows, then k, then v
@@ -66,6 +78,8 @@ constexpr void for_each_weight(F&& f, Weights const&... w) {
   f("qkv.bias", w.attention.qkv_bias...), f("out.bias", w.attention.out_bias...);
   f("q_norm", w.attention.q_norm...), f("k_norm", w.attention.k_norm...), f("rope", w.attention.rope...);
   for_each_weight(f, w.ffn.experts...);
+  for (int r = 0; r < width_runs::most - 1 && ((w.ffn.more_experts[r].down.outputs != 0) || ...); ++r) for_each_weight(f, w.ffn.more_experts[r]...);
+  f("constant.gate", w.ffn.constant.gate...), f("constant.value", w.ffn.constant.value...);
   f("router", w.ffn.router.weight...), f("router.bias", w.ffn.router.bias...), f("score_bias", w.ffn.router.score_bias...);
   for_each_weight(f, w.ffn.shared...);
   f("shared_gate", w.ffn.shared_gate...);

@@ -43,6 +43,18 @@ constexpr decoder_cost weight_bytes(layout l = layout::stored) {
   return weight_bytes(validated<Model>::config, layer_configs<Model>, l);
 }
 
+/// Of routed expert `e` alone.
+constexpr std::int64_t expert_bytes(block_config const& c, int e, layout l = layout::stored) {
+  return cost_of_expert(c, e, detail::price_in_bytes(l));
+}
+/// Of the routed experts that a call reads, exactly: those that any choice fell on. tokens_of_expert [experts].
+constexpr std::int64_t bytes_of_counts(block_config const& c, list<const std::int64_t> tokens_of_expert, layout l = layout::stored) {
+  std::int64_t sum = 0;
+  for (std::int64_t e = 0; e < tokens_of_expert.size; ++e)
+    if (tokens_of_expert[e] != 0) sum += expert_bytes(c, static_cast<int>(e), l);
+  return sum;
+}
+
 /// Of one token's keys and values, in a layer or in all.
 constexpr std::int64_t cache_bytes(block_config const& c) {
   auto const s = shapes(c);

@@ -17,6 +17,9 @@ constexpr block_cost parameters() {
   return parameters(validated<Spec>::config);
 }
 
+/// Of routed expert `e` alone.
+constexpr std::int64_t expert_parameters(block_config const& c, int e) { return cost_of_expert(c, e, detail::count_parameters); }
+
 /// Of a decoder: `parameters<model>().total()`.
 constexpr decoder_cost parameters(decoder_config const& c, list<const block_config> layers) {
   return cost_of(c, layers, detail::count_parameters);

@@ -9,7 +9,7 @@
 
 namespace moesaic {
 
-/// What a tensor belongs to. Of `expert` there is one for each routed expert; a dense layer's feed-forward is its only one.
+/// What a tensor belongs to. `expert` is a routed expert; a dense layer's feed-forward is its only one.
 enum class part : std::uint8_t { norm, attention, router, expert, shared, embedding, head };
 
 /// A matrix [outputs, inputs] that is multiplied (`parts` of them side by side), or a vector [outputs] that is not: a norm, a bias.
@@ -19,6 +19,7 @@ struct weight_tensor {
   std::int64_t outputs = 0, inputs = 1;
   int parts = 1;
   bool matrix = true;
+  std::int64_t count = 1;              ///< routed experts that have one such each
 };
 
 namespace detail {
@@ -32,16 +33,25 @@ constexpr void visit_norm(norm_config const& norm, part p, std::int64_t width, F
 }
 
 template <class F>
-constexpr void visit_ffn(block_config const& c, part p, std::int64_t width, F& f) {
+constexpr void visit_ffn(block_config const& c, part p, std::int64_t width, F&& f, std::int64_t count = 1) {
   auto const s = shapes(c);
-  f(weight_tensor{p, s.ffn_format, width, s.hidden, s.gate_parts});
-  f(weight_tensor{p, s.ffn_format, s.hidden, width});
-  if (c.expert.bias) f(vector(p, s.gate_parts * width + s.hidden));
+  auto const visit = [&](weight_tensor t) { t.count = count, f(t); };
+  visit({p, s.ffn_format, width, s.hidden, s.gate_parts});
+  visit({p, s.ffn_format, s.hidden, width});
+  if (c.expert.bias) visit(vector(p, s.gate_parts * width + s.hidden));
+}
+
+// Two gate rows and a vector of a constant expert. No packed matrix: fp32 lists.
+template <class F>
+constexpr void visit_constant(block_config const& c, F&& f, std::int64_t count = 1) {
+  auto lists = vector(part::expert, 3ll * c.hidden);
+  lists.count = count;
+  f(lists);
 }
 
 }  // namespace detail
 
-/// f(weight_tensor) for the tensors of one layer; those of the routed experts once, as of one expert.
+/// f(weight_tensor) for the tensors of one layer; those of like experts once, with their count.
 template <class F>
 constexpr void for_each_tensor(block_config const& c, F&& f) {
   using detail::vector;
@@ -60,7 +70,8 @@ constexpr void for_each_tensor(block_config const& c, F&& f) {
   if (c.router.bias) f(vector(part::router, s.experts));
   if (c.router.score_bias) f(vector(part::router, s.experts));
 
-  detail::visit_ffn(c, part::expert, s.intermediate, f);
+  for (auto const& run : s.widths) detail::visit_ffn(c, part::expert, run.intermediate, f, run.experts);
+  if (c.expert.constant > 0) detail::visit_constant(c, f, c.expert.constant);
   if (s.shared_intermediate > 0) detail::visit_ffn(c, part::shared, s.shared_intermediate, f);
   if (c.shared.sigmoid_gate) f(weight_tensor{part::shared, dtype::fp32, 1, s.hidden});
 }
@@ -74,17 +85,32 @@ constexpr void for_each_tensor(decoder_config const& c, std::int64_t hidden, F&&
   detail::visit_norm(c.norm, part::norm, hidden, f);
 }
 
+/// Sum of price(weight_tensor) over the tensors of routed expert `e` alone: none of a zero or copy expert.
+template <class Price>
+constexpr std::int64_t cost_of_expert(block_config const& c, int e, Price price) {
+  std::int64_t sum = 0;
+  auto const add = [&](weight_tensor const& t) { sum += price(t); };
+  auto const kind = kind_of(c, e);
+  if (kind == expert_kind::feed_forward) detail::visit_ffn(c, part::expert, width_of(c, e), add);
+  if (kind == expert_kind::constant) detail::visit_constant(c, add);
+  return sum;
+}
+
 /// A layer's price by part, in whatever the price was: parameters, bytes.
 struct block_cost {
   std::int64_t norm = 0, attention = 0, router = 0, shared = 0;
-  std::int64_t expert = 0;             ///< of one
+  std::int64_t expert = 0;             ///< of one feed-forward, the widest
+  std::int64_t routed = 0;             ///< of all routed experts, each by its kind and width
   std::int64_t experts = 1, slots = 1; ///< how many there are, and how many of them a token uses
 
   constexpr std::int64_t always() const { return norm + attention + router + shared; }
-  constexpr std::int64_t total() const { return always() + experts * expert; }
-  constexpr std::int64_t active() const { return always() + slots * expert; }
-  /// With so many of the experts, as a batch of tokens uses them; a mean need not be whole.
-  constexpr double with_experts(double distinct) const { return static_cast<double>(always()) + distinct * static_cast<double>(expert); }
+  constexpr std::int64_t total() const { return always() + routed; }
+  /// Of a token. Where experts differ, the mean of even routing, rounded down; choices known: cost_of_expert.
+  constexpr std::int64_t active() const { return always() + slots * routed / experts; }
+  /// With so many of the experts, as a batch of tokens uses them; a mean need not be whole, and experts that differ are used evenly.
+  constexpr double with_experts(double distinct) const {
+    return static_cast<double>(always()) + distinct * (static_cast<double>(routed) / static_cast<double>(experts));
+  }
 };
 
 /// A decoder's price. Published counts of active parameters follow either convention, so both are here: with the input embedding, or
@@ -111,9 +137,10 @@ constexpr block_cost cost_of(block_config const& c, Price price) {
                  : t.part == part::attention ? sum.attention
                  : t.part == part::router    ? sum.router
                  : t.part == part::shared    ? sum.shared
-                                             : sum.expert;
-    cell += price(t);
+                                             : sum.routed;
+    cell += t.count * price(t);
   });
+  detail::visit_ffn(c, part::expert, shapes(c).intermediate, [&](weight_tensor const& t) { sum.expert += price(t); });
   return sum;
 }
 template <class Price>

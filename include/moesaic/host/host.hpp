@@ -12,3 +12,4 @@
 #include <moesaic/host/rotary.hpp>
 #include <moesaic/host/route.hpp>
 #include <moesaic/host/set_up.hpp>
+#include <moesaic/host/special_experts.hpp>

@@ -50,30 +50,31 @@ struct ffn {
             memory.take<float>(bias * shape.gate_parts * Intermediate), memory.take<float>(bias * shape.hidden)};
   }
 
-  /// One expert's matrices under their own names.
+  /// One expert's matrices under their own names, in which it is expert `first` + e.
   template <class Loader>
-  static void load_one(ffn_weights const& w, Loader& from, int e, spellings const& gate, spellings const& up, spellings const& down) {
+  static void load_one(ffn_weights const& w, Loader& from, int e, spellings const& gate, spellings const& up, spellings const& down, int first = 0) {
     constexpr std::int64_t hidden = shape.hidden, width = Intermediate;
-    auto const up_rows = from.find(up, ".weight", {width, hidden}, e);
+    int const number = first + e;
+    auto const up_rows = from.find(up, ".weight", {width, hidden}, number);
     if constexpr (shape.gate_parts == 2)
-      from.template matrix<stored>(w.gate_up, e, {from.find(gate, ".weight", {width, hidden}, e), up_rows});
+      from.template matrix<stored>(w.gate_up, e, {from.find(gate, ".weight", {width, hidden}, number), up_rows});
     else
       from.template matrix<stored>(w.gate_up, e, {up_rows});
-    from.template matrix<stored>(w.down, e, {from.find(down, ".weight", {hidden, width}, e)});
+    from.template matrix<stored>(w.down, e, {from.find(down, ".weight", {hidden, width}, number)});
     if constexpr (expert.bias) {
       auto const* bias = w.gate_up_bias.data + e * shape.gate_parts * width;
-      if constexpr (shape.gate_parts == 2) from.vector(gate, ".bias", {bias, width}, e);
-      from.vector(up, ".bias", {bias + (shape.gate_parts - 1) * width, width}, e);
-      from.vector(down, ".bias", {w.down_bias.data + e * hidden, hidden}, e);
+      if constexpr (shape.gate_parts == 2) from.vector(gate, ".bias", {bias, width}, number);
+      from.vector(up, ".bias", {bias + (shape.gate_parts - 1) * width, width}, number);
+      from.vector(down, ".bias", {w.down_bias.data + e * hidden, hidden}, number);
     }
   }
 
-  /// All routed experts: one by one, or from stacked tensors.
+  /// Routed experts from number `first` on: one by one, or from stacked tensors where these are all the feed-forwards.
   template <class Loader>
-  static void load_experts(ffn_weights const& w, Loader& from) {
+  static void load_experts(ffn_weights const& w, Loader& from, int first = 0) {
     auto const& n = from.names;
-    if (expert.bias || !from.has(n.stacked_gate_up, "")) {
-      for (int e = 0; e < Experts; ++e) load_one(w, from, e, n.expert_gate, n.expert_up, n.expert_down);
+    if (expert.bias || Experts != shape.feed_forwards || !from.has(n.stacked_gate_up, "")) {
+      for (int e = 0; e < Experts; ++e) load_one(w, from, e, n.expert_gate, n.expert_up, n.expert_down, first);
       return;
     }
     constexpr std::int64_t hidden = shape.hidden, width = Intermediate, both = shape.gate_parts * width;

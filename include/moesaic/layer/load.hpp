@@ -79,7 +79,11 @@ class loader {
 
   /// A vector of fp32 from a tensor of that many elements; a piece of it where `into` is part of a longer list.
   void vector(spellings const& name, const char* suffix, list<const float> into, int expert = 0) {
-    auto const found = find(name, suffix, {into.size}, expert);
+    values(name, suffix, into, {into.size}, expert);
+  }
+  /// The same from a tensor of any shape.
+  void values(spellings const& name, const char* suffix, list<const float> into, std::initializer_list<std::int64_t> shape, int expert = 0) {
+    auto const found = find(name, suffix, shape, expert);
     widen(*found.stored, 0, into.size, const_cast<float*>(into.data));      // carved from the loader's own memory
     for (std::int64_t i = 0; i < into.size; ++i)
       if (!(std::fabs(into[i]) <= std::numeric_limits<float>::max()))

@@ -18,7 +18,7 @@ struct moe : moe_memory<Spec> {
   template <class Where, class Tap = no_tap>
   static status forward(Where& where, moe_weights const& w, view<const scalar> x, view<const scalar> residual, view<scalar> y,
                       typename memory::policy_state const& state, scratch const& s, std::int32_t* not_finite, Tap&& tap = {}, int layer = 0) {
-    using experts = typename memory::routed_experts;   // gate and up projection with activation, then down projection
+    using experts = typename memory::routed_experts;   // each by its kind; a feed-forward: gate and up with activation, then down
     using shared = typename memory::shared_expert;
     if (s.expert_out.rows != x.rows * memory::slots)
       return invalid("the workspace must be carved for as many tokens as x has", x.rows * memory::slots, s.expert_out.rows);
@@ -31,7 +31,7 @@ struct moe : moe_memory<Spec> {
       auto const routed = router<Spec>::forward(where, w.router, x, state, s.router, not_finite, tap, layer);   // ids, weights [tokens, slots]
       if (!routed) return routed;
       plan(where, s.router.slots.ids, s.plan);                                                         // expert_offsets [experts + 1]
-      experts::forward(where, w.experts, x, s.plan.expert_offsets, s.plan.token_of_slot.data, s.experts, s.expert_out);
+      experts::forward(where, w, x, s.plan, s.experts, s.expert_out);                                  // [tokens · slots, hidden]
       if constexpr (memory::has_shared) {
         shared::forward(where, w.shared, x, s.shared, s.shared_out);                                   // [tokens, hidden]
         if constexpr (memory::has_shared_gate) linear<dtype::fp32>(where, w.shared_gate, x, {}, s.shared_gate);   // [tokens, 1]

@@ -2,6 +2,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <type_traits>
+
+#include <moesaic/layer/expert_runs.hpp>
 #include <moesaic/layer/ffn.hpp>
 #include <moesaic/layer/router.hpp>
 #include <moesaic/route/plan.hpp>
@@ -15,7 +18,7 @@ struct moe_memory {
   static constexpr bool dense = shape.dense, has_shared = shape.shared_intermediate > 0, has_shared_gate = config.shared.sigmoid_gate;
   using scalar = scalar_of<shape.activations>;
   using sum = accumulator<scalar>;
-  using routed_experts = ffn<Spec, shape.experts, shape.intermediate>;
+  using routed_experts = std::conditional_t<dense, ffn<Spec, 1, shape.intermediate>, expert_runs<Spec>>;
   using shared_expert = ffn<Spec, 1, shape.shared_intermediate>;
   using policy_state = typename policy_of<Spec>::state;
   static constexpr int slots = [] {
@@ -57,7 +60,8 @@ struct moe_memory {
 
   static constexpr moe_weights carve_weights(arena& memory) {
     moe_weights w;
-    w.experts = routed_experts::carve_weights(memory);
+    if constexpr (dense) w.experts = routed_experts::carve_weights(memory);
+    if constexpr (!dense) routed_experts::carve_weights(w, memory);
     if constexpr (!dense) w.router = router<Spec>::carve_weights(memory);
     if constexpr (has_shared) w.shared = shared_expert::carve_weights(memory);
     if constexpr (has_shared_gate) w.shared_gate = take_matrix(memory, dtype::fp32, 1, shape.hidden);
@@ -70,7 +74,7 @@ struct moe_memory {
     if constexpr (dense) {
       routed_experts::load_one(w.experts, from, 0, n.gate, n.up, n.down);
     } else {
-      routed_experts::load_experts(w.experts, from);
+      routed_experts::load(w, from);
       router<Spec>::load(w.router, from);
     }
     if constexpr (has_shared) shared_expert::load_one(w.shared, from, 0, n.shared_gate_proj, n.shared_up_proj, n.shared_down_proj);
