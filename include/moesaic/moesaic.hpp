@@ -40,6 +40,7 @@
 #include <moesaic/route/capacity.hpp>
 #include <moesaic/route/cost.hpp>
 #include <moesaic/route/cost_aware.hpp>
+#include <moesaic/route/monitor.hpp>
 #include <moesaic/route/null_experts.hpp>
 #include <moesaic/route/plan.hpp>
 #include <moesaic/route/policy.hpp>
@@ -69,6 +70,7 @@
 #include <moesaic/layer/load.hpp>
 #include <moesaic/layer/moe.hpp>
 #include <moesaic/layer/moe_memory.hpp>
+#include <moesaic/layer/monitor.hpp>
 #include <moesaic/layer/norm.hpp>
 #include <moesaic/layer/router.hpp>
 #include <moesaic/layer/tap.hpp>
