@@ -40,8 +40,8 @@ struct block {
   /// batch.x -> y [tokens, hidden]; y may be batch.x. Appends the tokens' keys and values to the cache. `workspace` has
   /// workspace_bytes(tokens) bytes and keeps nothing between calls but the flag that `check` reads. A policy whose state is not empty must be
   /// given one. A sequence starts anew at its first position: what an older one left beyond a token's own position is not read.
-  /// Errors, before anything is written: shapes that do not fit, a cache of another layer (invalid_argument), a sequence or position beyond
-  /// the cache (out_of_range), workspace_too_small, weights of another configuration (wrong_weights).
+  /// Errors, before anything is written: shapes or a policy's state that do not fit, a cache of another layer (invalid_argument), a sequence
+  /// or position beyond the cache (out_of_range), workspace_too_small, weights of another configuration (wrong_weights).
   template <class Where, class Cache, class Tap = no_tap>
   static status forward(Where& where, weights const& w, batch<scalar> const& rows, Cache const& cache, view<scalar> y,
                         list<std::byte> workspace, policy_state const& state = no_state(), Tap&& tap = {}) {
@@ -52,6 +52,8 @@ struct block {
     if (rows.sequence.size != tokens) return invalid("batch.sequence must have an entry a token", tokens, rows.sequence.size);
     if (rows.position.size != tokens) return invalid("batch.position must have an entry a token", tokens, rows.position.size);
     if (tokens > most_tokens) return invalid("a call takes at most so many tokens, because expert slots are counted in 32 bits", most_tokens, tokens);
+    if constexpr (!shape.dense)
+      if (auto fits = state_fits<policy_of<Spec>>(config.router, state, tokens); !fits) return fits;
     if (auto fits = check_weights(w); !fits) return fits;
     arena memory(workspace.data, static_cast<std::size_t>(workspace.size));
     auto const s = carve<std::remove_cvref_t<Tap>>(memory, tokens);

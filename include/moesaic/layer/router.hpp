@@ -26,7 +26,7 @@ auto check_router() {
   static_assert(use != purpose::batch_invariant || (Policy::batch_invariant && !Policy::coupled),
                 "a layer whose purpose is batch_invariant needs a separable routing policy without capacity, because otherwise the output of a "
                 "sequence depends on which others share its batch");
-  if constexpr (requires { Policy::template check<config>(); }) Policy::template check<config>();
+  if constexpr (requires { Policy::template check<config>(); }) Policy::template check<config>();   // its own sentences
 }
 }  // namespace detail
 
@@ -52,11 +52,13 @@ struct router {
             memory.take<std::byte>(batch_bytes_of<policy>(config, tokens))};
   }
 
-  /// Fills s.slots. A token whose logits are not finite gets no expert and raises `not_finite`.
+  /// Fills s.slots. A token whose logits are not finite gets no expert and raises `not_finite`. Errors, before anything is written: a
+  /// workspace or a state for another number of tokens.
   template <class Where, class Tap = no_tap>
   static status forward(Where& where, router_weights const& w, view<const scalar> x, typename policy::state const& state, scratch const& s,
                       std::int32_t* not_finite, Tap&& tap = {}, int layer = 0) {
     if (s.logits.rows != x.rows) return invalid("the workspace must be carved for as many tokens as x has", x.rows, s.logits.rows);
+    if (auto fits = state_fits<policy>(config, state, x.rows); !fits) return fits;
     linear<dtype::fp32>(where, w.weight, x, w.bias, s.logits);
     tap(tap_point{layer, stage::router_logits}, view<const sum>(s.logits));
     route<policy>(where, config, state, view<const sum>(s.logits), w.score_bias, s.scores, s.choice, s.slots, s.batch, not_finite);

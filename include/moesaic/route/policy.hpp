@@ -9,6 +9,7 @@
 #include <type_traits>
 
 #include <moesaic/base/math.hpp>
+#include <moesaic/base/status.hpp>
 #include <moesaic/base/view.hpp>
 #include <moesaic/config/spec.hpp>
 #include <moesaic/route/top_k.hpp>
@@ -67,10 +68,6 @@ namespace routing {
 ///     }
 ///   };
 ///
-/// A policy that asks something of the configuration says so in a static_assert of its own, in a hook that layers instantiate:
-///   template <router_config c>
-///   static auto check() { static_assert(c.score == score::softmax, "..., because ..."); }
-///
 /// A policy is an empty type. What it knows at run time is its `state`, a plain struct of views that travels with the call; the hooks here
 /// take any, so that a derived policy's own fits. Two members of a state mean the same for every policy that has them:
 ///   list<const std::uint8_t> padding   [tokens] 1 = a row that is no token: it gets no expert and counts nowhere; empty = none;
@@ -84,6 +81,12 @@ struct standard {
   static constexpr bool batch_invariant = true;   ///< a token's experts do not depend on the other tokens of the call
   static constexpr bool causal = true;            ///< nor on later tokens of its own sequence
   static constexpr bool trainable = true;         ///< may be named by a layer whose purpose is training
+
+  /// What a policy asks of the configuration: static_asserts, each a sentence with its because. A layer instantiates it.
+  template <router_config c>
+  static auto check() {}
+  /// Whether the views of a state are as long as a call of so many tokens needs: hooks index them without looking. A layer asks first.
+  static constexpr status fits(router_config const&, auto const& /*state*/, std::int64_t /*tokens*/) { return {}; }
 
   /// Expert slots that a token has room for.
   static constexpr int slots(router_config const& c) { return c.top_k; }
@@ -276,6 +279,16 @@ constexpr std::int64_t batch_bytes_of(router_config const& c, std::int64_t token
 
 /// Whether a row of the call is padding, by a state that knows.
 template <class State>
+/// Whether a state fits a call: `fits` of the policy, and padding of an entry a token.
+template <class P>
+constexpr status state_fits(router_config const& c, typename P::state const& state, std::int64_t tokens) {
+  if constexpr (requires { state.padding; })
+    if (!state.padding.empty() && state.padding.size != tokens)
+      return invalid("padding of a routing state must have an entry a token, or none", tokens, state.padding.size);
+  if constexpr (requires { P::fits(c, state, tokens); }) return P::fits(c, state, tokens);
+  return {};
+}
+
 MOESAIC_FN constexpr bool is_padding(State const& state, std::int64_t token) {
   if constexpr (requires { state.padding; }) return !state.padding.empty() && state.padding[token] != 0;
   return false;
