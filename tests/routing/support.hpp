@@ -75,7 +75,8 @@ routed<T> route_all(router_config const& c, typename Policy::state const& state,
 
 /// The same for one token.
 template <class Policy = routing::standard, class T = double>
-routed<T> route_one(router_config c, std::vector<T> const& logits, typename Policy::state const& state = {}, std::vector<float> const& score_bias = {}) {
+routed<T> route_one(router_config c, std::vector<T> const& logits, typename Policy::state const& state = {},
+                    std::vector<float> const& score_bias = {}) {
   if (c.experts == 0) c.experts = static_cast<int>(logits.size());
   return route_all<Policy, T>(c, state, logits, score_bias, static_cast<int>(logits.size()));
 }
@@ -129,7 +130,8 @@ ids_of_token by_value(std::vector<T> const& value) {
   ids_of_token order;
   for (std::size_t e = 0; e < value.size(); ++e)
     if (value[e] > -infinity<T>) order.push_back(static_cast<std::int32_t>(e));
-  std::stable_sort(order.begin(), order.end(), [&](auto a, auto b) { return value[static_cast<std::size_t>(a)] > value[static_cast<std::size_t>(b)]; });
+  auto const at = [&](std::int32_t e) { return value[static_cast<std::size_t>(e)]; };
+  std::stable_sort(order.begin(), order.end(), [&](auto a, auto b) { return at(a) > at(b); });
   return order;
 }
 
