@@ -88,6 +88,62 @@ static_assert(mixtral_layer.experts == 2 * 2 * 176'160'768ll && mixtral_layer.ro
 static_assert(mixtral_layer.scores == 4 * 32 * 128);
 static_assert(flops<qwen1_5_moe_a2_7b::layer>(1).shared == 2 * (3 * 2048 * 5632 + 2048));
 
+// ---- experts that differ: three widths, a zero, two copies, two constants
+
+struct unequal_layer {
+  static constexpr block_config config{
+      .hidden = 40,
+      .attention = {.heads = 5},
+      .router = {.experts = 11, .top_k = 3},
+      .expert = {.activation = activation::relu, .bias = true, .widths = {{3, 24}, {1, 33}, {2, 10}}, .zero = 1, .copy = 2, .constant = 2},
+      .storage = {.weights = dtype::fp32, .ffn = dtype::int8}};
+};
+constexpr auto of_unequal = unequal_layer::config;
+static_assert(shapes(of_unequal).feed_forwards == 6 && shapes(of_unequal).intermediate == 33);
+static_assert(kind_of(of_unequal, 5) == expert_kind::feed_forward && kind_of(of_unequal, 6) == expert_kind::zero);
+static_assert(kind_of(of_unequal, 8) == expert_kind::copy && kind_of(of_unequal, 9) == expert_kind::constant);
+static_assert(width_of(of_unequal, 2) == 24 && width_of(of_unequal, 3) == 33 && width_of(of_unequal, 4) == 10 && width_of(of_unequal, 6) == 0);
+static_assert(zero_experts(of_unequal).first == 6 && copy_experts(of_unequal).first == 7 && constant_experts(of_unequal).first == 9);
+
+constexpr auto unequal = parameters<unequal_layer>();
+constexpr std::int64_t unequal_widths = 3 * 24 + 33 + 2 * 10;
+static_assert(unequal.router == 11 * 40 && unequal.expert == 2 * 33 * 40 + 33 + 40);
+static_assert(unequal.routed == 2 * 40 * unequal_widths + unequal_widths + 6 * 40 + 2 * 3 * 40);
+static_assert(unequal.total() == unequal.always() + unequal.routed && unequal.active() == unequal.always() + 3 * unequal.routed / 11);
+static_assert(unequal.with_experts(11) == static_cast<double>(unequal.total()));
+static_assert(expert_parameters(of_unequal, 4) == 2 * 10 * 40 + 10 + 40 && expert_parameters(of_unequal, 6) == 0);
+static_assert(expert_parameters(of_unequal, 7) == 0 && expert_parameters(of_unequal, 10) == 3 * 40);
+static_assert(expert_flops(of_unequal, 0) == 4 * 40 * 24 && expert_flops(of_unequal, 5) == 4 * 40 * 10);
+static_assert(expert_flops(of_unequal, 6) == 0 && expert_flops(of_unequal, 7) == 40 && expert_flops(of_unequal, 9) == 4 * 40);
+static_assert(flops<unequal_layer>(1).experts == 3 * (4 * 40 * unequal_widths + 2 * 40 + 2 * 4 * 40) / 11);
+static_assert(expert_bytes(of_unequal, 4) == (10 * 40 + 10 * 2 * 4) + (40 * 10 + 40 * 4) + 4 * (10 + 40) && expert_bytes(of_unequal, 9) == 4 * 120);
+constexpr auto all_of = [](block_config const& c, auto&& price) {
+  std::int64_t sum = 0;
+  for (int e = 0; e < shapes(c).experts; ++e) sum += price(c, e);
+  return sum;
+};
+static_assert(all_of(of_unequal, [](auto& c, int e) { return expert_parameters(c, e); }) == unequal.routed);
+static_assert(all_of(of_unequal, [](auto& c, int e) { return expert_bytes(c, e); }) == weight_bytes(of_unequal).routed);
+static_assert(all_of(of_unequal, [](auto& c, int e) { return expert_bytes(c, e, layout::packed); }) == weight_bytes(of_unequal, layout::packed).routed);
+
+// A gated feed-forward is three matrices, of a dense layer too; one width told as a run is the same layer.
+static_assert(expert_flops(mixtral_8x7b::layer::config, 7) == 6ll * 4096 * 14336 && expert_flops(smollm2_135m::layer::config, 0) == 6 * 576 * 1536);
+constexpr auto told_as_run = [] {
+  auto c = mixtral_8x7b::layer::config;
+  c.expert.intermediate = 0, c.expert.widths = {{8, 14336}};
+  return c;
+}();
+static_assert(parameters(told_as_run).total() == parameters<mixtral_8x7b::layer>().total());
+static_assert(flops(told_as_run, 7).total() == flops<mixtral_8x7b::layer>(7).total());
+
+// LongCat-Flash's experts (arXiv:2509.01322): 512 and 256 identities, 12 of them a token, 8 of these feed-forwards by even routing.
+constexpr block_config longcat{.hidden = 6144,
+                               .attention = {.heads = 64},
+                               .router = {.experts = 768, .top_k = 12, .routed_scale = 6.0, .score_bias = true},
+                               .expert = {.intermediate = 2048, .copy = 256}};
+static_assert(explain(longcat) == nullptr && parameters(longcat).routed == 512 * 3ll * 6144 * 2048);
+static_assert(flops(longcat, 1).experts == 8 * 6ll * 6144 * 2048 + 4 * 6144);
+
 // ---- a pair of byte-level decoders of one shape: dense of width 256, and 32 experts of width 64, four a token
 
 constexpr attention_config pair_attention{.heads = 4, .kv_heads = 2, .head_dim = 32, .qk_norm = qk_norm::per_head};

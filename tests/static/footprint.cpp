@@ -40,6 +40,17 @@ struct ragged {
       .storage = {.weights = {Type, Group, ZeroPoint}}};
 };
 
+// Experts of several widths, and some that are none; biases of whole lines.
+struct unequal {
+  static constexpr block_config config{
+      .hidden = 32,
+      .attention = {.heads = 2},
+      .router = {.experts = 12, .top_k = 2},
+      .expert = {.bias = true, .widths = {{4, 48}, {1, 16}, {2, 64}}, .zero = 1, .copy = 1, .constant = 3},
+      .storage = {.weights = dtype::bf16, .ffn = dtype::int4}};
+};
+static_assert(block<unequal>::weights_bytes() == weight_bytes<unequal>(layout::packed).total() + rope_bytes<unequal>);
+
 TEST_CASE_TEMPLATE("whatever the format", Layer, ragged<dtype::fp32, 0>, ragged<dtype::bf16, 0>, ragged<dtype::fp16, 0>, ragged<dtype::e4m3, 16>,
                    ragged<dtype::int8, 0>, ragged<dtype::int8, 8>, ragged<dtype::int4, 32>, ragged<dtype::int4, 8, true>, ragged<dtype::mxfp4, 32>) {
   CHECK(block<Layer>::weights_bytes() == weight_bytes<Layer>(layout::packed).total() + rope_bytes<Layer>);

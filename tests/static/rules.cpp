@@ -51,6 +51,21 @@ TEST_CASE("an empty configuration is answered by what is missing, and by nothing
   CHECK(explain(decoder_config{}) == std::string(rules::vocabulary_is_positive::sentence));
 }
 
+TEST_CASE("kinds and widths of experts are explained") {
+  auto c = sound;
+  c.router = {.experts = 8, .top_k = 2};
+  c.expert = {.widths = {{4, 16}, {2, 32}}, .zero = 1, .copy = 1};
+  CHECK(explain(c) == nullptr);
+  c.expert.constant = 1;
+  CHECK(explain(c) == std::string(rules::widths_cover_the_feed_forwards::sentence));
+  c.expert.intermediate = 4;
+  std::vector<std::string> said;
+  explain(c, [&](const char* sentence) { said.emplace_back(sentence); });
+  CHECK(said == std::vector<std::string>{rules::widths_stand_for_intermediate::sentence, rules::widths_cover_the_feed_forwards::sentence});
+  c.expert = {.intermediate = 4, .copy = 8};
+  CHECK(explain(c) == std::string(rules::feed_forwards_are_left::sentence));
+}
+
 TEST_CASE("layers must fit together") {
   block_config const same[] = {sound, sound}, different[] = {sound, sound, wider};
   CHECK(explain(layer_stack(same)) == nullptr);

@@ -67,6 +67,14 @@ struct mixture {
                                        .shared = {.intermediate = 40, .sigmoid_gate = true},
                                        .storage = {.weights = Weights, .ffn = Ffn, .activations = Activations}};
 };
+template <dtype Activations>
+struct unequal : mixture<Activations, dtype::bf16, dtype::int4> {
+  static constexpr block_config config = [] {
+    auto c = mixture<Activations, dtype::bf16, dtype::int4>::config;
+    c.expert = {.widths = {{4, 48}, {2, 80}}, .zero = 2, .copy = 2, .constant = 2};
+    return c;
+  }();
+};
 template <class... Specs>
 struct model {
   static constexpr decoder_config config{.vocabulary = 70, .embedding = dtype::bf16};
@@ -100,7 +108,8 @@ TEST_CASE("the count sees every form of new, on every thread") {
   CHECK(allocations_of([&] { three.for_each(50, [](std::int64_t) { ::operator delete(::operator new(8)); }); }) == 50);
 }
 
-TEST_CASE_TEMPLATE("a layer's call allocates nothing: a prompt, and token by token", Spec, float_dense, float_mixture, bf16_mixture) {
+TEST_CASE_TEMPLATE("a layer's call allocates nothing: a prompt, and token by token", Spec, float_dense, float_mixture, bf16_mixture, unequal<dtype::fp32>,
+                   unequal<dtype::bf16>) {
   using layer = block<Spec>;
   using scalar = typename layer::scalar;
   for (auto const level : levels()) {
@@ -126,7 +135,7 @@ TEST_CASE_TEMPLATE("a layer's call allocates nothing: a prompt, and token by tok
 }
 
 TEST_CASE_TEMPLATE("a model's call allocates nothing: a prompt with the last token's logits, and token by token", Model,
-                   model<float_dense, float_mixture>, model<repeat<bf16_mixture, 2>>) {
+                   model<float_dense, unequal<dtype::fp32>, float_mixture>, model<repeat<bf16_mixture, 2>>) {
   using net = decoder<Model>;
   host::pool where(3);
   auto const weights = net::load(where, random_source{1});

@@ -1,6 +1,7 @@
 // Packed weights saved and mapped again: the same bits come out, and a file for another configuration is refused.
 // SPDX-License-Identifier: Apache-2.0
 #include <cstdint>
+#include <cstring>
 #include <fstream>
 #include <string>
 #include <vector>
@@ -86,6 +87,45 @@ TEST_CASE("a file whose layer rotates otherwise is refused") {
   save_weights<block<small<dtype::int4>>>(path, block<small<dtype::int4>>::load(where, random_source{3}, ""));
   CHECK_NOTHROW((mapped_weights<block<small<dtype::int4>>>(path)));
   CHECK_THROWS_AS((mapped_weights<block<turned>>(path)), error);
+}
+
+namespace {
+
+template <int LastWidth, int Constant>
+struct unequal : small<dtype::int4> {
+  static constexpr block_config config = [] {
+    auto c = small<dtype::int4>::config;
+    c.router.experts = 9;
+    c.expert = {.widths = {{3, 24}, {2, LastWidth}}, .zero = 1, .copy = 3 - Constant, .constant = Constant};
+    return c;
+  }();
+};
+
+}  // namespace
+
+TEST_CASE("a layer of unequal experts is mapped as it was saved, and only as itself") {
+  using layer = block<unequal<40, 2>>;
+  temporary_folder folder;
+  auto const path = folder / "layer.packed";
+  host::pool where;
+  auto const weights = layer::load(where, random_source{3}, "");
+  save_weights<layer>(path, weights);
+  mapped_weights<layer> const mapped(path);
+  mapped.verify();
+  block_weights const &loaded = weights, &views = mapped;
+  auto const same = [](auto const& a, auto const& b, std::int64_t bytes) { return std::memcmp(a.data, b.data, static_cast<std::size_t>(bytes)) == 0; };
+  CHECK(same(loaded.ffn.more_experts[0].down, views.ffn.more_experts[0].down, packed::bytes(loaded.ffn.more_experts[0].down)));
+  CHECK(same(loaded.ffn.constant.value, views.ffn.constant.value, 2 * 32 * 4));
+  CHECK(loaded.ffn.constant.gate.size == 2 * 2 * 32);
+  CHECK_THROWS_AS((mapped_weights<block<unequal<48, 2>>>(path)), error);
+  CHECK_THROWS_AS((mapped_weights<block<unequal<40, 1>>>(path)), error);
+  CHECK_THROWS_AS((mapped_weights<block<small<dtype::int4>>>(path)), error);
+}
+
+TEST_CASE("a layer of equal experts has the text it always had") {
+  CHECK(fingerprint_of<block<small<dtype::int4>>>() ==
+        "attention_norm 32, ffn_norm 32, qkv bf16 1x1x96x32, out bf16 1x1x32x32, rope 14, gate_up int4:32 4x2x24x32, down int4:32 4x1x32x24, "
+        "router fp32 1x1x4x32, ");
 }
 
 TEST_CASE("the fingerprint tells shapes and storage apart, and says what differs") {

@@ -456,6 +456,15 @@ inline std::string text_of(double value) {
   char digits[32];
   return {digits, std::to_chars(digits, digits + sizeof digits, value).ptr};
 }
+// 24, or of several widths: 4 of 24, 2 of 40.
+inline std::string text_of(width_runs const& widths) {
+  std::string text;
+  for (auto const& run : widths) {
+    if (widths.count > 1) text += (text.empty() ? "" : ", ") + std::to_string(run.experts) + " of ";
+    text += std::to_string(run.intermediate);
+  }
+  return text;
+}
 template <class Enum>
   requires std::is_enum_v<Enum>
 std::string text_of(Enum value) {
@@ -496,9 +505,12 @@ inline field_list fields_of(block_config const& c) {
           {"router.bias", text_of(r.bias)},
           {"router.score_bias", text_of(r.score_bias)},
           {"router.weights", text_of(r.weights)},
-          {"expert.intermediate", text_of(c.expert.intermediate)},
+          {"expert.intermediate", text_of(s.widths)},
           {"expert.activation", text_of(c.expert.activation)},
           {"expert.bias", text_of(c.expert.bias)},
+          {"expert.zero", text_of(c.expert.zero)},
+          {"expert.copy", text_of(c.expert.copy)},
+          {"expert.constant", text_of(c.expert.constant)},
           {"shared.intermediate", text_of(c.shared.intermediate)},
           {"shared.sigmoid_gate", text_of(c.shared.sigmoid_gate)},
           {"norm.kind", text_of(c.norm.kind)},
@@ -614,7 +626,7 @@ inline std::vector<tensor const*> tensors_read(decoder_description const& model,
     if (c.router.score_bias) take(n.score_bias);
     if (!c.expert.bias && take(n.stacked_gate_up)) take(n.stacked_down);
     else
-      for (int e = 0; e < c.router.experts; ++e) feed_forward(c.expert, n.expert_gate, n.expert_up, n.expert_down, e);
+      for (int e = 0; e < shapes(c).feed_forwards; ++e) feed_forward(c.expert, n.expert_gate, n.expert_up, n.expert_down, e);
     if (c.shared.intermediate != 0) feed_forward(c.expert, n.shared_gate_proj, n.shared_up_proj, n.shared_down_proj);
     if (c.shared.sigmoid_gate) take(n.shared_gate);
   }
