@@ -1,4 +1,4 @@
-// Costs of random layers and workloads: a second reckoning that counts matrices and pairs one by one, and what must rise and fall with what.
+// Costs of random layers and workloads: a second reckoning that counts matrices and pairs one by one, and what must rise and fall.
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
 #include <cmath>
@@ -28,8 +28,10 @@ block_config random_layer(random_stream& random) {
     c.router.top_k = 1 + static_cast<int>(random.below(c.router.experts));
     c.shared.intermediate = pick(random, {0, 32, 256});
   }
-  c.expert = {.intermediate = 32 * pick(random, {1, 3, 8}), .activation = pick(random, {0, 1}) == 0 ? activation::swiglu : activation::relu};
-  c.storage = {.weights = pick(random, {0, 1}) == 0 ? dtype::bf16 : dtype::fp32, .activations = pick(random, {0, 1}) == 0 ? dtype::bf16 : dtype::fp32};
+  c.expert = {.intermediate = 32 * pick(random, {1, 3, 8}),
+              .activation = pick(random, {0, 1}) == 0 ? activation::swiglu : activation::relu};
+  c.storage = {.weights = pick(random, {0, 1}) == 0 ? dtype::bf16 : dtype::fp32,
+               .activations = pick(random, {0, 1}) == 0 ? dtype::bf16 : dtype::fp32};
   return c;
 }
 

@@ -32,13 +32,15 @@ static_assert(mixtral16.seconds / mixtral16.dense_of_all > 0.98 && mixtral16.sec
 static_assert(prints(mixtral16.parameters / mixtral16.active_parameters, 3.6, 1));
 static_assert(mixtral16.bound_by_memory && !mixtral16.fits && advise<mixtral_8x7b>(h200, decoding(1, 0)).fits);
 constexpr auto mixtral1 = advise<mixtral_8x7b>(h100, decoding(1, 0));
-static_assert(mixtral1.seconds / mixtral1.dense_of_active < 1.001);   // and at a batch of one it is the whole of it: the router is what is left
+static_assert(mixtral1.seconds / mixtral1.dense_of_active <
+              1.001);  // and at a batch of one it is the whole of it: the router is what is left
 
 // ---- rows from which arithmetic is what takes time: peak / bandwidth of a dense layer in bf16, E / k times that of a mixture
 
 static_assert(prints(compute_bound_rows<llama2_7b::layer>(h100), 295, 0) && prints(compute_bound_rows<llama2_7b::layer>(h200), 206, 0) &&
               prints(compute_bound_rows<llama2_7b::layer>(a100_80gb), 153, 0));
-static_assert(prints(compute_bound_rows<mixtral_8x7b::layer>(h100) * 0.1, 118, 0) && prints(compute_bound_rows<mixtral_8x7b::layer>(h200), 824, 0) &&
+static_assert(prints(compute_bound_rows<mixtral_8x7b::layer>(h100) * 0.1, 118, 0) &&
+              prints(compute_bound_rows<mixtral_8x7b::layer>(h200), 824, 0) &&
               prints(compute_bound_rows<mixtral_8x7b::layer>(a100_80gb), 612, 0));
 struct v3_experts {   // of DeepSeek-V3, in fp8; attention stands for its own
   static constexpr block_config config{.hidden = 7168,
@@ -105,7 +107,7 @@ static_assert(workload{.sequences = 2, .tokens = 3, .keys = 10}.pairs() == 2 * (
 
 constexpr double even[] = {.5, .5, .5, .5}, skewed[] = {.9, .9, .1, .1};
 struct four_experts : experts_alone<256, 512, 4, 2, dtype::bf16> {};
-constexpr double with_shares(list<const double> shares, std::int64_t rows) {
+constexpr double with_shares(list<double const> shares, std::int64_t rows) {
   return roofline<four_experts>(h200, {.sequences = rows, .keys = 0, .distinct = distinct_experts(shares, rows)}).experts.seconds;
 }
 static_assert(with_shares(even, 3) == roofline<four_experts>(h200, decoding(3, 0)).experts.seconds);
@@ -115,11 +117,13 @@ static_assert(with_shares(skewed, 3) < with_shares(even, 3));
 
 constexpr auto qwen = advise<qwen3_30b_a3b>(h200, decoding(16, 4096), 36e12);
 static_assert(prints(qwen.parameters * 1e-9, 30.5, 1) && qwen.experts == 128 && prints(qwen.distinct, 82.42, 2) && qwen.fits);
-static_assert(qwen.longest[0] == 'e' && qwen.bound_by_memory && prints(qwen.compute_bound_rows, 3297, 0) && prints(qwen.rows_that_read_all, 71.4, 1));
+static_assert(qwen.longest[0] == 'e' && qwen.bound_by_memory && prints(qwen.compute_bound_rows, 3297, 0) &&
+              prints(qwen.rows_that_read_all, 71.4, 1));
 static_assert(qwen.dense_of_active < qwen.seconds && qwen.seconds < qwen.dense_of_all && qwen.savings.extrapolated);
 static_assert(prints(qwen.tokens_a_second * qwen.seconds, 16, 9) && qwen.cache_bytes == 16.0 * 4096 * 2 * 4 * 128 * 2 * 48);
 constexpr auto llama = advise<llama3_8b>(h200, prefilling(8192));
-static_assert(llama.dense_of_active == llama.seconds && llama.dense_of_all == llama.seconds && !llama.bound_by_memory && llama.router_share == 0);
+static_assert(llama.dense_of_active == llama.seconds && llama.dense_of_all == llama.seconds && !llama.bound_by_memory &&
+              llama.router_share == 0);
 static_assert(llama.distinct == 1 && llama.savings.loss == 0);
 static_assert(advise<mixtral_8x7b::layer>(h200, decoding(16, 4096)).seconds == decode_time<mixtral_8x7b::layer>(h200, 16, 4096));
 
@@ -135,14 +139,16 @@ constexpr block_config unequal{.hidden = 64,
                                .router = {.experts = 8, .top_k = 2},
                                .expert = {.widths = {{2, 32}, {2, 16}}, .zero = 2, .copy = 1, .constant = 1},
                                .shared = {.intermediate = 8}};
-static_assert(dense_twin(unequal, false).expert == expert_config{.intermediate = 104} && dense_twin(unequal, true).expert.intermediate == 32);
+static_assert(dense_twin(unequal, false).expert == expert_config{.intermediate = 104} &&
+              dense_twin(unequal, true).expert.intermediate == 32);
 
 // The rows that read 99 % of the experts do, and one fewer do not.
 constexpr bool reads(router_config const& r) {
   auto const rows = static_cast<std::int64_t>(rows_that_read(r, 0.99));
   return distinct_experts(r, rows) <= 0.99 * r.experts && distinct_experts(r, rows + 1) >= 0.99 * r.experts;
 }
-static_assert(reads({.experts = 8, .top_k = 2}) && reads({.experts = 256, .top_k = 8}) && rows_that_read({.experts = 4, .top_k = 4}, 0.99) == 1);
+static_assert(reads({.experts = 8, .top_k = 2}) && reads({.experts = 256, .top_k = 8}) &&
+              rows_that_read({.experts = 4, .top_k = 4}, 0.99) == 1);
 
 // ---- break-even of a mixture with a dense layer of the width that a token uses
 
@@ -163,10 +169,13 @@ constexpr block_config wide_moe{.hidden = 4096,
                                 .router = {.experts = 8, .top_k = 2},
                                 .expert = {.intermediate = 4096},
                                 .storage = {.activations = dtype::bf16}};
-constexpr auto from_wide = break_even_rows(h200, wide_dense, wide_moe, 20e-6), from_tiny = break_even_rows(h200, tiny_dense, tiny_moe, 20e-6);
+constexpr auto from_wide = break_even_rows(h200, wide_dense, wide_moe, 20e-6),
+               from_tiny = break_even_rows(h200, tiny_dense, tiny_moe, 20e-6);
 static_assert(from_wide > 1 && from_wide < 1000 && from_tiny > 100 * from_wide);
-static_assert(saved_seconds(h200, wide_dense, wide_moe, from_wide) > 20e-6 && saved_seconds(h200, wide_dense, wide_moe, from_wide - 1) <= 20e-6);
-static_assert(saved_seconds(h200, wide_dense, wide_moe, 64, 128) <= saved_seconds(h200, wide_dense, wide_moe, 64));   // tiles that are not full
+static_assert(saved_seconds(h200, wide_dense, wide_moe, from_wide) > 20e-6 &&
+              saved_seconds(h200, wide_dense, wide_moe, from_wide - 1) <= 20e-6);
+static_assert(saved_seconds(h200, wide_dense, wide_moe, 64, 128) <=
+              saved_seconds(h200, wide_dense, wide_moe, 64));  // tiles that are not full
 static_assert(break_even_rows(h200, tiny_dense, tiny_moe, 1) == 0);
 
 TEST_CASE("a roofline may be asked for at run time, of values") {

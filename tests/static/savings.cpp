@@ -32,7 +32,8 @@ constexpr auto saved = saved_training(total_of(100e6), 100e6, 4.37e9, 8);
 static_assert(prints(dense_loss(saved.dense_parameters, 4.37e9), saved.loss, 9) && saved.dense_parameters > 100e6);
 static_assert(prints(saved.at_same_tokens * 100e6 / saved.dense_parameters, 1, 12) && prints(saved.expansion, 64, 9) && saved.extrapolated);
 static_assert(!saved_training(total_of(20e6), 20e6, 4e9, 8).extrapolated && saved_training(total_of(20e6, 8), 20e6, 4e9, 2).extrapolated);
-static_assert(dense_parameters(irreducible + 0.1, 1e9) == std::numeric_limits<double>::infinity());   // no size makes up for text that is missing
+static_assert(dense_parameters(irreducible + 0.1, 1e9) ==
+              std::numeric_limits<double>::infinity());  // no size makes up for text that is missing
 
 // No other size gets there with fewer FLOPs than the best one.
 constexpr bool is_best(double loss) {
@@ -44,14 +45,15 @@ constexpr bool is_best(double loss) {
 }
 static_assert(is_best(3.2) && is_best(2.6) && is_best(2.2));
 
-// ---- the paper's headline: a mixture trained with 1e20 FLOPs matches a dense model of 20 times as many. At 1e25 it says over 40, and the law
-// as printed, with three digits a coefficient, gives 32: five orders of magnitude beyond what it was fitted on.
+// ---- the paper's headline: a mixture trained with 1e20 FLOPs matches a dense model of 20 times as many. At 1e25 it says over 40, and the
+// law as printed, with three digits a coefficient, gives 32: five orders of magnitude beyond what it was fitted on.
 
 constexpr double saved_at(double flops) { return dense_flops(moe_optimum(flops).loss) / flops; }
 static_assert(prints(saved_at(1e20) * 0.1, 2.1, 1));
 static_assert(prints(saved_at(1e25), 32, 0));
 constexpr auto best = moe_optimum(1e20);
-static_assert(prints(best.tokens * best.width / 64 * block_flops(best.width, 64, best.granularity) * 1e-20, 1, 9) && best.granularity == 16);
+static_assert(prints(best.tokens * best.width / 64 * block_flops(best.width, 64, best.granularity) * 1e-20, 1, 9) &&
+              best.granularity == 16);
 
 // ---- routing's share of a block, in percent
 
@@ -63,7 +65,8 @@ static_assert(prints(share(4096, 8, 1), 0.04, 2) && prints(share(4096, 64, 8), 2
 
 // Of a model: all of the layers' parameters, and those a token uses.
 constexpr auto mixtral = saved_training<presets::mixtral_8x7b>(2e12);
-static_assert(mixtral.extrapolated && mixtral.expansion < 6 && prints(mixtral.loss, moe_loss(static_cast<double>(parameters<presets::mixtral_8x7b>().layers), 2e12, 2), 12));
+static_assert(mixtral.extrapolated && mixtral.expansion < 6 &&
+              prints(mixtral.loss, moe_loss(static_cast<double>(parameters<presets::mixtral_8x7b>().layers), 2e12, 2), 12));
 
 // ---- powers as constant expressions
 
@@ -75,7 +78,9 @@ static_assert(constant_math::exp(1000) == std::numeric_limits<double>::infinity(
 TEST_CASE("exp, log and pow are the standard library's") {
   CAPTURE("seed 4");
   random_stream random(4);
-  auto const near = [](double value, double expected, double times) { return std::abs(value - expected) <= times * 0x1p-52 * std::abs(expected); };
+  auto const near = [](double value, double expected, double times) {
+    return std::abs(value - expected) <= times * 0x1p-52 * std::abs(expected);
+  };
   for (int i = 0; i < 20'000; ++i) {
     auto const x = (random.uniform_double() - 0.5) * 1400, y = std::exp2((random.uniform_double() - 0.5) * 2040);
     CAPTURE(x);

@@ -36,7 +36,8 @@ static_assert(agrees(2, 8) && agrees(4, 8) && agrees(8, 8) && agrees(3, 9) && ag
 static_assert(prints(remote_parts(8, 8 << 20, 8), remote_parts(8, 8), 4));   // many experts: each choice by itself
 static_assert(remote_parts(1, 8) == 0 && remote_parts(2, 1) == 0.5);
 
-// ---- DeepSeek-V3 on 64 ranks, 128 tokens each: without de-duplication 7.57 MB out in fp8, 151 µs at 50 GB/s, and 14.68 MB back in bf16, 294 µs
+// ---- DeepSeek-V3 on 64 ranks, 128 tokens each: without de-duplication 7.57 MB out in fp8, 151 µs at 50 GB/s, and 14.68 MB back in bf16,
+// 294 µs
 
 struct v3 {
   static constexpr block_config config{.hidden = 7168,
@@ -64,7 +65,8 @@ static_assert(traffic(v3::config, {.ranks = 1}).rows == 0 && traffic(block_confi
 // ---- time
 
 constexpr auto time64 = expert_time(devices::h100, v3::config, on_64, 128);
-static_assert(time64.dispatch == 128 * sent.network_dispatch / 50e9 && time64.combine == 128 * sent.network_combine / 50e9);   // the network is slower
+static_assert(time64.dispatch == 128 * sent.network_dispatch / 50e9 &&
+              time64.combine == 128 * sent.network_combine / 50e9);  // the network is slower
 constexpr auto time8 = expert_time(devices::h100, v3::config, {.ranks = 8, .dispatch = dtype::e4m3}, 128);
 static_assert(prints(time8.dispatch * 450e9, 128 * traffic(v3::config, {.ranks = 8, .dispatch = dtype::e4m3}).dispatch, 2));
 static_assert(time8.in_turn() == time8.dispatch + time8.experts + time8.combine && time8.overlapped() < time8.in_turn());
@@ -72,22 +74,25 @@ static_assert(expert_time(devices::h100, v3::config, {.ranks = 8, .latency = 1e-
 
 // Few tokens read weights, whoever has more of them; many compute, and the fullest rank holds up the rest.
 static_assert(expert_time(devices::h100, v3::config, on_64, 16, 2).experts == expert_time(devices::h100, v3::config, on_64, 16).experts);
-static_assert(prints(expert_time(devices::h100, v3::config, on_64, 1 << 14, 1.5).experts / expert_time(devices::h100, v3::config, on_64, 1 << 14).experts,
+static_assert(prints(expert_time(devices::h100, v3::config, on_64, 1 << 14, 1.5).experts /
+                         expert_time(devices::h100, v3::config, on_64, 1 << 14).experts,
                      1.5, 9));
 // On one rank it is the roofline.
-static_assert(expert_time(devices::h100, v3::config, {.ranks = 1}, 64).in_turn() == roofline(devices::h100, v3::config, decoding(64, 0)).experts.seconds);
+static_assert(expert_time(devices::h100, v3::config, {.ranks = 1}, 64).in_turn() ==
+              roofline(devices::h100, v3::config, decoding(64, 0)).experts.seconds);
 
 // ---- wire against arithmetic: k, hidden and the batch cancel
 
 constexpr double ratio(block_config const& c, double wire) {
-  auto const rows = c.router.top_k * (1 - 1.0 / 8) * c.hidden * 2.0;                                     // bytes of a token, a copy for each expert
+  auto const rows = c.router.top_k * (1 - 1.0 / 8) * c.hidden * 2.0;  // bytes of a token, a copy for each expert
   auto const work = static_cast<double>(flops(c, 1).experts) / rate(devices::h100, dtype::bf16);
   return rows / wire / work;
 }
 constexpr auto narrow = presets::qwen3_30b_a3b::layer::config, wide = presets::mixtral_8x7b::layer::config;
 static_assert(prints(traffic_per_arithmetic(devices::h100, narrow, 8, 2, 50e9), ratio(narrow, 50e9), 9));
 static_assert(prints(traffic_per_arithmetic(devices::h100, wide, 8, 2, 50e9), ratio(wide, 50e9), 9));
-static_assert(traffic_per_arithmetic(devices::h100, narrow, 8, 2, 50e9) / traffic_per_arithmetic(devices::h100, wide, 8, 2, 50e9) > 18.6);   // 14336 / 768
+static_assert(traffic_per_arithmetic(devices::h100, narrow, 8, 2, 50e9) / traffic_per_arithmetic(devices::h100, wide, 8, 2, 50e9) >
+              18.6);  // 14336 / 768
 
 TEST_CASE("where there is no wire, sending takes for ever") {
   auto const t = expert_time(devices::rtx_4090, v3::config, {.ranks = 16}, 1);

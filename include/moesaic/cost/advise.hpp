@@ -1,4 +1,4 @@
-// A configuration, a device and a workload into advice: does it fit, how long does a step take, what holds it up, and would a dense model do better?
+// A configuration, a device and a workload into advice: does it fit, what holds a step up, would a dense model do better?
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -35,21 +35,23 @@ constexpr double padding(double rows, int tile) {
   return static_cast<double>(tiles + (static_cast<double>(tiles) * tile < rows ? 1 : 0)) * tile / rows;
 }
 
-/// Seconds that the mixture's feed-forward saves over a dense layer's in a call of so many tokens, before any cost of routing beyond the router's
-/// matrix: what scoring, sorting and scattering may take together. Negative where it is slower. `tile`: rows that expert kernels work on at once.
+/// Seconds that the mixture's feed-forward saves over a dense layer's in a call of so many tokens, before any cost of routing beyond the
+/// router's matrix: what scoring, sorting and scattering may take together. Negative where it is slower. `tile`: rows that expert kernels
+/// work on at once.
 constexpr double saved_seconds(device const& d, block_config const& dense, block_config const& mixture, std::int64_t rows, int tile = 1) {
   auto const call = workload{.sequences = rows, .tokens = 1, .keys = 0};
   auto const ffn = [](layer_time const& t) { return t.router.seconds + t.experts.seconds + t.shared.seconds; };
   auto t = roofline(d, mixture, call);
-  auto const each = static_cast<double>(rows) * mixture.router.top_k / distinct_experts(mixture.router, rows);   // of an expert that has any
-  auto const computing = t.experts.computing * padding(each, tile);
+  auto const of_one = static_cast<double>(rows) * mixture.router.top_k / distinct_experts(mixture.router, rows);   // that has any
+  auto const computing = t.experts.computing * padding(of_one, tile);
   t.experts.seconds = t.experts.reading > computing ? t.experts.reading : computing;
   return ffn(roofline(d, dense, call)) - ffn(t);
 }
 
-/// The fewest tokens in a call from which on (to 16 M) the mixture is faster, where what routing costs beside its matrix is `overhead` seconds
-/// a layer: launches and latencies that do not shrink with the model, so that a tiny one never gains. 0 = from no number on.
-constexpr std::int64_t break_even_rows(device const& d, block_config const& dense, block_config const& mixture, double overhead, int tile = 1) {
+/// The fewest tokens in a call from which on (to 16 M) the mixture is faster, where what routing costs beside its matrix is `overhead`
+/// seconds a layer: launches and latencies that do not shrink with the model, so that a tiny one never gains. 0 = from no number on.
+constexpr std::int64_t break_even_rows(device const& d, block_config const& dense, block_config const& mixture, double overhead,
+                                       int tile = 1) {
   auto const pays = [&](std::int64_t rows) { return saved_seconds(d, dense, mixture, rows, tile) > overhead; };
   std::int64_t high = 1ll << 24;
   if (!pays(high)) return 0;
@@ -72,12 +74,12 @@ struct advice {
   const char* longest = "";                           ///< the operator that takes most of it,
   bool bound_by_memory = true;                        ///< and what holds that one up
 
-  double distinct = 1, experts = 1;                   ///< of the first layer that has a router: experts read in this step, and how many there are
+  double distinct = 1, experts = 1;                   ///< of the first layer with a router: experts read in this step, and all
   double router_share = 0;                            ///< of the FLOPs of a token
   double rows_that_read_all = 1;                      ///< tokens a step that read 99 % of the experts,
   double compute_bound_rows = 0;                      ///< and those from which the experts are bound by arithmetic
 
-  double dense_of_active = 0, dense_of_all = 0;       ///< seconds of the step in a dense model of as many active parameters, and of as many in all
+  double dense_of_active = 0, dense_of_all = 0;       ///< seconds of the step in a dense model of the active width, and of all
 
   moesaic::savings savings = {};                      ///< in training, after as many tokens as were named: an extrapolation
 };
@@ -132,7 +134,8 @@ constexpr advice advise(device const& d, workload const& w) {
   a.active_parameters = static_cast<double>(count.active());
   a.weight_bytes = static_cast<double>(weight_bytes(c).total());
   auto const t = roofline(d, c, w);
-  detail::advise_on_step(a, d, {&c, 1}, w, t.total(), t, {}, [&](bool active) { return roofline(d, dense_twin(c, active), w).total().seconds; });
+  auto const dense = [&](bool active) { return roofline(d, dense_twin(c, active), w).total().seconds; };
+  detail::advise_on_step(a, d, {&c, 1}, w, t.total(), t, {}, dense);
   return a;
 }
 /// Of a decoder. With `training_tokens`, what a scaling law says of its training as well.

@@ -91,7 +91,7 @@ inline constexpr device rtx_4090{.name = "RTX 4090",
 inline constexpr device epyc_9654{.name = "EPYC 9654",
                                   .capacity = 768e9,
                                   .bandwidth = 460.8e9,
-                                  .peak = {.fp64 = 96 * 16 * 2.4e9, .fp32 = 96 * 32 * 2.4e9, .bf16 = 96 * 64 * 2.4e9, .int8 = 96 * 128 * 2.4e9}};
+                                  .peak = {.fp64 = 3.69e12, .fp32 = 7.37e12, .bf16 = 14.75e12, .int8 = 29.5e12}};
 /// One thread of a Zen 4 server core at 3.7 GHz, as measured: registers alone, and reading a GiB.
 inline constexpr device zen4_core{
     .name = "one Zen 4 core", .bandwidth = 28e9, .peak = {.fp64 = 59e9, .fp32 = 118e9, .bf16 = 231e9, .int8 = 461e9}};

@@ -23,7 +23,9 @@ struct workload {
   constexpr std::int64_t pairs() const { return sequences * (tokens * keys - tokens * (tokens - 1) / 2); }
 };
 constexpr workload decoding(std::int64_t batch, std::int64_t keys) { return {.sequences = batch, .tokens = 1, .keys = keys}; }
-constexpr workload prefilling(std::int64_t tokens, std::int64_t sequences = 1) { return {.sequences = sequences, .tokens = tokens, .keys = tokens}; }
+constexpr workload prefilling(std::int64_t tokens, std::int64_t sequences = 1) {
+  return {.sequences = sequences, .tokens = tokens, .keys = tokens};
+}
 
 /// An operator reads and computes at the same time: it takes what the longer of both takes. A sum of operators takes the sum.
 struct roof {
@@ -86,8 +88,9 @@ struct decoder_time {
   }
 };
 
-/// Of one layer. Bytes are weights, each read once (of the experts the distinct ones), and keys and values; what passes between operators is
-/// taken to stay in the caches, and a launch to cost nothing. So this is a bound from below: a budget it misses is missed by every kernel.
+/// Of one layer. Bytes are weights, each read once (of the experts the distinct ones), and keys and values; what passes between operators
+/// is taken to stay in the caches, and a launch to cost nothing. So this is a bound from below, for weights that no cache keeps from one
+/// call to the next: a budget it misses is missed by every kernel.
 constexpr layer_time roofline(device const& d, block_config const& c, workload const& w, layout l = layout::stored) {
   auto const shape = shapes(c);
   auto const bytes = weight_bytes(c, l);
@@ -102,7 +105,8 @@ constexpr layer_time roofline(device const& d, block_config const& c, workload c
   layer_time t;
   t.norms = of(bytes.norm, 0, shape.activations);
   t.projections = of(bytes.attention, each(work.projections), attention);
-  t.scores = of(w.sequences * w.keys * cache_bytes(c), static_cast<double>(w.pairs()) * static_cast<double>(work.scores), shape.activations);
+  auto const pairs = static_cast<double>(w.pairs());
+  t.scores = of(w.sequences * w.keys * cache_bytes(c), pairs * static_cast<double>(work.scores), shape.activations);
   t.router = of(bytes.router, each(work.router), dtype::fp32);
   t.experts = of(bytes.with_experts(distinct) - static_cast<double>(bytes.always()), each(work.experts), ffn);
   t.shared = of(bytes.shared, each(work.shared), ffn);
@@ -129,8 +133,9 @@ constexpr decoder_time roofline(device const& d, decoder_config const& c, list<c
   auto const besides = cost_of(c, {layers.data, 1}, detail::price_in_bytes(l));
   auto const row = stored_bytes(c.embedding, 1, hidden);
   t.embedding = under_roof(d, static_cast<double>(w.rows() * row), 0, dtype::fp32);
-  t.head = under_roof(d, static_cast<double>(besides.norm + besides.head + (besides.tied ? besides.embedding : 0)),
-                      static_cast<double>(w.sequences) * 2.0 * c.vocabulary * hidden, operand_type(layers[0].storage.activations, c.embedding));
+  auto const logits = static_cast<double>(w.sequences) * 2.0 * c.vocabulary * hidden;
+  t.head = under_roof(d, static_cast<double>(besides.norm + besides.head + (besides.tied ? besides.embedding : 0)), logits,
+                      operand_type(layers[0].storage.activations, c.embedding));
   return t;
 }
 template <decoder_spec Model>
@@ -155,7 +160,8 @@ constexpr double compute_bound_rows(device const& d, block_config const& c) {
   auto const shape = shapes(c);
   auto const bytes = weight_bytes(c);
   auto const work = static_cast<double>(flops(c, 1).experts);
-  return static_cast<double>(bytes.total() - bytes.always()) / d.bandwidth * rate(d, operand_type(shape.activations, shape.ffn_format)) / work;
+  auto const balance = ridge(d, operand_type(shape.activations, shape.ffn_format));
+  return static_cast<double>(bytes.total() - bytes.always()) * balance / work;
 }
 template <block_spec Spec>
 constexpr double compute_bound_rows(device const& d) {

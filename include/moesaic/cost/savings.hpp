@@ -9,11 +9,12 @@
 
 namespace moesaic {
 
-/// Krajewski et al. 2024, "Scaling Laws for Fine-Grained Mixture of Experts", arXiv 2402.07871. Fitted (RMSE 0.015) on C4, on models of 129 M
-/// to 3.7 B parameters at expansion 64, routed by expert choice: everything else is extrapolation. Losses are in nats a token of its vocabulary.
+/// Krajewski et al. 2024, "Scaling Laws for Fine-Grained Mixture of Experts", arXiv 2402.07871. Fitted (RMSE 0.015) on C4, on models of
+/// 129 M to 3.7 B parameters at expansion 64, routed by expert choice: everything else is extrapolation. Losses are in nats a token of its
+/// vocabulary.
 ///
-/// Granularity G: experts are 1 / G as wide as the dense feed-forward, and a token uses G of them. Expansion E: parameters of all experts over
-/// those of the dense feed-forward, so that there are G · E experts.
+/// Granularity G: experts are 1 / G as wide as the dense feed-forward, and a token uses G of them. Expansion E: parameters of all experts
+/// over those of the dense feed-forward, so that there are G · E experts.
 ///
 /// The trap: `total` is the parameters of *all* experts and of attention, embeddings left out, (4 + 8 E) d² a block. Read as active
 /// parameters, the law would have a mixture lose to a dense model everywhere.
@@ -40,8 +41,8 @@ constexpr double dense_parameters(double loss, double tokens) {
   auto const rest = loss - irreducible - dense_text / constant_math::pow(tokens, dense_text_power);
   return rest > 0 ? constant_math::pow(dense_size / rest, 1 / dense_size_power) : std::numeric_limits<double>::infinity();
 }
-/// FLOPs of training the dense model that reaches a loss with the fewest, size and tokens chosen for it: 6 · parameters · tokens, where both
-/// terms of the law fall alike, a A / N^a = b B / D^b.
+/// FLOPs of training the dense model that reaches a loss with the fewest, size and tokens chosen for it: 6 · parameters · tokens, where
+/// both terms of the law fall alike, a A / N^a = b B / D^b.
 constexpr double dense_flops(double loss) {
   auto const a = dense_size_power, b = dense_text_power, rest = loss - irreducible;
   return 6 * constant_math::pow(dense_size * (a + b) / (rest * b), 1 / a) * constant_math::pow(dense_text * (a + b) / (rest * a), 1 / b);
@@ -54,7 +55,8 @@ constexpr double router_share(double d, double expansion, double granularity) {
   return 14 * d * expansion * granularity / block_flops(d, expansion, granularity);
 }
 
-/// The mixture that reaches the least loss with so many FLOPs: width (with a block for every 64 of it, as in the paper), tokens, granularity.
+/// The mixture that reaches the least loss with so many FLOPs: width (with a block for every 64 of it, as in the paper), tokens,
+/// granularity.
 struct optimum {
   double loss = 0, width = 0, tokens = 0, granularity = 0;
 };

@@ -20,8 +20,9 @@ struct expert_parallel {
   constexpr int machines() const { return (ranks + ranks_per_machine - 1) / ranks_per_machine; }
 };
 
-/// Expected number of parts, besides the token's own, that hold one of its top_k experts, where `experts` lie in `parts` equal parts and all
-/// choices are alike: (R − 1)(1 − Π_j (E − E/R − j) / (E − j)). A row is sent to such a part once, whatever number of experts it has there.
+/// Expected number of parts, besides the token's own, that hold one of its top_k experts, where `experts` lie in `parts` equal parts and
+/// all choices are alike: (R − 1)(1 − Π_j (E − E/R − j) / (E − j)). A row is sent to such a part once, whatever number of experts it has
+/// there.
 constexpr double remote_parts(int parts, int experts, int top_k) {
   double none = 1;                     // of a part's experts chosen
   for (int j = 0; j < top_k; ++j) {
@@ -68,8 +69,8 @@ struct expert_parallel_time {
     return wire > experts ? wire : experts;
   }
 };
-/// `tokens` on each rank. `imbalance`: load of the fullest rank over the mean, 1 + MaxVio. The network and the links inside a machine work at
-/// the same time; a rank sends a message to each other one. Infinite where there is no wire.
+/// `tokens` on each rank. `imbalance`: load of the fullest rank over the mean, 1 + MaxVio. The network and the links inside a machine work
+/// at the same time; a rank sends a message to each other one. Infinite where there is no wire.
 constexpr expert_parallel_time expert_time(device const& d, block_config const& c, expert_parallel const& p, std::int64_t tokens,
                                            double imbalance = 1) {
   auto const t = traffic(c, p);
@@ -90,8 +91,10 @@ constexpr expert_parallel_time expert_time(device const& d, block_config const& 
 }
 
 /// Seconds on the wire for each second of an expert's arithmetic, one way and without de-duplication, for elements of so many bytes:
-/// P · F · (1 − 1/R) / (6 m BW) of a gated expert of width m (the widest). Top_k, hidden and the batch cancel: narrow experts are what makes traffic dear.
-constexpr double traffic_per_arithmetic(device const& d, block_config const& c, int ranks, double bytes_per_element, double bytes_a_second) {
+/// P · F · (1 − 1/R) / (6 m BW) of a gated expert of width m (the widest). Top_k, hidden and the batch cancel: narrow experts are what
+/// makes traffic dear.
+constexpr double traffic_per_arithmetic(device const& d, block_config const& c, int ranks, double bytes_per_element,
+                                        double bytes_a_second) {
   auto const shape = shapes(c);
   return bytes_per_element * rate(d, operand_type(shape.activations, shape.ffn_format)) * (1 - 1.0 / ranks) /
          (2.0 * (shape.gate_parts + 1) * shape.intermediate * bytes_a_second);
