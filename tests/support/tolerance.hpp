@@ -56,4 +56,8 @@ constexpr double sum_tolerance(long terms) {
   return static_cast<double>(terms + 1) * inner + roundoff<T>;
 }
 
+/// Largest error of a derivative against central differences in double, relative to the largest of them. With steps of 1e-5 a difference is
+/// itself off by about 1e-10 (step²) and 1e-11 (rounding over step) of a loss of order 1.
+inline constexpr double difference_tolerance = 1e-6;
+
 }  // namespace moesaic::test
