@@ -3,8 +3,9 @@
 
     python3 tests/oracle/generate.py FOLDER OUT
 
-Writes OUT/*.cpp, prints their names, and leaves in OUT/skipped.txt the families that this version does not have.
-A file that cannot be read, or a configuration of a supported family that cannot be expressed, becomes a test that fails with the reason.
+Writes OUT/*.cpp, prints their names, and leaves in OUT/skipped.txt the families that this version does not have: of those in ROUTED it runs
+the router by itself, on the file's own input of it. A file that cannot be read, or a configuration of a supported family or a routing rule
+of ROUTED that cannot be expressed, becomes a test that fails with the reason.
 """
 # SPDX-License-Identifier: Apache-2.0
 
@@ -19,6 +20,8 @@ sys.path.insert(0, str(ROOT / "cmake"))
 import config_from_hf  # noqa: E402
 
 SUPPORTED = ("llama", "llama3", "qwen2", "mixtral", "qwen3_moe", "qwen2_moe", "olmoe")    # never skipped
+ROUTED = ("dbrx", "deepseek_v2", "deepseek_v3", "ernie4_5_moe", "glm4_moe", "gpt_oss", "granitemoe", "grok1", "hunyuan_v1_moe", "jetmoe",
+          "llama4", "longcat_flash", "minimax_m2", "phimoe", "switch")                       # never without their router
 ROPE_KINDS = ("default", "linear", "llama3")
 LARGEST_HEADER = 100_000_000
 CASES_A_FILE = 14             # a translation unit's fixed cost is that of about ten layers
@@ -67,6 +70,7 @@ class Output:
         self.folder = folder
         self.cases = {}           # kind of file -> [(includes, text)]
         self.skipped = set()
+        self.routed = set()       # families whose router has a test
         self.written = set()
 
     def case(self, kind, name, body, includes=()):
@@ -84,6 +88,24 @@ class Output:
             statements.append(f"  {call(namespace)}")
         self.case(kind, name, "\n".join(statements), headers)
 
+    def routers(self, name, block, policy, call):
+        """A test case of a router, or of a feed-forward, by itself; call(spec) -> statement."""
+        identifier = f"{config_from_hf.identifier(name)}_{sum(map(len, self.cases.values()))}"
+        headers, statements = [], []
+        for type_ in ("fp64", "fp32"):
+            namespace = f"{identifier}_{type_}"
+            storage = BLOCK_DEFAULTS["storage"] | {"weights": config_from_hf.weight_format("fp32"), "activations": f"dtype::{type_}"}
+            self.write(f"{namespace}.hpp", "\n".join([
+                f"// A piece of {name}: written by generate.py from the file's rule.", "#pragma once", "",
+                "#include <moesaic/config/block_config.hpp>", f"#include <moesaic/route/{policy}.hpp>", "",
+                f"namespace {namespace} {{", "", "struct oracle_layer {",
+                config_from_hf.constant("block_config", block | {"storage": storage}, BLOCK_DEFAULTS),
+                *([] if policy == "policy" else [f"  using routing = moesaic::routing::{policy}<>;"]), "};", "",
+                f"}}  // namespace {namespace}", ""]))
+            headers.append(f"{namespace}.hpp")
+            statements.append(f"  {call(f'{namespace}::oracle_layer')}")
+        self.case("routers", name, "\n".join(statements), headers)
+
     def skip(self, family, name, *paths):
         """A family that this version does not have; its files must be whole all the same."""
         self.skipped.add(family)
@@ -99,18 +121,19 @@ class Output:
         """The .cpp files, a few test cases each; what an earlier run left goes."""
         sources = []
         for kind, cases in sorted(self.cases.items()):
-            step = CASES_A_FILE if kind in ("layers", "folders") else len(cases)
+            step = {"layers": CASES_A_FILE, "folders": CASES_A_FILE, "routers": 2 * CASES_A_FILE}.get(kind, len(cases))
             for first in range(0, len(cases), step):
                 some = cases[first:first + step]
                 name = f"{kind}_{first // step + 1}.cpp"
-                harness = {"layers": "run", "folders": "run", "functions": "functions", "files": "stages"}[kind]
+                harness = {"layers": "run", "folders": "run", "files": "stages"}.get(kind, kind)
                 count = f"test cases {first + 1} to {first + len(some)}"
                 self.write(name, "\n".join([f"// The {kind} of an oracle folder, {count}; written by tests/oracle/generate.py.",
                                             f"#include <oracle/{harness}.hpp>", "#include <doctest/doctest.h>",
                                             *(f'#include "{header}"' for headers, _ in some for header in headers), "",
                                             "using namespace moesaic::test;", "", "\n\n".join(text for _, text in some), ""]))
                 sources.append(name)
-        self.write("skipped.txt", f"skipped: {len(self.skipped)} ({', '.join(sorted(self.skipped))})\n")
+        skipped = [family + " (whole layer)" * (family in self.routed) for family in sorted(self.skipped)]
+        self.write("skipped.txt", f"skipped: {len(skipped)} ({', '.join(skipped)})\n")
         for old in self.folder.iterdir():
             if old.name not in self.written and old.suffix in (".cpp", ".hpp"):
                 old.unlink()
@@ -138,9 +161,9 @@ def one_file(out, path, name):
     if not metadata.get("family"):
         raise Unreadable("its metadata names no family")
     names = [tensor.removeprefix("weight.") for tensor in tensors if tensor.startswith("weight.")]
-    description = model_of(metadata, json_of(metadata, "config"), names)
+    description = model_of(metadata, json_of(metadata, "config"), names) if kind != "router" else None
     if description is None:
-        return out.skip(metadata["family"], name, path)
+        return one_piece(out, path, name, tensors, metadata)
     types = ["fp64", "fp32"] + ["bf16"] * any(tensor.startswith("expect.bf16.") for tensor in tensors)
     if kind in ("block", "gradient"):            # of a gradient file the forward stages
         layer = int(metadata.get("layer", "0"))
@@ -154,6 +177,107 @@ def one_file(out, path, name):
     else:
         raise Unreadable(f"its metadata says it is a {kind}, which is no kind of oracle known here")
 
+
+# --- routers by themselves --------------------------------------------------------------------------------------------------------------
+
+# The initialisers of router_config, in its order.
+ROUTER_DEFAULTS = {"experts": 0, "top_k": 0, "score": "score::softmax", "position": "score_position::before_top_k",
+                   "groups": 1, "top_groups": 1, "group_worth": "group_worth::top2_sum", "group_mask": "group_mask::minus_infinity",
+                   "renormalize": False, "sum_epsilon": 1e-20, "sum_floor": 0.0, "routed_scale": 1.0, "bias": False, "score_bias": False}
+BLOCK_DEFAULTS = config_from_hf.DEFAULTS | {"router": ROUTER_DEFAULTS}
+
+# What a rule may say: how scores and weights are taken, and what else there is.
+SCORES = {("softmax", "scores"): {}, ("sigmoid", "scores"): {"score": "score::sigmoid"},
+          ("logit", "softmax_of_selected"): {"position": "score_position::after_top_k"},
+          ("logit", "sigmoid_of_selected"): {"score": "score::sigmoid", "position": "score_position::after_top_k"},
+          ("logit", "sparsemixer"): {}}
+RULE = {"experts", "k", "router", "score", "weights", "renorm", "renorm_eps", "renorm_min", "scale", "groups", "bias", "router_bias",
+        "jitter", "capacity"}
+NOT_OF_ROUTERS = {"apply", "expert", "shared", "identity_from", "residual_multiplier"}
+WORTH = {"max": "group_worth::max", "top2sum": "group_worth::top2_sum"}
+VARIANTS = {"": {}, ".reference": {}, ".hf": {}, ".zero_mask": {"group_mask": "group_mask::zero"}}       # a choice by several rules
+
+
+def router_of(rule):
+    """The router_config of a file's routing rule."""
+    unknown = sorted(rule.keys() - RULE - NOT_OF_ROUTERS)
+    if unknown:
+        raise Unreadable(f"its rule has {unknown[0]}, which is not known here")
+    how = rule["score"], rule["weights"]
+    if how not in SCORES or rule["renorm"] not in ("none", "sum"):
+        raise Unreadable(f"its rule has weights that are not known here: {', '.join(how)}, renormalised by {rule['renorm']}")
+    said = config_from_hf.Keys(rule | dict(zip(("groups", "top_groups"), rule.get("groups", (1, 1)))))
+    router = SCORES[how] | {"experts": said.integer("experts"), "top_k": said.integer("k"), "routed_scale": said.number("scale"),
+                            "bias": "router_bias" in rule, "score_bias": "bias" in rule}
+    if rule["renorm"] == "sum":
+        router |= {"renormalize": True, "sum_epsilon": said.number("renorm_eps") if "renorm_eps" in said else 0.0,
+                   "sum_floor": said.number("renorm_min") if "renorm_min" in said else 0.0}
+    if said.integer("groups") > 1:
+        router |= {"groups": said.integer("groups"), "top_groups": said.integer("top_groups"), "group_worth": WORTH[rule["groups"][2]]}
+    if router["top_k"] > router["experts"] or router["experts"] % said.integer("groups") != 0:
+        raise Unreadable(f"its rule chooses {router['top_k']} of {router['experts']} experts in {said.integer('groups')} groups")
+    return ROUTER_DEFAULTS | router
+
+
+def one_piece(out, path, name, tensors, metadata):
+    """A file of a family that this version does not have whole: its router, or Switch's feed-forward sublayer, which is all there is."""
+    family, kind = metadata["family"], metadata.get("kind")
+    pieces = []
+    if family in ROUTED and kind in ("block", "gradient", "router"):
+        pieces = (switch_sublayer if family == "switch" else routers)(path, json_of(metadata, "rule"), tensors, metadata)
+        out.routed.add(family)
+    for piece, block, policy, call in pieces:
+        out.routers(f"{name}, {piece}", block, policy, call)
+    if kind != "router" and not (family == "switch" and pieces):
+        out.skip(family, name, path)
+
+
+def small_block(hidden, router, **more):
+    """A layer of which only a piece is used."""
+    return BLOCK_DEFAULTS | {"hidden": hidden, "attention": BLOCK_DEFAULTS["attention"] | {"heads": 1, "head_dim": 2}, "router": router,
+                             "expert": BLOCK_DEFAULTS["expert"] | {"intermediate": 1}} | more
+
+
+def routers(path, rule, tensors, _):
+    """[(piece, block, policy, call)]: the router of the feed-forward, by each rule that the file has results of, and that of attention."""
+    router, pieces = router_of(rule), []
+    sparse = rule["weights"] == "sparsemixer"
+    policy, state = ("sparse_mixer", f", sparse_mixer_state({float(rule['jitter'])!r})") if sparse else ("policy", "")
+    sites = [("", rule["router"], "ffn_norm")]
+    sites += [("attn_", found[1], "attn_norm") for found in (re.match(r"weight\.(.*attention.*\.router\..*)", name) for name in tensors) if found]
+    for prefix, weight, read in sites:
+        source = f"input.{read}" if f"input.{read}" in tensors else f"expect.{read}"
+        stage = f"expect.{prefix}topk_index"
+        for suffix in sorted(tensor.removeprefix(stage) for tensor in tensors if tensor.startswith(stage)):
+            if suffix not in VARIANTS:
+                raise Unreadable(f"it has {stage}{suffix}, by a rule that is not known here")
+            names = {"input": source, "weight": weight, "bias": rule.get("router_bias"), "score_bias": rule.get("bias"),
+                     "prefix": prefix, "suffix": suffix}
+            given = ", ".join(f".{key} = {quoted(value)}" for key, value in names.items() if value)
+            hidden = tensors[f"weight.{weight}"]["shape"][1]
+            pieces.append((f"{prefix}router{suffix}", small_block(hidden, router | VARIANTS[suffix]), policy,
+                           lambda spec, given=given: f"check_router<{spec}>({quoted(path)}, {{{given}}}{state});"))
+    if not pieces:
+        raise Unreadable("it has no topk_index")
+    return pieces
+
+
+def switch_sublayer(path, rule, _, metadata):
+    """The same of the feed-forward sublayer of Switch, whole."""
+    said, expert = config_from_hf.Keys(json_of(metadata, "config")), rule["expert"]
+    if (expert["kind"], expert["act"], expert["format"]) != ("plain", "relu", "list"):
+        raise Unreadable("its experts are not those of Switch")
+    block = small_block(said.integer("d_model"), router_of(rule),
+                        expert=BLOCK_DEFAULTS["expert"] | {"intermediate": said.integer("d_ff"), "activation": "activation::relu"},
+                        norm=BLOCK_DEFAULTS["norm"] | {"epsilon": said.number("layer_norm_epsilon")})
+    names = {"ffn_norm": "layer_norm.weight", "router": rule["router"], "expert_up": f"{expert['path']}{{}}.wi",
+             "expert_down": f"{expert['path']}{{}}.wo"}
+    given = ", ".join(f".{key} = {{{{{quoted(value)}}}}}" for key, value in names.items())
+    return [("feed-forward", block, "capacity",
+             lambda spec: f"check_switch<{spec}>({quoted(path)}, {{{given}}}, {int(rule['capacity'])});")]
+
+
+# --- folders and functions --------------------------------------------------------------------------------------------------------------
 
 def one_folder(out, folder, name):
     """A model as HuggingFace lays it out on disk, with expect.safetensors."""

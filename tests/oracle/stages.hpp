@@ -58,9 +58,13 @@ struct comparisons {
   std::string worst_at = {};
 };
 
+/// Of a run of a whole layer every stage must be there; of one piece of it those that were seen count.
+enum class stages_of : std::uint8_t { the_file, those_seen };
+
 /// Compares every expectation of the file, and every name in its metadata `stages`, with what was seen, as CHECKs.
-/// fp64 and fp32: `expect.*`, fp32 also `expect.f32.*`; bf16: `expect.bf16.*`. Expert ids must be equal. A stage that nobody showed fails.
-comparisons check_stages(safetensors const& file, recording const& seen, precision const& format);
+/// fp64 and fp32: `expect.*`, fp32 also `expect.f32.*`; bf16: `expect.bf16.*`. Expert ids must be equal. A stage that nobody showed fails,
+/// unless only those seen are asked for.
+comparisons check_stages(safetensors const& file, recording const& seen, precision const& format, stages_of which = stages_of::the_file);
 
 /// Values to hand on in place of our own, so that each stage starts from the oracle's inputs. Only at bf16, where an expert choice can hang
 /// on a rounding that another order of operations does not make: of a layer every `expect.bf16.*`; of a decoder, which has none inside, the
