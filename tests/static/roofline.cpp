@@ -87,6 +87,33 @@ static_assert(floors<experts_alone<2048, 512, 256, 8, dtype::e4m3>>({5.9, 12, 22
 static_assert(floors<experts_alone<2880, 2880, 128, 4, dtype::bf16>>({46, 91, 177, 332, 590, 945, 1287, 1456}));
 static_assert(floors<olmoe_1b_7b::layer>({23, 44, 78, 123, 165, 185, 187, 187}));
 
+// ---- the table of docs/cost.md: Qwen3-30B-A3B's layer on an H200, and one change each; 1, 16, 256 decode at 2048 keys, a prompt of 4096
+
+constexpr auto published = qwen3_30b_a3b::layer::config;
+template <class Change>
+constexpr bool takes(Change change, double one, double some, double many, double prompt, double rows_until_arithmetic) {
+  auto c = published;
+  change(c);
+  auto const us = [&](workload const& w) { return microseconds(roofline(h200, c, w).total().seconds); };
+  return prints(us(decoding(1, 2048)), one, 0) && prints(us(decoding(16, 2048)), some, 0) && prints(us(decoding(256, 2048)), many, 0) &&
+         prints(us(prefilling(4096)), prompt, 0) && prints(compute_bound_rows(h200, c), rows_until_arithmetic, 0);
+}
+static_assert(takes([](block_config&) {}, 25, 184, 487, 640, 3297));
+static_assert(takes([](block_config& c) { c.router.top_k = 4; }, 17, 122, 487, 579, 6593));
+static_assert(takes([](block_config& c) { c.router.experts = 256; }, 25, 223, 741, 863, 6593));
+constexpr auto finer = [](block_config& c) { c.router.experts = 256, c.router.top_k = 16, c.expert.intermediate = 384; };
+static_assert(takes(finer, 25, 184, 489, 672, 3297));
+constexpr auto coarser = [](block_config& c) { c.router.experts = 32, c.router.top_k = 2, c.expert.intermediate = 3072; };
+static_assert(takes(coarser, 25, 184, 486, 616, 3297));
+constexpr auto one_shared = [](block_config& c) { c.router.experts = 127, c.router.top_k = 7, c.shared.intermediate = 768; };
+static_assert(takes(one_shared, 25, 173, 488, 640, 3738));
+static_assert(takes([](block_config& c) { c.storage.ffn = dtype::e4m3; }, 17, 103, 361, 484, 3299));
+static_assert(takes([](block_config& c) { c.storage.ffn = dtype::int4; }, 14, 73, 314, 640, 1030));
+static_assert(takes([](block_config& c) { c.attention.kv_heads = 32; }, 37, 288, 2061, 762, 3297));
+static_assert(takes([](block_config& c) { c = dense_twin(c, true); }, 24, 38, 253, 608, 206));
+static_assert(takes([](block_config& c) { c = dense_twin(c, false); }, 260, 274, 546, 5298, 206));
+static_assert(prints(microseconds(roofline(h200, published, {.sequences = 16, .keys = 2048, .distinct = 62}).total().seconds), 144, 0));
+
 // ---- what multiplies what
 
 static_assert(operand_type(dtype::bf16, dtype::e4m3) == dtype::e4m3 && operand_type(dtype::bf16, dtype::int4) == dtype::bf16);
@@ -154,21 +181,25 @@ static_assert(reads({.experts = 8, .top_k = 2}) && reads({.experts = 256, .top_k
 
 static_assert(padding(16, 16) == 1 && padding(17, 16) == 32.0 / 17 && padding(0.5, 16) == 32 && padding(0, 16) == 1);
 
-// Half the arithmetic of the dense layer, once rows fill tiles.
-constexpr block_config tiny_dense{
-    .hidden = 64, .attention = {.heads = 1}, .expert = {.intermediate = 256}, .storage = {.activations = dtype::bf16}};
-constexpr block_config tiny_moe{.hidden = 64,
-                                .attention = {.heads = 1},
-                                .router = {.experts = 8, .top_k = 2},
-                                .expert = {.intermediate = 64},
-                                .storage = {.activations = dtype::bf16}};
-constexpr block_config wide_dense{
-    .hidden = 4096, .attention = {.heads = 32}, .expert = {.intermediate = 16384}, .storage = {.activations = dtype::bf16}};
-constexpr block_config wide_moe{.hidden = 4096,
-                                .attention = {.heads = 32},
-                                .router = {.experts = 8, .top_k = 2},
-                                .expert = {.intermediate = 4096},
-                                .storage = {.activations = dtype::bf16}};
+// The table of docs/cost.md: a dense layer of 4 d, and eight experts of d / 2, two a token.
+constexpr block_config dense_of(int d) {
+  return {.hidden = d, .attention = {.heads = d / 64}, .expert = {.intermediate = 4 * d}, .storage = {.activations = dtype::bf16}};
+}
+constexpr block_config moe_of(int d) {
+  auto c = dense_of(d);
+  c.router = {.experts = 8, .top_k = 2};
+  c.expert.intermediate = d / 2;
+  return c;
+}
+constexpr bool gains(device const& d, double overhead, std::int64_t const (&from)[4]) {
+  for (int i = 0; i < 4; ++i)
+    if (break_even_rows(d, dense_of(64 << 2 * i), moe_of(64 << 2 * i), overhead, 16) != from[i]) return false;
+  return true;
+}
+static_assert(gains(h200, 10e-6, {168'745, 8'853, 605, 232}) && gains(h200, 30e-6, {506'216, 26'524, 1'595, 281}));
+static_assert(gains(devices::zen4_core, 10e-6, {41, 18, 16, 16}));
+
+constexpr auto wide_dense = dense_of(4096), wide_moe = moe_of(4096), tiny_dense = dense_of(64), tiny_moe = moe_of(64);
 constexpr auto from_wide = break_even_rows(h200, wide_dense, wide_moe, 20e-6),
                from_tiny = break_even_rows(h200, tiny_dense, tiny_moe, 20e-6);
 static_assert(from_wide > 1 && from_wide < 1000 && from_tiny > 100 * from_wide);
