@@ -36,10 +36,7 @@
 #include <moesaic/cost/savings.hpp>
 #include <moesaic/cost/tensors.hpp>
 #include <moesaic/cost/traffic.hpp>
-#include <moesaic/host/attention.hpp>
-#include <moesaic/host/combine.hpp>
-#include <moesaic/host/embedding.hpp>
-#include <moesaic/host/ffn.hpp>
+#include <moesaic/route/allowed.hpp>
 #include <moesaic/route/balance.hpp>
 #include <moesaic/route/balance_bias.hpp>
 #include <moesaic/route/balance_variation.hpp>
@@ -50,6 +47,7 @@
 #include <moesaic/route/expert_choice.hpp>
 #include <moesaic/route/gradient.hpp>
 #include <moesaic/route/hash.hpp>
+#include <moesaic/route/hierarchical.hpp>
 #include <moesaic/route/monitor.hpp>
 #include <moesaic/route/null_experts.hpp>
 #include <moesaic/route/plan.hpp>
@@ -60,6 +58,11 @@
 #include <moesaic/route/sparse_mixer.hpp>
 #include <moesaic/route/top_p.hpp>
 #include <moesaic/route/variable_k.hpp>
+#include <moesaic/host/attention.hpp>
+#include <moesaic/host/combine.hpp>
+#include <moesaic/host/cosine.hpp>
+#include <moesaic/host/embedding.hpp>
+#include <moesaic/host/ffn.hpp>
 #include <moesaic/host/host.hpp>
 #include <moesaic/host/kv_cache.hpp>
 #include <moesaic/host/linear.hpp>

@@ -81,6 +81,8 @@ struct router_config {
   double sum_floor = 0.0;              ///< and the least it may be (ERNIE-4.5: 1e-12)
   double routed_scale = 1.0;           ///< factor on the chosen weights, after renormalisation
   bool bias = false;                   ///< the router's linear layer has a bias
+  double cosine = 0.0;                 ///< logits are cosines of x and an expert's row times this, 1 / temperature; 0 = plain products
+  bool group_gate = false;             ///< `groups` more rows, after the experts': the outer level of routing::hierarchical
   bool score_bias = false;             ///< a bias an expert, added for selection only (balance without a loss)
   combine_weight weights = combine_weight::scores;
 

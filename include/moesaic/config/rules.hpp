@@ -182,12 +182,35 @@ MOESAIC_RULE(block_config, top_groups_hold_top_k,
     c.router.top_k, c.router.top_groups, c.router.experts / c.router.groups);
 MOESAIC_RULE(block_config, top2_sum_has_two_experts,
     "group_worth::top2_sum needs at least 2 experts a group, because it sums a group's two best: say group_worth::max",
-    !groups_are_1_to_64::holds(c) || c.router.groups == 1 || c.router.experts <= 0 || c.router.group_worth != group_worth::top2_sum ||
+    !groups_are_1_to_64::holds(c) || c.router.groups == 1 || c.router.group_gate || c.router.experts <= 0 ||
+        c.router.group_worth != group_worth::top2_sum ||
         c.router.experts / c.router.groups >= 2,
     c.router.experts / c.router.groups);
+MOESAIC_RULE(block_config, group_gate_divides_top_k,
+    "router.group_gate needs a router.top_k that is a multiple of router.top_groups, because every chosen group gives equally many experts",
+    !c.router.group_gate || !top_k_is_within_experts::holds(c) || !groups_are_1_to_64::holds(c) || !top_groups_is_within_groups::holds(c) ||
+        c.router.top_k % c.router.top_groups == 0,
+    c.router.top_k, c.router.top_groups);
+MOESAIC_RULE(block_config, group_gate_has_softmax_scores,
+    "router.group_gate needs softmax scores before top-k, because a group's share is divided among its experts",
+    !c.router.group_gate || (c.router.score == score::softmax && c.router.position == score_position::before_top_k),
+    c.router.score, c.router.position);
+MOESAIC_RULE(block_config, group_gate_decides,
+    "router.group_gate leaves group_worth, group_mask, sum_epsilon and sum_floor alone, because the gate says what a group is worth, and each "
+    "level divides by a sum of its own",
+    !c.router.group_gate || c.router.experts == 0 ||
+        (c.router.group_worth == router_config{}.group_worth && c.router.group_mask == router_config{}.group_mask &&
+         c.router.sum_epsilon == router_config{}.sum_epsilon && c.router.sum_floor == router_config{}.sum_floor),
+    c.router.group_worth, c.router.group_mask, real{c.router.sum_epsilon}, real{c.router.sum_floor});
+MOESAIC_RULE(block_config, cosine_is_not_negative,
+    "router.cosine must be finite and positive, or 0 for plain products, because it multiplies cosines, of which the largest is best",
+    not_negative(c.router.cosine), real{c.router.cosine});
+MOESAIC_RULE(block_config, cosine_has_no_bias,
+    "router.cosine needs router.bias = false, because a cosine is of rows alone",
+    c.router.cosine == 0 || !c.router.bias, c.router.bias);
 MOESAIC_RULE(block_config, group_settings_have_groups,
     "router.group_worth and router.group_mask need router.groups of at least 2, because they compare groups of experts",
-    c.router.groups != 1 || c.router.experts == 0 ||
+    c.router.groups != 1 || c.router.group_gate || c.router.experts == 0 ||
         (c.router.group_worth == router_config{}.group_worth && c.router.group_mask == router_config{}.group_mask),
     c.router.group_worth, c.router.group_mask);
 MOESAIC_RULE(block_config, ones_are_not_scaled,
@@ -333,7 +356,8 @@ struct of_block : list<
     top_k_is_within_experts, router_has_experts, score_bias_meets_scores, renormalize_has_positive_scores,
     training_leaves_the_router_a_gradient, sum_epsilon_is_not_negative, sum_floor_is_not_negative, sum_settings_need_renormalize,
     logit_softcap_is_not_negative, groups_are_1_to_64, groups_divide_experts, top_groups_is_within_groups, top_groups_hold_top_k,
-    top2_sum_has_two_experts, group_settings_have_groups, ones_are_not_scaled, routed_scale_is_positive,
+    top2_sum_has_two_experts, group_settings_have_groups, group_gate_divides_top_k, group_gate_has_softmax_scores, group_gate_decides,
+    cosine_is_not_negative, cosine_has_no_bias, ones_are_not_scaled, routed_scale_is_positive,
     kinds_are_not_negative, feed_forwards_are_left, widths_stand_for_intermediate, widths_are_few, widths_are_positive,
     widths_cover_the_feed_forwards,
     shared_is_not_negative, shared_has_experts_beside_it, shared_gate_has_a_shared_expert, epsilon_is_positive,

@@ -20,6 +20,7 @@ struct block_shapes {
   int experts = 1;                     ///< of every kind; 1 for a dense layer
   int feed_forwards = 1;               ///< the first of them; zero, copy and constant ones follow
   width_runs widths;                   ///< of the feed-forwards; one run where all are alike
+  int router_outputs = 0;              ///< experts, and the groups of a group gate
   int slots = 1;                       ///< expert slots a token has: top_k, or 1 for a dense layer
   int intermediate = 0;                ///< of the widest feed-forward
   int shared_intermediate = 0;
@@ -41,6 +42,7 @@ constexpr block_shapes shapes(block_config const& c) {
   s.group = s.kv_heads != 0 ? s.heads / s.kv_heads : 0;
   s.dense = c.router.experts == 0;
   s.experts = s.dense ? 1 : c.router.experts;
+  s.router_outputs = s.dense ? 0 : s.experts + (c.router.group_gate ? c.router.groups : 0);
   s.slots = s.dense ? 1 : c.router.top_k;
   s.feed_forwards = s.experts - c.expert.zero - c.expert.copy - c.expert.constant;
   s.widths = c.expert.widths.empty() ? width_runs{{s.feed_forwards, c.expert.intermediate}} : c.expert.widths;

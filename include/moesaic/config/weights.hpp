@@ -26,9 +26,10 @@ struct ffn_weights {
 };
 
 struct router_weights {
-  packed_matrix weight;                ///< [experts, hidden], fp32
-  list<const float> bias;              ///< [experts] or empty
+  packed_matrix weight;                ///< [outputs, hidden], fp32; outputs: the experts, and the groups of a group gate
+  list<const float> bias;              ///< [outputs] or empty
   list<const float> score_bias;        ///< [experts] or empty: added for selection only
+  list<const double> length;           ///< [outputs] Euclidean, of the rows of weight, or empty without cosines
 };
 
 /// Of constant experts (expert_config::constant).
@@ -81,6 +82,7 @@ constexpr void for_each_weight(F&& f, Weights const&... w) {
   for (int r = 0; r < width_runs::most - 1 && ((w.ffn.more_experts[r].down.outputs != 0) || ...); ++r) for_each_weight(f, w.ffn.more_experts[r]...);
   f("constant.gate", w.ffn.constant.gate...), f("constant.value", w.ffn.constant.value...);
   f("router", w.ffn.router.weight...), f("router.bias", w.ffn.router.bias...), f("score_bias", w.ffn.router.score_bias...);
+  f("router.length", w.ffn.router.length...);
   for_each_weight(f, w.ffn.shared...);
   f("shared_gate", w.ffn.shared_gate...);
 }

@@ -66,8 +66,8 @@ constexpr void for_each_tensor(block_config const& c, F&& f) {
   if (c.attention.qk_norm == qk_norm::per_head) f(vector(part::attention, 2 * s.head_dim));
   if (c.attention.qk_norm == qk_norm::full_width) f(vector(part::attention, s.q_width + s.kv_width));
 
-  if (!s.dense) f(weight_tensor{part::router, dtype::fp32, s.experts, s.hidden});
-  if (c.router.bias) f(vector(part::router, s.experts));
+  if (!s.dense) f(weight_tensor{part::router, dtype::fp32, s.router_outputs, s.hidden});
+  if (c.router.bias) f(vector(part::router, s.router_outputs));
   if (c.router.score_bias) f(vector(part::router, s.experts));
 
   for (auto const& run : s.widths) detail::visit_ffn(c, part::expert, run.intermediate, f, run.experts);

@@ -4,6 +4,7 @@
 
 #include <moesaic/host/attention.hpp>
 #include <moesaic/host/combine.hpp>
+#include <moesaic/host/cosine.hpp>
 #include <moesaic/host/embedding.hpp>
 #include <moesaic/host/ffn.hpp>
 #include <moesaic/host/linear.hpp>

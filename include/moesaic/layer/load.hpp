@@ -98,6 +98,9 @@ class loader {
     rope_frequencies(where_, config, head_dim, {out + rope_parameter_count, into.size - rope_parameter_count});
   }
 
+  /// Euclidean lengths of the rows of a packed matrix: [outputs].
+  void lengths(packed_matrix const& of, list<const double> into) { row_lengths(where_, of, {const_cast<double*>(into.data), into.size}); }
+
   /// Matrix `index` of `into` from stored rows, one piece after another: first the rows of part 0, then of part 1.
   /// Stored: its type where that is known, so that only code for that is made.
   template <dtype Stored = dtype::same>

@@ -41,13 +41,14 @@ struct router {
   static constexpr int slots = policy::slots(config);
 
   struct scratch {
-    view<sum> logits, scores, choice;    // [tokens, experts]
+    view<sum> logits;                    // [tokens, outputs]
+    view<sum> scores, choice;            // [tokens, experts]
     routing_slots<sum> slots;            // [tokens, slots]
     list<std::byte> batch;               // of a coupled policy
   };
   static constexpr scratch carve(arena& memory, std::int64_t tokens) {
-    auto const matrix = [&] { return memory.take<sum>(tokens, config.experts); };
-    return {matrix(), matrix(), matrix(),
+    auto const matrix = [&](int columns) { return memory.take<sum>(tokens, columns); };
+    return {matrix(shape.router_outputs), matrix(config.experts), matrix(config.experts),
             {memory.take<std::int32_t>(tokens, slots), memory.take<sum>(tokens, slots), memory.take<std::int32_t>(tokens)},
             memory.take<std::byte>(batch_bytes_of<policy>(config, tokens))};
   }
@@ -60,6 +61,7 @@ struct router {
     if (s.logits.rows != x.rows) return invalid("the workspace must be carved for as many tokens as x has", x.rows, s.logits.rows);
     if (auto fits = state_fits<policy>(config, state, x.rows); !fits) return fits;
     linear<dtype::fp32>(where, w.weight, x, w.bias, s.logits);
+    if constexpr (config.cosine != 0) to_cosines<scalar>(where, x, w.length, config.cosine, s.logits);
     tap(tap_point{layer, stage::router_logits}, view<const sum>(s.logits));
     route<policy>(where, config, state, view<const sum>(s.logits), w.score_bias, s.scores, s.choice, s.slots, s.batch, not_finite);
     tap(tap_point{layer, stage::router_scores}, view<const sum>(s.scores));
@@ -71,12 +73,14 @@ struct router {
   }
 
   static constexpr router_weights carve_weights(arena& memory) {
-    return {take_matrix(memory, dtype::fp32, config.experts, shape.hidden), memory.take<float>(config.bias ? config.experts : 0),
-            memory.take<float>(config.score_bias ? config.experts : 0)};
+    constexpr std::int64_t outputs = shape.router_outputs;
+    return {take_matrix(memory, dtype::fp32, outputs, shape.hidden), memory.take<float>(config.bias ? outputs : 0),
+            memory.take<float>(config.score_bias ? config.experts : 0), memory.take<double>(config.cosine != 0 ? outputs : 0)};
   }
   template <class Loader>
   static void load(router_weights const& w, Loader& from) {
-    from.template matrix<dtype::fp32>(w.weight, 0, {from.find(from.names.router, "", {config.experts, shape.hidden})});
+    from.template matrix<dtype::fp32>(w.weight, 0, {from.find(from.names.router, "", {shape.router_outputs, shape.hidden})});
+    if (config.cosine != 0) from.lengths(w.weight, w.length);
     if (config.bias) from.vector(from.names.router_bias, "", w.bias);
     if (config.score_bias) from.vector(from.names.score_bias, "", w.score_bias);
   }

@@ -18,6 +18,12 @@ struct allowed : Base {
     list<const std::int32_t> kind = {};     ///< [tokens] row of `mask`, −1 = all experts, past its end none; empty: each token its own row
     view<const std::uint8_t> mask = {};     ///< [kinds, experts] 1 = may use
   };
+  template <router_config c>
+  static auto check() {
+    static_assert(!c.group_gate, "a mask and router.group_gate need hierarchical<allowed<...>>, not allowed<hierarchical<...>>, because a mask hands "
+                                 "on the logits of experts alone");
+    Base::template check<c>();
+  }
   static constexpr status fits(router_config const& c, state const& s, std::int64_t tokens) {
     if (s.mask.columns != c.experts) return invalid("a mask must have a column an expert", c.experts, s.mask.columns);
     if (s.kind.empty() && s.mask.rows != tokens) return invalid("a mask without kinds must have a row a token", tokens, s.mask.rows);

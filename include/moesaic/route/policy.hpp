@@ -84,7 +84,10 @@ struct standard {
 
   /// What a policy asks of the configuration: static_asserts, each a sentence with its because. A layer instantiates it.
   template <router_config c>
-  static auto check() {}
+  static auto check() {
+    static_assert(!c.group_gate, "router.group_gate needs `using routing = moesaic::routing::hierarchical<>`, because no other policy reads the gate "
+                                 "of the groups");
+  }
   /// Whether the views of a state are as long as a call of so many tokens needs: hooks index them without looking. A layer asks first.
   static constexpr status fits(router_config const&, auto const& /*state*/, std::int64_t /*tokens*/) { return {}; }
 
@@ -277,8 +280,6 @@ constexpr std::int64_t batch_bytes_of(router_config const& c, std::int64_t token
   return 0;
 }
 
-/// Whether a row of the call is padding, by a state that knows.
-template <class State>
 /// Whether a state fits a call: `fits` of the policy, and padding of an entry a token.
 template <class P>
 constexpr status state_fits(router_config const& c, typename P::state const& state, std::int64_t tokens) {
@@ -289,6 +290,8 @@ constexpr status state_fits(router_config const& c, typename P::state const& sta
   return {};
 }
 
+/// Whether a row of the call is padding, by a state that knows.
+template <class State>
 MOESAIC_FN constexpr bool is_padding(State const& state, std::int64_t token) {
   if constexpr (requires { state.padding; }) return !state.padding.empty() && state.padding[token] != 0;
   return false;
