@@ -198,7 +198,7 @@ def selftest(compiler):
         "compiles with": ("heads_are_positive, heads_divide_hidden", "heads_divide_hidden", "heads_are_positive"),
         "its sentence is said 0 times": ("static_assert(YouGave::accepted, sentence_);", 'static_assert(YouGave::accepted, "no");',
                                          "hidden_is_positive"),
-        "a corrected twin": ("c.expert.intermediate > 0,", "c.expert.intermediate > 1,", "intermediate_is_positive"),
+        "a corrected twin": ("c.expert.intermediate > 0 ||", "c.expert.intermediate > 1 ||", "intermediate_is_positive"),
         "is answered by other rules too": ("c.attention.head_dim >= 0,", "c.attention.head_dim >= 0 && c.attention.head_dim != 7,",
                                            "head_dim_is_even"),
         "the error should carry": ("c.norm.bias || c.norm.kind == norm_kind::layer, c.norm.kind);",
@@ -212,9 +212,9 @@ def selftest(compiler):
         faulty = header[0] if header else RULES
         assert old in (INCLUDE / faulty).read_text(), f"the fault for '{message}' no longer fits {faulty}"
         with tempfile.TemporaryDirectory() as folder:
-            (pathlib.Path(folder) / RULES).parent.mkdir(parents=True)
             for name in {RULES, faulty}:
                 text = (INCLUDE / name).read_text()
+                (pathlib.Path(folder) / name).parent.mkdir(parents=True, exist_ok=True)
                 (pathlib.Path(folder) / name).write_text(text.replace(old, new, 1) if name == faulty else text)
             found, _ = problems(compiler, [pathlib.Path(folder), INCLUDE], {rule})
         if not any(rule in problem and message in problem for problem in found):
