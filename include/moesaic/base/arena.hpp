@@ -16,29 +16,29 @@ class arena {
   static constexpr std::size_t alignment = 64;
 
   /// Counting mode: hands out null pointers and adds up `used()`.
-  constexpr arena() = default;
+  MOESAIC_FN constexpr arena() {}
   /// Over `bytes` bytes at `memory`. The start need not be aligned; `workspace_bytes` leaves room for that.
-  arena(void* memory, std::size_t bytes) : base_(static_cast<std::byte*>(memory)), bytes_(bytes), counting_(false) {
+  MOESAIC_FN arena(void* memory, std::size_t bytes) : base_(static_cast<std::byte*>(memory)), bytes_(bytes), counting_(false) {
     auto const misplaced = reinterpret_cast<std::uintptr_t>(memory) % alignment;
     used_ = misplaced == 0 ? 0 : alignment - misplaced;
   }
 
   template <class T>
-  constexpr list<T> take(std::int64_t count) {
+  MOESAIC_FN constexpr list<T> take(std::int64_t count) {
     auto* const memory = bytes_for(static_cast<std::size_t>(count) * sizeof(T));
     return {memory != nullptr && count != 0 ? reinterpret_cast<T*>(memory) : nullptr, count};   // counting is a constant expression
   }
   template <class T>
-  constexpr view<T> take(std::int64_t rows, std::int64_t columns) {
+  MOESAIC_FN constexpr view<T> take(std::int64_t rows, std::int64_t columns) {
     return {take<T>(rows * columns).data, rows, columns};
   }
 
   /// Bytes taken so far, and whether they all fitted (a counting arena always fits).
-  constexpr std::size_t used() const { return used_; }
-  constexpr bool fits() const { return counting_ || used_ <= bytes_; }
+  MOESAIC_FN constexpr std::size_t used() const { return used_; }
+  MOESAIC_FN constexpr bool fits() const { return counting_ || used_ <= bytes_; }
 
  private:
-  constexpr std::byte* bytes_for(std::size_t bytes) {
+  MOESAIC_FN constexpr std::byte* bytes_for(std::size_t bytes) {
     auto const at = used_;
     used_ += (bytes + alignment - 1) / alignment * alignment;
     return !counting_ && bytes != 0 && used_ <= bytes_ ? base_ + at : nullptr;   // nothing has no place, so a null pointer means none

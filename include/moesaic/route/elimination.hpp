@@ -1,0 +1,268 @@
+// Elimination: of the experts that a step would read, those go whose loss costs its tokens less than reading them.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <bit>
+#include <type_traits>
+
+#include <moesaic/route/coupled.hpp>
+
+namespace moesaic::routing {
+
+/// Starts from the plain union U. The loss of an expert is what its tokens would lose in shares of gate weight if it went and each took its next
+/// best inside U instead: Σ over its tokens of (share − share of the next). The expert of least loss goes while that is below price · cost (of
+/// equals the higher index) and more than k are left; then losses are new. It keeps the most gate weight greedily and refills as it goes.
+///   rounds         0: one expert at a time. 3 or 5: so many passes, which drop the cheapest 34 %, 50 %, 100 % (20, 25, 34, 50, 100 %, rounded
+///                  up) of the experts then below the price: for a block of threads; on trained routers within .002 of the same gate weight
+///   costs          (experts dropped or rounds) · (tokens · k + experts) operations
+///   helps          decode batches: a quarter fewer experts read for a quarter of a percent of bits on the pair of examples/data, the best rule
+///                  here at equal gate weight
+///   neutral        price = 0, or a batch of one: Base to the bit
+///   causal         only between steps; batch-invariant: no; order of tokens: free
+/// Source: this library. Base must choose the largest of `choice`.
+template <class Base = standard>
+struct elimination : batch_rule<Base> {
+  using rule = batch_rule<Base>;
+  struct state : rule::state {
+    float price = 0;                       ///< of an expert of cost 1, in shares of a token's gate weight
+    int rounds = 0;                        ///< 0 (exact), 3 or 5
+    list<const float> cost = {};           ///< [experts] of reading each, relative; empty = 1 each
+  };
+
+  static constexpr status fits(router_config const& c, auto const& s, std::int64_t tokens) {
+    if (auto const done = rule::fits_experts(c, s.cost.size, "cost of a routing state must be empty or have an entry an expert"); !done) return done;
+    return Base::fits(c, s, tokens);
+  }
+  static constexpr std::int64_t batch_bytes(router_config const& c, std::int64_t tokens) { return rule::bytes_of(c, tokens, carve<double>); }
+
+  template <class T, class Group>
+  MOESAIC_FN static void select_batch(router_config const& c, Group const& g, state const& s, routing_batch<T> const& batch, routing_slots<T> const& slots,
+                                      list<std::byte> bytes) {
+    static_assert(rule::template selects_largest<T>,
+                  "elimination needs a policy below it that selects the largest of choice as routing::standard does, because a token's next expert is "
+                  "the next of these");
+    rule::choose_plain(c, g, s, batch, slots);
+    auto const tokens = batch.choice.rows;
+    if (s.price == 0.0f || tokens < 2) return;
+    arena from(bytes.data, static_cast<std::size_t>(bytes.size));
+    auto const memory = carve<T>(from, c, tokens);
+    start(c, g, s, batch, slots, memory);
+    int most = 0;
+    for (std::int64_t t = g.rank(); t < tokens; t += g.size()) most = slots.count[t] > most ? slots.count[t] : most;
+    int const spare = experts_kept(c, g, memory) - g.max(most);
+    int const passes = s.rounds == 0 ? spare : s.rounds;
+    for (int pass = 0, dropped = 0; pass < passes && dropped < spare; ++pass) {
+      int const below = find_losses(c, g, s, slots, memory);
+      if (below == 0) break;
+      int const share = s.rounds == 0 ? 1 : (below * percent(s.rounds, pass) + 99) / 100, room = spare - dropped;
+      int const gone = share < room ? share : room;
+      drop_cheapest(c, g, memory, below, gone);
+      dropped += gone;
+      for (std::int64_t t = g.rank(); t < tokens; t += g.size())
+        if (slots.count[t] > 0) refill(c, s, batch, slots.count[t], memory, t);
+      g.sync();
+    }
+    for (std::int64_t t = g.rank(); t < tokens; t += g.size()) {
+      int const count = memory.held[t] < slots.count[t] ? memory.held[t] : slots.count[t];
+      if (slots.count[t] == 0 || count == 0) continue;
+      for (int i = 0; i < count; ++i) slots.ids(t, i) = memory.has(t, i);
+      slots.count[t] = count;
+    }
+    g.sync();
+  }
+
+ private:
+  template <class T>
+  struct scratch {
+    list<std::uint8_t> kept;               // [experts]
+    list<std::int32_t> listed;             // [experts] those of the moment, rising
+    list<double> loss;                     // [experts] less the price
+    view<std::int32_t> order;              // [tokens, experts] those of the union after the plain choice, by falling choice, then index
+    view<std::int32_t> has;                // [tokens, k + 1] the token's best of those kept, and the one that would come next
+    view<T> share;                         // [tokens, k + 1] of its gate weight that each is worth
+    list<std::int32_t> open, sorted, passed, held;   // [tokens] lengths: of `order`, of what is in order, of what is passed, of `has`
+    list<typename rule::template measure<T>> measures;
+    view<T> rows;                          // [tokens, experts] choice of `order`
+  };
+  template <class T>
+  MOESAIC_FN static constexpr scratch<T> carve(arena& memory, router_config const& c, std::int64_t tokens) {
+    return {memory.take<std::uint8_t>(c.experts), memory.take<std::int32_t>(c.experts), memory.take<double>(c.experts),
+            memory.take<std::int32_t>(tokens, c.experts), memory.take<std::int32_t>(tokens, Base::slots(c) + 1), memory.take<T>(tokens, Base::slots(c) + 1),
+            memory.take<std::int32_t>(tokens), memory.take<std::int32_t>(tokens), memory.take<std::int32_t>(tokens), memory.take<std::int32_t>(tokens),
+            memory.take<typename rule::template measure<T>>(tokens), memory.take<T>(tokens, c.experts)};
+  }
+
+  template <class T, class Group>
+  MOESAIC_FN static void start(router_config const& c, Group const& g, state const& s, routing_batch<T> const& batch, routing_slots<T> const& slots,
+                               scratch<T> const& memory) {
+    rule::clear(g, memory.kept);
+    rule::each_choice(g, slots, c.experts, [&](std::int64_t, std::int32_t e) { memory.kept[e] = 1; });
+    g.sync();
+    int const united = list_where(c, g, memory, [&](std::int32_t e) { return memory.kept[e] != 0; });
+    for (std::int64_t t = g.rank(); t < slots.ids.rows; t += g.size()) {
+      if (slots.count[t] == 0) continue;
+      auto const* const ids = slots.ids.row(t);
+      int const count = memory.held[t] = slots.count[t];
+      memory.measures[t] = rule::share_measure(c, s, batch, t, ids, count);
+      for (int i = 0; i < count; ++i) memory.has(t, i) = ids[i], memory.share(t, i) = rule::gain_of(c, s, batch, t, ids[i], memory.measures[t]);
+      deal(batch.choice.row(t), ids, count, memory.listed.data, united, memory, t);
+      refill(c, s, batch, slots.count[t], memory, t);
+    }
+    g.sync();
+  }
+  // The token's first k of those kept, and the next: what has gone leaves, what comes next in `order` follows.
+  template <class T>
+  MOESAIC_FN static void refill(router_config const& c, state const& s, routing_batch<T> const& batch, int count, scratch<T> const& memory, std::int64_t t) {
+    auto* const has = memory.has.row(t);
+    auto* const share = memory.share.row(t);
+    int held = 0;
+    for (int i = 0; i < memory.held[t]; ++i)
+      if (memory.kept[has[i]] != 0) has[held] = has[i], share[held] = share[i], ++held;
+    for (; held <= count && memory.passed[t] < memory.open[t]; ++memory.passed[t]) {
+      if (memory.passed[t] == memory.sorted[t]) put_in_order(memory, t, memory.open[t]);
+      auto const e = memory.order(t, memory.passed[t]);
+      if (memory.kept[e] != 0) has[held] = e, share[held] = rule::gain_of(c, s, batch, t, e, memory.measures[t]), ++held;
+    }
+    memory.held[t] = held;
+  }
+
+  // loss [experts] less the price: those below 0 are cheaper gone. Answers how many. A token's only expert stays.
+  template <class T, class Group>
+  MOESAIC_FN static int find_losses(router_config const& c, Group const& g, state const& s, routing_slots<T> const& slots, scratch<T> const& memory) {
+    auto const tokens = slots.ids.rows;
+    for (std::int32_t e = g.rank(); e < c.experts; e += g.size()) memory.loss[e] = 0;
+    for (std::int64_t t = 0; t < tokens; ++t) {
+      int const count = slots.count[t];
+      if (count == 0) continue;
+      auto const* const has = memory.has.row(t);
+      int const held = memory.held[t];
+      auto const* const share = memory.share.row(t);
+      T const next = held > count ? share[count] : T(0);
+      for (int i = 0; i < held && i < count; ++i)
+        if (has[i] % g.size() == g.rank())
+          memory.loss[has[i]] += held == 1 ? std::numeric_limits<double>::infinity() : rule::term(static_cast<double>(share[i] - next), tokens);
+    }
+    int below = 0;
+    for (std::int32_t e = g.rank(); e < c.experts; e += g.size()) {
+      memory.loss[e] -= rule::term(static_cast<double>(s.price * rule::cost_of(s.cost, e)), tokens);
+      below += memory.kept[e] != 0 && memory.loss[e] < 0;
+    }
+    below = g.sum(below);
+    g.sync();
+    return below;
+  }
+
+  // Drops the `count` cheapest of the `below` experts below the price.
+  template <class T, class Group>
+  MOESAIC_FN static void drop_cheapest(router_config const& c, Group const& g, scratch<T> const& memory, int below, int count) {
+    if (count == 1) return drop_cheapest(c, g, memory);
+    list_where(c, g, memory, [&](std::int32_t e) { return memory.kept[e] != 0 && memory.loss[e] < 0; });
+    if (g.rank() == 0 && count < below)
+      for (int i = 1; i < below; ++i) {                    // by rising loss, of equals the higher index first
+        auto const e = memory.listed[i];
+        auto const loss = memory.loss[e];
+        int at = i;
+        for (; at > 0 && loss <= memory.loss[memory.listed[at - 1]]; --at) memory.listed[at] = memory.listed[at - 1];
+        memory.listed[at] = e;
+      }
+    g.sync();
+    for (int i = g.rank(); i < count; i += g.size()) memory.kept[memory.listed[i]] = 0;
+    g.sync();
+  }
+
+  template <class T, class Group>
+  MOESAIC_FN static void drop_cheapest(router_config const& c, Group const& g, scratch<T> const& memory) {
+    double least = std::numeric_limits<double>::infinity();
+    std::int32_t mine = -1;
+    for (std::int32_t e = g.rank(); e < c.experts; e += g.size())
+      if (memory.kept[e] != 0 && memory.loss[e] <= least) least = memory.loss[e], mine = e;
+    auto const gone = g.max(least == -g.max(-least) ? mine : -1);
+    if (gone % g.size() == g.rank()) memory.kept[gone] = 0;
+    g.sync();
+  }
+
+  // Those of the union (rising) that come after the token's `count` chosen into `order`: dealt into buckets by the bits of their choice, the
+  // first of which, so many that they hold `depth` or more, are put in order. The range of the chosen tells how wide a bucket should be.
+  template <class T>
+  MOESAIC_FN static void deal(T const* choice, std::int32_t const* ids, int count, std::int32_t const* united, int n, scratch<T> const& memory,
+                              std::int64_t t) {
+    using bits = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
+    using unsigned_bits = std::make_unsigned_t<bits>;
+    constexpr int log_buckets = 6, buckets = 1 << log_buckets;
+    auto const falling = [](T x) {                         // integers in the opposite order of the numbers; of zero there is one
+      auto const b = std::bit_cast<bits>(x + T(0));
+      return ~static_cast<unsigned_bits>(b ^ ((b >> (8 * sizeof(T) - 1)) & std::numeric_limits<bits>::max()) ^ std::numeric_limits<bits>::min());
+    };
+    auto const last = ids[count - 1];
+    T const least = choice[last];
+    auto const start = falling(least), range = static_cast<unsigned_bits>(start - falling(choice[ids[0]]));
+    int const width = range != 0 ? static_cast<int>(std::bit_width(range)) + 1 : std::numeric_limits<T>::digits + 2;
+    int const shift = width > log_buckets ? width - log_buckets : 0;
+    auto const bucket = [&](T x) {
+      auto const at = static_cast<unsigned_bits>(falling(x) - start) >> shift;
+      return at < buckets ? static_cast<int>(at) : buckets - 1;
+    };
+    auto const comes = [&](std::int32_t e) {
+      T const x = choice[e];
+      return x <= least && x > -std::numeric_limits<T>::infinity() && (x < least || e > last);
+    };
+    std::int32_t first[buckets + 1] = {};
+    for (int i = 0; i < n; ++i)
+      if (comes(united[i])) ++first[bucket(choice[united[i]]) + 1];
+    int ready = 0;
+    for (int b = 0; b < buckets; ++b) {
+      first[b + 1] += first[b];
+      if (ready < 3 * count && b + 1 < buckets) ready = first[b + 1];
+    }
+    auto* const keys = memory.rows.row(t);
+    auto* const order = memory.order.row(t);
+    for (int i = 0; i < n; ++i) {
+      if (!comes(united[i])) continue;
+      auto const at = first[bucket(choice[united[i]])]++;
+      keys[at] = choice[united[i]], order[at] = united[i];
+    }
+    memory.open[t] = first[buckets - 1], memory.passed[t] = memory.sorted[t] = 0;
+    put_in_order(memory, t, ready);
+  }
+
+  template <class T>
+  MOESAIC_FN static void put_in_order(scratch<T> const& memory, std::int64_t t, int end) {
+    auto* const keys = memory.rows.row(t);
+    auto* const order = memory.order.row(t);
+    for (int i = memory.sorted[t] + 1; i < end; ++i) {
+      T const x = keys[i];
+      auto const e = order[i];
+      int at = i;
+      for (; at > 0 && x > keys[at - 1]; --at) keys[at] = keys[at - 1], order[at] = order[at - 1];
+      keys[at] = x, order[at] = e;
+    }
+    memory.sorted[t] = end;
+  }
+
+  // Into `listed`, from the lowest: answers how many.
+  template <class T, class Group, class Where>
+  MOESAIC_FN static int list_where(router_config const& c, Group const& g, scratch<T> const& memory, Where&& where) {
+    int found = 0;
+    for (std::int32_t e = 0; e < c.experts; ++e)
+      if (where(e)) {
+        if (g.rank() == 0) memory.listed[found] = e;
+        ++found;
+      }
+    g.sync();
+    return found;
+  }
+
+  template <class T, class Group>
+  MOESAIC_FN static int experts_kept(router_config const& c, Group const& g, scratch<T> const& memory) {
+    int kept = 0;
+    for (std::int32_t e = g.rank(); e < c.experts; e += g.size()) kept += memory.kept[e];
+    return g.sum(kept);
+  }
+
+  MOESAIC_FN static constexpr int percent(int rounds, int round) {
+    constexpr int three[] = {34, 50, 100}, five[] = {20, 25, 34, 50, 100};
+    return rounds == 3 ? three[round] : rounds == 5 ? five[round] : 100 / (rounds - round);
+  }
+};
+
+}  // namespace moesaic::routing
