@@ -10,6 +10,7 @@
 #include <utility>
 
 #include <doctest/doctest.h>
+#include <moesaic/route/balance.hpp>
 #include <support/compare.hpp>
 
 namespace moesaic::test {
@@ -63,40 +64,35 @@ bool reshape(std::vector<std::int64_t> const& shape, matrix<double>& want, matri
   return fits;
 }
 
-/// All layers' rows of one stage, one below another.
-matrix<double> pooled(recording const& seen, std::string const& stage) {
-  matrix<double> all;
-  for (auto const& [name, rows] : seen) {
-    if (name != stage && !name.ends_with("." + stage)) continue;
-    all.data.insert(all.data.end(), rows.data.begin(), rows.data.end());
-    all.rows += rows.rows;
-    all.columns = rows.columns;
-  }
+/// The values of one stage of every layer.
+std::vector<matrix<double>> of_layers(recording const& seen, std::string const& stage) {
+  std::vector<matrix<double>> all;
+  for (auto const& [name, rows] : seen)
+    if (name == stage || name.ends_with("." + stage)) all.push_back(rows);
   return all;
 }
 
-/// experts · Σ_e (share of tokens that chose e) · (mean score of e), over the tokens of all layers that `mask` keeps (arXiv:2101.03961).
+/// Pooled over the layers, of the tokens that `mask` keeps.
 double load_balance(recording const& seen, std::vector<std::int32_t> const& mask) {
-  auto const scores = pooled(seen, "router_scores"), chosen = pooled(seen, "topk_index");
-  auto const experts = static_cast<std::size_t>(scores.columns);
-  std::vector<double> tokens(experts), score(experts);
-  double kept = 0, sum = 0;
-  for (std::int64_t t = 0; t < scores.rows; ++t) {
-    if (!mask.empty() && mask[static_cast<std::size_t>(t) % mask.size()] == 0) continue;
-    ++kept;
-    for (std::int64_t i = 0; i < chosen.columns; ++i) ++tokens[static_cast<std::size_t>(chosen(t, i))];
-    for (std::size_t e = 0; e < experts; ++e) score[e] += scores(t, static_cast<std::int64_t>(e));
+  auto const logits = of_layers(seen, "router_logits"), chosen = of_layers(seen, "topk_index");
+  std::vector<std::uint8_t> padding;
+  for (auto const kept : mask) padding.push_back(kept == 0);
+  std::vector<std::int64_t> counts(static_cast<std::size_t>(logits.front().columns));
+  balance::choices all{counts};
+  std::vector<view<const double>> layers;
+  for (std::size_t l = 0; l < logits.size(); ++l) {
+    layers.push_back(logits[l].view());
+    auto const ids = convert<std::int32_t>(chosen[l]);
+    if (!balance::count_chosen(ids.view(), static_cast<int>(logits[l].columns), padding, all)) return std::numeric_limits<double>::quiet_NaN();
   }
-  for (std::size_t e = 0; e < experts; ++e) sum += tokens[e] / kept * score[e] / kept;
-  return sum * static_cast<double>(experts);
+  auto const loss = balance::pooled_balance<double>(layers, padding, all, 1);
+  return loss.done ? loss.value : std::numeric_limits<double>::quiet_NaN();
 }
 
-/// Mean over tokens of the squared log of the summed exponentials of router logits (arXiv:2202.08906).
+/// Of a file with one layer.
 double z_loss(recording const& seen) {
-  auto const logits = pooled(seen, "router_logits");
-  double sum = 0;
-  for (std::int64_t t = 0; t < logits.rows; ++t) sum += std::pow(cross_entropy(&logits(t, 0), logits.columns, 0) + logits(t, 0), 2);
-  return sum / static_cast<double>(logits.rows);
+  auto const loss = balance::z_loss<double>(of_layers(seen, "router_logits").front().view(), {}, 1);
+  return loss.done ? loss.value : std::numeric_limits<double>::quiet_NaN();
 }
 
 double next_token_loss(recording const& seen, std::vector<std::int32_t> const& ids) {
@@ -114,7 +110,7 @@ matrix<double> found(safetensors const& file, recording const& seen, std::string
     one.data[0] = x;
     return one;
   };
-  bool const routed = pooled(seen, "router_scores").rows > 0;
+  bool const routed = !of_layers(seen, "router_logits").empty();
   if (stage == "loss" && seen.contains("logits")) return number(next_token_loss(seen, read<std::int32_t>(file, "input.ids")));
   if (stage == "load_balance" && routed) return number(load_balance(seen, {}));
   if (stage == "load_balance_masked" && routed) return number(load_balance(seen, read<std::int32_t>(file, "input.loss_mask")));
