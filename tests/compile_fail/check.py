@@ -38,6 +38,9 @@ FOR = ("struct %s { static constexpr block_config config = [] { auto c = sound; 
 COUPLED = ("static constexpr bool coupled = true; "
            "template <class T> static void select_batch(router_config const&, auto const&, state const&, routing_batch<T> const&, "
            "routing_slots<T> const&, list<std::byte>) {} ")
+ASKS = ("struct %s { static constexpr block_config config = [] { auto c = sound; %s; return c; }(); "
+        "using routing = %s; };")
+POLICIES = ("allowed", "expert_choice", "hierarchical", "replay", "sparse_mixer", "top_p")
 TYPES = [   # what it is used as, the type, the sentence (None: it is sound)
     ("block", "struct %s {};", NO_SPEC),
     ("block", "struct %s { block_config config = sound; };", NO_SPEC),
@@ -58,6 +61,26 @@ TYPES = [   # what it is used as, the type, the sentence (None: it is sound)
     ("block", FOR % ("%s", "inference", COUPLED + "static constexpr bool trainable = false, batch_invariant = false;"), None),
     ("block", FOR % ("%s", "training", "static constexpr bool batch_invariant = false;"), None),
     ("block", FOR % ("%s", "batch_invariant", "static constexpr bool trainable = false;"), None),
+    ("block", ASKS % ("%s", "c.router.score = score::sigmoid", "top_p<>"), "top_p needs softmax scores before top-k"),
+    ("block", ASKS % ("%s", "c.router.score = score::softmax", "top_p<>"), None),
+    ("block", ASKS % ("%s", "c.router.renormalize = true", "sparse_mixer<>"), "sparse_mixer needs softmax scores"),
+    ("block", ASKS % ("%s", "", "sparse_mixer<>"), None),
+    ("block", ASKS % ("%s", "c.purpose = purpose::training", "sparse_mixer<>"),
+     "a layer whose purpose is training needs a separable routing policy"),
+    ("block", ASKS % ("%s", "c.purpose = purpose::training", "expert_choice<>"),
+     "a layer whose purpose is training needs a separable routing policy"),
+    ("block", ASKS % ("%s", "c.purpose = purpose::batch_invariant", "expert_choice<>"),
+     "a layer whose purpose is batch_invariant needs a separable routing policy"),
+    ("block", ASKS % ("%s", "c.router.group_gate = true", "standard"),
+     "router.group_gate needs `using routing = moesaic::routing::hierarchical<>`"),
+    ("block", ASKS % ("%s", "c.router.group_gate = true; c.router.renormalize = true", "top_p<>"),
+     "router.group_gate needs `using routing = moesaic::routing::hierarchical<>`"),
+    ("block", ASKS % ("%s", "", "hierarchical<>"), "hierarchical needs router.group_gate"),
+    ("block", ASKS % ("%s", "c.router.group_gate = true", "hierarchical<>"), None),
+    ("block", ASKS % ("%s", "c.router.group_gate = true", "hierarchical<allowed<>>"), None),
+    ("block", ASKS % ("%s", "c.router.group_gate = true", "replay<hierarchical<>>"), None),
+    ("block", ASKS % ("%s", "c.router.group_gate = true", "allowed<hierarchical<>>"),
+     "a mask and router.group_gate need hierarchical<allowed<...>>"),
     ("decoder", "struct %s { static constexpr decoder_config config{.vocabulary = 256}; };", NO_SPEC),
     ("decoder", "struct %s { decoder_config config{.vocabulary = 256}; using layers = moesaic::layers<spec>; };", NO_SPEC),
     ("decoder", SPEC["layer_stack"] % ("%s", "layers<>"), "layers must name at least one layer"),
@@ -150,7 +173,8 @@ def check_twins(compiler, includes, known, tried):
 def check_types(compiler, includes):
     """Types that are no specs or models, or whose routing does not fit their purpose, used as a caller uses them: each is answered by its
     sentence, and by nothing else; sound ones by nothing."""
-    source = "#include <moesaic/layer/decoder.hpp>\n" + SOUND
+    headers = "layer/decoder", *(f"route/{policy}" for policy in POLICIES)
+    source = "".join(f"#include <moesaic/{header}.hpp>\n" for header in headers) + SOUND + "using namespace moesaic::routing;\n"
     for number, (kind, text, _) in enumerate(TYPES):
         used = f"{kind}<type_{number}>"
         source += text % f"type_{number}" + f"\nauto use_{number}() {{ return {used}::weights_bytes() + {used}::{WORKSPACE[kind]}; }}\n"
