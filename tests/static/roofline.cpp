@@ -125,6 +125,12 @@ static_assert(reaching(h200, 0.5, 0.25).bandwidth == 2.4e12 && rate(reaching(h20
 static_assert(prints(rate(devices::epyc_9654, dtype::fp32) / 96 / 2.4 * 3.7e-9, 118, 0) &&   // a core as measured at 3.7 GHz
               prints(rate(devices::epyc_9654, dtype::bf16) / 96 / 2.4 * 3.7e-9, 237, 0));
 
+// What no unit does takes for ever, and nothing takes no time.
+constexpr bool for_ever(double seconds) { return seconds > 1e300; }
+static_assert(for_ever(under_roof({.bandwidth = 1}, 0, 1, dtype::fp32).seconds) &&
+              for_ever(under_roof({.peak = {.fp32 = 1}}, 1, 0, dtype::fp32).seconds));
+static_assert(under_roof({}, 0, 0, dtype::fp32).seconds == 0 && saved_seconds(h200, published, published, 0) == 0);
+
 // ---- workloads
 
 static_assert(decoding(16, 100).pairs() == 1600 && decoding(1, 0).pairs() == 0 && prefilling(4).pairs() == 1 + 2 + 3 + 4);

@@ -42,7 +42,8 @@ constexpr double saved_seconds(device const& d, block_config const& dense, block
   auto const call = workload{.sequences = rows, .tokens = 1, .keys = 0};
   auto const ffn = [](layer_time const& t) { return t.router.seconds + t.experts.seconds + t.shared.seconds; };
   auto t = roofline(d, mixture, call);
-  auto const of_one = static_cast<double>(rows) * mixture.router.top_k / distinct_experts(mixture.router, rows);   // that has any
+  auto const used = distinct_experts(mixture.router, rows);
+  auto const of_one = used > 0 ? static_cast<double>(rows) * mixture.router.top_k / used : 0;
   auto const computing = t.experts.computing * padding(of_one, tile);
   t.experts.seconds = t.experts.reading > computing ? t.experts.reading : computing;
   return ffn(roofline(d, dense, call)) - ffn(t);

@@ -6,7 +6,8 @@
 
 namespace moesaic {
 
-/// Operations a second, dense; a multiplication and an addition are two. 0 = no unit for this type, so that a wider one does its work.
+/// Operations a second, dense; a multiplication and an addition are two. 0 = no unit for this type, so that a wider one does its work; work
+/// that none does takes for ever.
 struct peak_rates {
   double fp64 = 0, fp32 = 0;
   double bf16 = 0;                     ///< and fp16, with sums in fp32

@@ -2,6 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <limits>
+
 #include <moesaic/cost/bytes.hpp>
 #include <moesaic/cost/device.hpp>
 #include <moesaic/cost/flops.hpp>
@@ -43,8 +45,15 @@ struct roof {
     return *this;
   }
 };
+namespace detail {
+// Infinite where something must be done and nothing does it.
+constexpr double seconds(double amount, double a_second) {
+  return amount <= 0 ? 0 : a_second > 0 ? amount / a_second : std::numeric_limits<double>::infinity();
+}
+}  // namespace detail
+
 constexpr roof under_roof(device const& d, double bytes, double flops, dtype operands) {
-  roof r{bytes, flops, bytes / d.bandwidth, flops > 0 ? flops / rate(d, operands) : 0};
+  roof r{bytes, flops, detail::seconds(bytes, d.bandwidth), detail::seconds(flops, rate(d, operands))};
   r.seconds = r.reading > r.computing ? r.reading : r.computing;
   return r;
 }

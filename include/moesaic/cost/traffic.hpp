@@ -2,8 +2,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <limits>
-
 #include <moesaic/cost/roofline.hpp>
 
 namespace moesaic {
@@ -74,11 +72,8 @@ struct expert_parallel_time {
 constexpr expert_parallel_time expert_time(device const& d, block_config const& c, expert_parallel const& p, std::int64_t tokens,
                                            double imbalance = 1) {
   auto const t = traffic(c, p);
-  auto const over = [](double bytes, double a_second) {
-    return bytes <= 0 ? 0 : a_second > 0 ? bytes / a_second : std::numeric_limits<double>::infinity();
-  };
   auto const one_way = [&](double inside, double between) {
-    auto const link = over(inside, d.link), network = over(between, d.network);
+    auto const link = detail::seconds(inside, d.link), network = detail::seconds(between, d.network);
     return static_cast<double>(tokens) * (link > network ? link : network) + p.latency * (p.ranks - 1);
   };
   auto const all = roofline(d, c, {.sequences = tokens * p.ranks, .tokens = 1, .keys = 0}).experts;
