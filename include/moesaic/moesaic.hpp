@@ -41,13 +41,17 @@
 #include <moesaic/route/balance_bias.hpp>
 #include <moesaic/route/balance_variation.hpp>
 #include <moesaic/route/budget.hpp>
+#include <moesaic/route/cap.hpp>
 #include <moesaic/route/capacity.hpp>
 #include <moesaic/route/cost.hpp>
 #include <moesaic/route/cost_aware.hpp>
+#include <moesaic/route/coupled.hpp>
+#include <moesaic/route/elimination.hpp>
 #include <moesaic/route/expert_choice.hpp>
 #include <moesaic/route/gradient.hpp>
 #include <moesaic/route/hash.hpp>
 #include <moesaic/route/hierarchical.hpp>
+#include <moesaic/route/marginal.hpp>
 #include <moesaic/route/monitor.hpp>
 #include <moesaic/route/null_experts.hpp>
 #include <moesaic/route/plan.hpp>
@@ -57,6 +61,8 @@
 #include <moesaic/route/select.hpp>
 #include <moesaic/route/sparse_mixer.hpp>
 #include <moesaic/route/top_p.hpp>
+#include <moesaic/route/two_phase.hpp>
+#include <moesaic/route/two_prices.hpp>
 #include <moesaic/route/variable_k.hpp>
 #include <moesaic/host/attention.hpp>
 #include <moesaic/host/combine.hpp>
