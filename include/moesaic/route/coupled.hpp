@@ -15,19 +15,19 @@ namespace moesaic::routing {
 
 namespace detail {
 template <class State>
-struct with_padding : State {
+struct state_with_padding : State {
   list<const std::uint8_t> padding = {};   ///< [tokens] 1 = no token; empty = none
 };
 template <class State>
   requires requires(State const& s) { s.padding; }
-struct with_padding<State> : State {};
+struct state_with_padding<State> : State {};
 template <class State>
-struct with_steps : State {
+struct state_with_steps : State {
   std::int64_t together = 0;               ///< tokens of one step; 0 = the call is one step
 };
 template <class State>
   requires requires(State const& s) { s.together; }
-struct with_steps<State> : State {};
+struct state_with_steps<State> : State {};
 }  // namespace detail
 
 /// A rule over the batch on top of Base, whose scores, price, limit, select, cut and weights it keeps: two_phase, marginal, cap, two_prices
@@ -45,7 +45,7 @@ template <class Base>
 struct batch_rule : Base {
   static_assert(!Base::coupled,
                 "a rule over a batch needs a separable policy below it, because two rules would each choose for the whole batch: name one of them");
-  struct state : detail::with_steps<detail::with_padding<typename Base::state>> {};
+  struct state : detail::state_with_steps<detail::state_with_padding<typename Base::state>> {};
   static constexpr bool coupled = true, batch_invariant = false, causal = false, trainable = false;
 
  protected:
