@@ -29,19 +29,20 @@ enum class drop_order : std::uint8_t {
 /// 1.25 and 2.0), and the capacity of a short last group differs anyway. As made, it is unlimited.
 struct capacity_rule {
   routing::room room = routing::room::unlimited;
-  double factor = 1.0;               ///< of floor and ceil; infinite: unlimited; what is not above 0, NaN too: none
+  double factor = 1.0;               ///< of floor and ceil; 0: no room at all; infinite: unlimited
   std::int64_t minimum = 0;          ///< and the least that these two come to (mesh: 4)
   std::int64_t tokens = 0;           ///< of absolute
   std::int64_t group = 0;            ///< rows of a group; every group has capacity of its own, the last may be short; 0 = the whole step
   drop_order order = drop_order::first_choices;
 
-  /// Tokens that one expert has room for, of a group of so many: max(min(tokens, by factor), minimum), or the absolute number.
+  /// Tokens that one expert has room for, of a group of so many: max(min(tokens, by factor), minimum), or the absolute number. 0 where
+  /// these are negative or NaN, which layers refuse.
   MOESAIC_FN constexpr std::int64_t of(std::int64_t count, int experts, int top_k) const {
     if (room == routing::room::unlimited) return count;
     if (room == routing::room::absolute) return tokens > 0 ? tokens : 0;
     auto const n = static_cast<double>(count);
     auto const share = room == routing::room::floor ? n * factor / experts : n * top_k / experts * factor;
-    auto whole = !(share > 0.0) ? 0 : share >= n ? count : static_cast<std::int64_t>(share);
+    std::int64_t whole = !(share > 0.0) ? 0 : share >= n ? count : static_cast<std::int64_t>(share);
     if (room == routing::room::ceil && static_cast<double>(whole) < share && whole < count) ++whole;
     return whole > minimum ? whole : minimum;
   }
@@ -71,9 +72,10 @@ struct with_padding<State, false> : State {
 }  // namespace detail
 
 /// Experts of limited capacity, after any policy has chosen and weighed (arXiv:2101.03961, 2006.16668). A choice that finds no room gets
-/// the id −1 and the weight 0 where it stands, and the others of its token keep their weights; a token that loses all passes by its residual
-/// alone. Padding and tokens without finite logits take no room and do not count in the size of their group, though a group is a run of
-/// rows. Without a rule, or with room for every token, results are those of Base, bit for bit. Capacity 0 is legal: every choice is dropped.
+/// the id −1 and the weight 0 where it stands, and the others of its token keep their weights; a token that loses all passes by its
+/// residual alone. Padding and tokens without finite logits take no room and do not count in the size of their group, though a group is
+/// a run of rows. Without a rule, or with room for every token, results are those of Base, bit for bit. Capacity 0 is legal: every choice
+/// is dropped.
 ///
 /// Costs: one pass over the choices, [tokens, slots], by one member of the group; by weight, a heap an expert that overflows besides.
 /// Helps: where every expert's work must fit a fixed buffer, as in expert parallelism, and to reproduce models trained with it.
@@ -92,6 +94,17 @@ struct capacity : Base {
     auto const own = static_cast<std::int64_t>(sizeof(std::int32_t)) * (c.experts + 1 + tokens * Base::slots(c));
     auto const base = batch_bytes_of<Base>(c, tokens);
     return own > base ? own : base;
+  }
+
+  static constexpr status fits(router_config const& c, state const& s, std::int64_t tokens) {
+    auto const& rule = s.capacity;
+    if (!(rule.factor >= 0.0)) return invalid("the factor of a capacity must be a number, and not negative", 0, 0);
+    if (rule.minimum < 0) return invalid("the minimum of a capacity must not be negative", 0, rule.minimum);
+    if (rule.tokens < 0) return invalid("the tokens of a capacity must not be negative", 0, rule.tokens);
+    if (rule.group < 0) return invalid("the group of a capacity must be a number of rows, or 0 for all", 0, rule.group);
+    if (!s.dropped.empty() && s.dropped.size != c.experts)
+      return invalid("dropped must have an entry an expert, or none", c.experts, s.dropped.size);
+    return Base::fits(c, s, tokens);
   }
 
   template <class T, class Group>
@@ -144,7 +157,7 @@ struct capacity : Base {
 
   template <class T>
   MOESAIC_FN static void drop(state const& s, routing_slots<T> const& slots, std::int64_t t, std::int64_t i) {
-    if (slots.ids(t, i) < s.dropped.size) ++s.dropped[slots.ids(t, i)];
+    if (!s.dropped.empty()) ++s.dropped[slots.ids(t, i)];
     slots.ids(t, i) = -1;
     slots.weights(t, i) = T(0);
   }
@@ -209,9 +222,9 @@ struct capacity : Base {
   }
 };
 
-/// Uses a token's later choices only as far as their combine weight is above a threshold: mesh-TensorFlow's second-expert policy "threshold"
-/// of top-2, where threshold 0 is its "all" and 1 its "none" (its "random" is for training, and not here). Unlike with a variable k, weights
-/// stay as they were with all choices. What is not used takes no room: capacity<second_above<>>.
+/// Uses a token's later choices only as far as their combine weight is above a threshold: mesh-TensorFlow's second-expert policy
+/// "threshold" of top-2, where threshold 0 is its "all" and 1 its "none" (its "random" is for training, and not here). Unlike with a
+/// variable k, weights stay as they were with all choices. What is not used takes no room: capacity<second_above<>>.
 ///
 /// Costs: a comparison a token. Helps: to spend the second expert where it has a say. Causal and batch-invariant as Base is.
 template <class Base = standard>
