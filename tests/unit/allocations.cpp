@@ -152,3 +152,28 @@ TEST_CASE_TEMPLATE("a model's call allocates nothing: a prompt with the last tok
   CHECK(allocations_of([&] { for (auto t = prompt; t < room; ++t) call(t, 1, every_token); }) == 0);
   CHECK(fine);
 }
+
+TEST_CASE("watching a model's routers allocates nothing") {
+  using of_mixtures = model<float_dense, repeat<float_mixture, 2>>;
+  using net = decoder<of_mixtures>;
+  using monitors = layer_monitors<of_mixtures::layers>;
+  static constexpr monitor_options options{.domains = 2, .coactivation = true, .compared_rows = 1};
+  host::pool where(3);
+  auto const weights = net::load(where, random_source{1});
+  auto const cache = net::make_cache(where, 1, room);
+  host::buffer const workspace{net::workspace_bytes(prompt, 0)};
+  host::buffer const memory{monitors::bytes(options)};
+  tokens_of_prompt const tokens;
+  std::vector<std::int32_t> const domain(prompt, 1);
+  bool fine = true;
+  CHECK(allocations_of([&] {
+          monitors seen{memory, options};
+          auto const call = [&](std::int64_t first, std::int64_t count) {
+            fine = fine && net::forward(where, weights, tokens.piece(first, count), cache, {}, {}, workspace, {}, seen.tap({.domain = {domain.data(), count}}));
+          };
+          call(0, prompt);
+          for (auto t = prompt; t < room; ++t) call(t, 1);
+          fine = fine && seen.counted() && seen[2].totals[0].tokens == room && seen.merge(seen);
+        }) == 0);
+  CHECK(fine);
+}

@@ -82,7 +82,7 @@ struct router_observation {
   view<const std::int32_t> previous_ids = {};   ///< [tokens, slots] of the same rows a step before: sequences that decode, or a batch seen twice
 };
 
-namespace detail {
+namespace monitor_detail {
 
 /// The largest of a token's logits [experts], or −inf where no router can use them: one is NaN or +inf, or none is above −inf.
 template <class T>
@@ -91,7 +91,7 @@ MOESAIC_FN T usable_logits(T const* logits, int experts) {
   T largest = -infinity;
   bool fine = true;
   for (int e = 0; e < experts; ++e) {
-    fine = fine && logits[e] < infinity;
+    fine &= logits[e] < infinity;
     largest = logits[e] > largest ? logits[e] : largest;
   }
   return fine ? largest : -infinity;
@@ -192,13 +192,13 @@ status check_observation(router_monitor const& m, router_observation<T> const& o
   return {};
 }
 
-}  // namespace detail
+}  // namespace monitor_detail
 
 /// Tokens of a step, which stays open: a step in several parts is observed part by part, on monitors of several threads if these are
 /// merged before it ends. Errors: a shape that does not fit, an id that is no expert; then nothing is counted.
 template <class T>
 status observe_part(router_monitor const& m, router_observation<T> const& o) {
-  if (auto fits = detail::check_observation(m, o); !fits) return fits;
+  if (auto fits = monitor_detail::check_observation(m, o); !fits) return fits;
   auto& totals = m.totals[0];
   auto const slots = o.ids.columns;
   for (std::int64_t t = 0; t < o.ids.rows; ++t) {
@@ -206,7 +206,7 @@ status observe_part(router_monitor const& m, router_observation<T> const& o) {
       ++totals.padding;
       continue;
     }
-    T const largest = o.logits.data != nullptr ? detail::usable_logits(o.logits.row(t), m.shape.experts) : T(0);
+    T const largest = o.logits.data != nullptr ? monitor_detail::usable_logits(o.logits.row(t), m.shape.experts) : T(0);
     if (!(largest > -std::numeric_limits<T>::infinity())) {
       ++totals.not_finite;
       continue;
@@ -217,11 +217,11 @@ status observe_part(router_monitor const& m, router_observation<T> const& o) {
       continue;
     }
     auto const* const ids = o.ids.row(t);
-    if (o.logits.data != nullptr) detail::observe_logits(m, o.logits.row(t), largest);
-    if (scored) detail::observe_scores(m, o.scores.row(t), ids, slots);
+    if (o.logits.data != nullptr) monitor_detail::observe_logits(m, o.logits.row(t), largest);
+    if (scored) monitor_detail::observe_scores(m, o.scores.row(t), ids, slots);
     ++totals.tokens;
-    detail::observe_choice(m, ids, slots, o.count.empty() ? slots : o.count[t], o.domain.empty() ? -1 : o.domain[t]);
-    if (o.previous_ids.data != nullptr) detail::observe_overlap(m, ids, o.previous_ids.row(t), slots);
+    monitor_detail::observe_choice(m, ids, slots, o.count.empty() ? slots : o.count[t], o.domain.empty() ? -1 : o.domain[t]);
+    if (o.previous_ids.data != nullptr) monitor_detail::observe_overlap(m, ids, o.previous_ids.row(t), slots);
   }
   return {};
 }
