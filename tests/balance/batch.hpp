@@ -110,7 +110,8 @@ batch<T> permuted(batch<T> const& from, std::vector<std::int64_t>& where, random
   for (std::int64_t t = 0; t < from.tokens(); ++t) where.push_back(t);
   for (std::size_t s = 0; s + 1 < from.sequences.size(); ++s)
     for (auto last = from.sequences[s + 1] - 1; last > from.sequences[s]; --last)
-      std::swap(where[static_cast<std::size_t>(last)], where[static_cast<std::size_t>(from.sequences[s] + random.below(last - from.sequences[s] + 1))]);
+      std::swap(where[static_cast<std::size_t>(last)],
+                where[static_cast<std::size_t>(from.sequences[s] + random.below(last - from.sequences[s] + 1))]);
   batch<T> b = from;
   auto const move = [&](auto& to, auto const& rows) {
     for (std::int64_t t = 0; t < rows.rows; ++t)

@@ -1,8 +1,9 @@
-// Bias rules in a loop with routing, on fresh random logits every step: where they settle, on windows of many steps, since a batch has a floor of noise.
+// Rules and losses in a loop with routing, on fresh random logits every step: where they settle, on windows, since a batch has its noise.
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <utility>
 #include <vector>
 
 #include <doctest/doctest.h>
@@ -95,6 +96,36 @@ TEST_CASE("the sign rule: from a violation of 4.1 to the noise of a batch in 200
   CHECK(fast.mean(45, 55) < 0.25);
   CHECK(fast.mean(70, 120) > 0.15);
   CHECK(fast.mean(70, 120) < 0.25);
+}
+
+TEST_CASE("a router bias trained by a balance loss alone leaves collapse; without the loss it stays") {
+  // Logits N(0, 1) plus a bias that begins at −2 ln(rank): the first of 16 experts takes nearly all.
+  constexpr std::int64_t tokens = 512;
+  auto const train = [&](double alpha) {
+    random_stream random(seed);
+    std::vector<double> bias(16), logits(tokens * 16), totals(16);
+    std::vector<std::int64_t> counts(16);
+    std::vector<std::int32_t> ids(2);
+    for (std::size_t e = 0; e < 16; ++e) bias[e] = -2 * std::log(static_cast<double>(e + 1));
+    std::vector<double> violation;
+    for (int s = 0; s < 200; ++s) {
+      for (std::size_t i = 0; i < logits.size(); ++i) logits[i] = static_cast<double>(random.normal()) + bias[i % 16];
+      std::vector<double> gradient(logits.size());
+      auto const loss = balance::switch_balance<double>({logits.data(), tokens, 16}, {}, tokens, alpha, {gradient.data(), tokens, 16}, {counts, totals, ids});
+      REQUIRE(loss.done);
+      violation.push_back(max_violation(counts));                       // the scratch holds those of the batch
+      for (std::size_t i = 0; i < gradient.size(); ++i) bias[i % 16] -= gradient[i];
+    }
+    double last = 0;
+    for (std::size_t s = 150; s < 200; ++s) last += violation[s] / 50;
+    return std::pair(violation[0], last);
+  };
+  auto const [before, after] = train(0.5);
+  auto const [start, end] = train(0);
+  MESSAGE("violation with the loss: " << before << " at first, " << after << " at last; without: " << start << ", " << end);
+  CHECK(before > 8);
+  CHECK(after < 0.7);
+  CHECK(end > 8);
 }
 
 TEST_CASE("LongCat's rule holds the FFN experts of a token at their budget, evens them, and leaves identity experts alone") {

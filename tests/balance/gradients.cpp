@@ -113,7 +113,13 @@ TEST_CASE("combine weights by the logits, for every rule of the configuration") 
     for (auto const position : {score_position::before_top_k, score_position::after_top_k})
       for (bool const renormalize : {false, true})
         for (double const cap : {0.0, 3.0})
-          rules.push_back({.experts = 6, .top_k = 3, .score = kind, .position = position, .logit_softcap = cap, .renormalize = renormalize, .routed_scale = 2.5});
+          rules.push_back({.experts = 6,
+                           .top_k = 3,
+                           .score = kind,
+                           .position = position,
+                           .logit_softcap = cap,
+                           .renormalize = renormalize,
+                           .routed_scale = 2.5});
   rules.push_back({.experts = 6, .top_k = 3, .score = score::sigmoid, .renormalize = true, .sum_floor = 50});
   rules.push_back({.experts = 6, .top_k = 3, .renormalize = true, .sum_floor = 50});
   rules.push_back({.experts = 6, .top_k = 1});

@@ -58,8 +58,9 @@ void check_losses(family const& f) {
     matrix<double> got(1, 1), want = read_matrix<double>(file, "expect." + loss);
     got(0, 0) = static_cast<double>(value);
     check_close(f.name + " " + loss, got, want, allowed);
-    check_close(f.name + " " + loss + " by logits", convert<double>(gradient), read_matrix<double>(file, "grad_" + loss + ".stage.router_logits"), allowed);
-    check_close(f.name + " " + loss + " by router", by_router(gradient, x), read_matrix<double>(file, "grad_" + loss + "." + f.router), allowed);
+    auto const by = [&](std::string const& name) { return read_matrix<double>(file, "grad_" + loss + "." + name); };
+    check_close(f.name + " " + loss + " by logits", convert<double>(gradient), by("stage.router_logits"), allowed);
+    check_close(f.name + " " + loss + " by router", by_router(gradient, x), by(f.router), allowed);
   };
   if (f.has_balance) {
     matrix<T> gradient(logits.rows, logits.columns);
@@ -101,6 +102,7 @@ TEST_CASE("combine weights by the logits and by the router's weight, the experts
     matrix<double> gradient(logits.rows, logits.columns);
     REQUIRE(router_gradient<double>(f.config, logits.view(), ids.view(), by_weight.view(), gradient.view()));
     check_close(f.name + " by logits", gradient, read_matrix<double>(file, "grad.stage.router_logits"));
-    check_close(f.name + " by router", by_router(gradient, read_matrix<double>(file, "expect.ffn_norm")), read_matrix<double>(file, "grad." + f.router));
+    auto const x = read_matrix<double>(file, "expect.ffn_norm");
+    check_close(f.name + " by router", by_router(gradient, x), read_matrix<double>(file, "grad." + f.router));
   }
 }

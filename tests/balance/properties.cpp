@@ -204,7 +204,9 @@ TEST_CASE("even counts give the coefficient, whatever the scores, and no gradien
 TEST_CASE("uniform logits are the minimum of what is least there") {
   owning_scratch const memory(6, 2);
   auto const infinity = std::numeric_limits<double>::infinity();
-  auto const global = [&](matrix<double> const& z, view<double> g) { return balance::global_entropy<double>(z.view(), {}, infinity, 1, g, memory.of).value; };
+  auto const global = [&](matrix<double> const& z, view<double> g) {
+    return balance::global_entropy<double>(z.view(), {}, infinity, 1, g, memory.of).value;
+  };
   auto const importance = [&](matrix<double> const& z, view<double> g) {
     return balance::importance<double>(z.view(), {}, {}, balance::variation::population, 1, g, memory.of).value;
   };

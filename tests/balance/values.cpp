@@ -92,10 +92,23 @@ TEST_CASE("HuggingFace's form over several layers pools their rows, with and wit
     std::vector<double> gradient(32), gradient_of_both(32);
     std::vector<view<double>> const gradients{{gradient.data(), 4, 4}, {gradient.data() + 16, 4, 4}};
     auto const pooled = value(balance::pooled_balance<double>(layers, absent, c.of, 1, gradients));
-    auto const stacked = value(balance::load_balance<double>(score::softmax, {both.data(), 8, 4}, of_both, c.of, 1, 1, {gradient_of_both.data(), 8, 4}));
+    view<double> const g{gradient_of_both.data(), 8, 4};
+    auto const stacked = value(balance::load_balance<double>(score::softmax, {both.data(), 8, 4}, of_both, c.of, 1, 1, g));
     CHECK(std::abs(pooled - stacked) <= 8 * roundoff<double> * stacked);
     for (std::size_t i = 0; i < 32; ++i) CHECK(std::abs(gradient[i] - gradient_of_both[i]) <= 8 * roundoff<double>);
   }
+}
+
+TEST_CASE("with the counts of all ranks, the mean over ranks is the loss of the global batch, and so are the gradients") {
+  view<const double> const halves[]{{golden.data(), 2, 4}, {golden.data() + 8, 2, 4}};
+  auto const everywhere = top_k_counts(2);
+  std::vector<double> apart(16), together(16);
+  double mean = 0;
+  for (int rank = 0; rank < 2; ++rank)
+    mean += value(balance::load_balance<double>(score::sigmoid, halves[rank], {}, everywhere.of, 2, 1, {apart.data() + 8 * rank, 2, 4})) / 2;
+  auto const global = value(balance::load_balance<double>(score::sigmoid, logits, {}, everywhere.of, 2, 1, {together.data(), 4, 4}));
+  CHECK(std::abs(mean - global) < 1e-15);
+  for (std::size_t i = 0; i < 16; ++i) CHECK(std::abs(apart[i] / 2 - together[i]) < 1e-15);
 }
 
 TEST_CASE("Switch in groups: the mean of what each gives alone; a group of padding is none") {
@@ -241,7 +254,8 @@ TEST_CASE("what does not fit is said") {
         "a balance loss needs scores that are not negative, so not score::identity");
   CHECK(what(balance::load_balance<double>(score::softmax, z, {}, three.of, 1, 1)) == "there must be a count an expert");
   CHECK(what(balance::load_balance<double>(score::softmax, z, {}, c.of, 0, 1)) == "a token chooses at least once");
-  CHECK(what(balance::device_balance<double>(score::softmax, z, {}, three.of, 1, 1)) == "the experts must fall into as many equal groups as there are counts");
+  CHECK(what(balance::device_balance<double>(score::softmax, z, {}, three.of, 1, 1)) ==
+        "the experts must fall into as many equal groups as there are counts");
   CHECK(what(balance::switch_balance<double>(z, {}, 0, 1, {}, memory.of)) == "a group must have a token");
   auto const too_small = balance::switch_balance<double>(z, {}, 4, 1, {}, small.of);
   CHECK(too_small.done.code == status_code::workspace_too_small);

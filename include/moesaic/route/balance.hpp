@@ -17,7 +17,7 @@
 
 /// All losses here: T is float or double, `balance::z_loss<float>(…)`; sums over tokens are kept in double, in ascending order.
 ///   router_logits  [tokens, experts]. A token whose logits are not finite (NaN, +inf, all −inf) chose no expert and counts as padding; an
-///                  expert at −inf has score 0.
+///                  expert at −inf has score 0. A configuration's soft cap is not applied: hand over capped logits.
 ///   padding        [tokens] 1 = a row that is no token: it enters no count, no mean and no gradient; empty = none.
 ///   coefficient    multiplies value and gradient.
 ///   gradient       [tokens, experts]: d loss / d router_logits is added to it; none wanted: {}.
@@ -124,8 +124,8 @@ inline status check(scratch const& s, std::int64_t experts, int top_k) {
   return {};
 }
 
-/// Σ price(e) s̃_e of one token, s̃ the scores normalised to sum 1, over the n experts at(0), at(1), … (−1: none), and, where gradient
-/// [experts] is not null, factor times its derivative: ∂s̃ … = factor · s′_e / Σ s · (price(e) − value). Everything linear in s̃ is this.
+/// value = Σ price(e) s̃_e of one token, s̃ the scores normalised to sum 1, over the n experts at(0), at(1), … (−1: none). Everything linear in
+/// s̃ is this. Where gradient [experts] is not null, factor times the derivative, s′_e / Σ s · (price(e) − value), is added to it.
 template <class T, class Group, class At, class Price>
 MOESAIC_FN T priced_row(score kind, Group const& g, T const* z, int n, At const& at, Price const& price, T factor, T* gradient) {
   bool const softmax = kind == score::softmax;
