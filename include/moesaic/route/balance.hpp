@@ -124,8 +124,8 @@ inline status check(scratch const& s, std::int64_t experts, int top_k) {
   return {};
 }
 
-/// value = Σ price(e) s̃_e of one token, s̃ the scores normalised to sum 1, over the n experts at(0), at(1), … (−1: none): everything that is
-/// linear in s̃. Where gradient [experts] is not null, factor times the derivative, s′_e / Σ s · (price(e) − value), is added to it.
+/// value = Σ price(e) s̃_e of one token, s̃ the scores normalised to sum 1, over the n experts at(0), at(1), … (−1: none): everything that
+/// is linear in s̃. Where gradient [experts] is not null, factor times the derivative, s′_e / Σ s · (price(e) − value), is added to it.
 template <class T, class Group, class At, class Price>
 MOESAIC_FN T priced_row(score kind, Group const& g, T const* z, int n, At const& at, Price const& price, T factor, T* gradient) {
   bool const softmax = kind == score::softmax;
