@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <limits>
 #include <numeric>
 #include <string>
 #include <vector>
@@ -367,12 +368,36 @@ TEST_CASE_TEMPLATE("runs of one width are a uniform layer, bit for bit", Runs, e
 
 namespace {
 
+template <bool Run>
+struct dense_layer {
+  static constexpr block_config config{.hidden = hidden,
+                                       .attention = {.heads = 4},
+                                       .expert = {.intermediate = Run ? 0 : 24, .bias = true, .widths = Run ? width_runs{{1, 24}} : width_runs{}},
+                                       .storage = {.weights = dtype::bf16, .ffn = dtype::int4}};
+};
+
+}  // namespace
+
+TEST_CASE("a dense layer may be told as a run of one") {
+  host::pool where;
+  auto const x = input<float>();
+  auto const told_as_run = load<dense_layer<true>>(where), plain = load<dense_layer<false>>(where);
+  CHECK(block<dense_layer<false>>::check_weights(told_as_run));
+  auto const a = run<dense_layer<true>>(where, told_as_run, x), b = run<dense_layer<false>>(where, plain, x);
+  CHECK(same_bits<float>(a.y.view(), b.y.view()));
+}
+
+namespace {
+
 struct unequal_layer {
   static constexpr block_config config = [] {
     auto c = mixed(dtype::fp32, dtype::int4);
     c.router.score_bias = true, c.router.renormalize = true;
     return c;
   }();
+};
+struct neutral_layer : unequal_layer {
+  using routing = moesaic::routing::without_nulls<expert_range{}>;
 };
 struct plus_plus_layer : unequal_layer {
   using routing = moesaic::routing::without_nulls<zero_experts(config)>;
@@ -396,12 +421,37 @@ TEST_CASE("a whole model of unequal layers: prefill is decode, on any number of 
   for (auto const v : whole) CHECK(std::isfinite(v));
 }
 
+TEST_CASE("a token with a broken router gets no expert of any kind, and no tokens at all are well") {
+  using layer = block<unequal_layer>;
+  host::pool where;
+  auto const weights = load<unequal_layer>(where);
+  auto x = input<float>(seed, 3);
+  matrix<float> const residual(3, hidden);
+  x(1, 5) = std::numeric_limits<float>::quiet_NaN();
+  for (std::int64_t const rows : {3, 0}) {
+    arena counting;
+    moe<unequal_layer>::carve(counting, rows);
+    host::buffer memory{counting.used() + arena::alignment};
+    arena workspace(memory.data(), memory.size());
+    auto const scratch = moe<unequal_layer>::carve(workspace, rows);
+    std::int32_t not_finite = 0;
+    matrix<float> y(rows, hidden);
+    block_weights const& w = weights;
+    REQUIRE(moe<unequal_layer>::forward(where, w.ffn, {x.data.data(), rows, hidden}, {residual.data.data(), rows, hidden}, y.view(),
+                                        layer::no_state(), scratch, &not_finite));
+    CHECK(not_finite == (rows > 0 ? 1 : 0));
+    for (std::int64_t t = 0; t < rows; ++t)
+      for (int c = 0; c < hidden; ++c) CHECK((t == 1 ? y(t, c) == 0.0f : std::isfinite(y(t, c))));
+  }
+}
+
 TEST_CASE("a null expert's weight goes to the others") {
   host::pool where;
   auto const weights = load<unequal_layer>(where);
   auto const x = input<float>();
   auto const plain = run<unequal_layer>(where, weights, x), others = run<plus_plus_layer>(where, weights, x);
   CHECK(same_bits<std::int32_t>(plain.ids.view(), others.ids.view()));
+  CHECK(same_bits<float>(plain.y.view(), run<neutral_layer>(where, weights, x).y.view()));
   int with_null = 0;
   for (std::int64_t t = 0; t < tokens; ++t) {
     double sum = 0, kept = 0;

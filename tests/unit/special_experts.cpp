@@ -65,7 +65,8 @@ void check(call const& c, std::int64_t hidden) {
         if (e < 0) {
           for (std::int64_t i = 0; i < hidden; ++i) CHECK(std::isnan(static_cast<double>(y.rows(s, i))));
         } else if (constant < 0) {
-          for (std::int64_t i = 0; i < hidden; ++i) CHECK(static_cast<double>(y.rows(s, i)) == (e < c.kinds.zero ? 0.0 : static_cast<double>(row[i])));
+          for (std::int64_t i = 0; i < hidden; ++i)
+            CHECK(static_cast<double>(y.rows(s, i)) == (e < c.kinds.zero ? 0.0 : static_cast<double>(row[i])));
         } else {
           auto const piece = [&](std::vector<float> const& all, std::int64_t i) {
             return std::vector<float>(all.begin() + i * hidden, all.begin() + (i + 1) * hidden);
@@ -101,7 +102,8 @@ TEST_CASE("a constant expert by hand") {
   std::vector<double> const x{0, std::log(3.0)};
   std::vector<double> y(2);
   std::int32_t const offsets[] = {0, 1}, token_of_slot[] = {0};
-  host::special_experts<double>(where, {.constant = 1}, {gate, value}, view<const double>(x.data(), 1, 2), offsets, token_of_slot, view<double>(y.data(), 1, 2));
+  host::special_experts<double>(where, {.constant = 1}, {gate, value}, view<const double>(x.data(), 1, 2), offsets, token_of_slot,
+                                view<double>(y.data(), 1, 2));
   CHECK(std::fabs(y[0] - 7.5) <= sum_tolerance<double>(8) * 10);
   CHECK(std::fabs(y[1] - (0.25 * std::log(3.0) + 15)) <= sum_tolerance<double>(8) * 20);
 }
@@ -112,7 +114,8 @@ TEST_CASE("a constant expert is sure, however large its logits") {
   std::vector<float> const x{1, -1};
   std::vector<float> y(2);
   std::int32_t const offsets[] = {0, 2}, token_of_slot[] = {0, 1};
-  host::special_experts<float>(where, {.constant = 1}, {gate, value}, view<const float>(x.data(), 2, 1), offsets, token_of_slot, view<float>(y.data(), 2, 1));
+  host::special_experts<float>(where, {.constant = 1}, {gate, value}, view<const float>(x.data(), 2, 1), offsets, token_of_slot,
+                               view<float>(y.data(), 2, 1));
   CHECK(y[0] == 1.0f);
   CHECK(y[1] == 7.0f);
 }

@@ -67,7 +67,7 @@ struct attention_config {
 
 /// experts == 0 means dense: one feed-forward that every token uses, and no router.
 struct router_config {
-  int experts = 0;                     ///< all that the router scores: feed-forwards, then expert.zero, expert.copy and expert.constant of them
+  int experts = 0;                     ///< all that the router scores: feed-forwards, then those of expert.zero, .copy and .constant
   int top_k = 0;
   moesaic::score score = moesaic::score::softmax;
   moesaic::score_position position = moesaic::score_position::before_top_k;
@@ -134,7 +134,7 @@ struct expert_config {
   moesaic::activation activation = moesaic::activation::swiglu;
   bool bias = false;                   ///< on gate, up and down
   width_runs widths = {};              ///< of unequal feed-forwards (HMoE, arXiv:2408.10681); empty = all are `intermediate` wide
-  int zero = 0;                        ///< experts whose output is 0 (MoE++, arXiv:2410.07348; the null experts of AdaMoE, arXiv:2406.13233)
+  int zero = 0;                        ///< experts whose output is 0 (MoE++, arXiv:2410.07348; null experts of AdaMoE, arXiv:2406.13233)
   int copy = 0;                        ///< whose output is their input x (MoE++; the identity experts of LongCat-Flash, arXiv:2509.01322)
   int constant = 0;                    ///< a₁ x + a₂ v, [a₁, a₂] = softmax(W x), with a W [2, hidden] and a v [hidden] each (MoE++)
 

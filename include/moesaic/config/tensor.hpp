@@ -78,7 +78,7 @@ struct tensor_names {
   spellings expert_gate = {"mlp.experts.{}.gate_proj", "block_sparse_moe.experts.{}.w1"};                               // + .weight, .bias
   spellings expert_up = {"mlp.experts.{}.up_proj", "block_sparse_moe.experts.{}.w3"};
   spellings expert_down = {"mlp.experts.{}.down_proj", "block_sparse_moe.experts.{}.w2"};
-  spellings constant_gate = {"mlp.experts.{}.wg.weight"}, constant_value = {"mlp.experts.{}.constant"};                 // of constant experts
+  spellings constant_gate = {"mlp.experts.{}.wg.weight"}, constant_value = {"mlp.experts.{}.constant"};   // of constant experts
   spellings stacked_gate_up = {"mlp.experts.gate_up_proj"};
   spellings stacked_down = {"mlp.experts.down_proj"};
   spellings shared_gate_proj = {"mlp.shared_expert.gate_proj", "mlp.shared_experts.gate_proj"};                         // + .weight, .bias

@@ -79,7 +79,8 @@ constexpr void for_each_weight(F&& f, Weights const&... w) {
   f("qkv.bias", w.attention.qkv_bias...), f("out.bias", w.attention.out_bias...);
   f("q_norm", w.attention.q_norm...), f("k_norm", w.attention.k_norm...), f("rope", w.attention.rope...);
   for_each_weight(f, w.ffn.experts...);
-  for (int r = 0; r < width_runs::most - 1 && ((w.ffn.more_experts[r].down.outputs != 0) || ...); ++r) for_each_weight(f, w.ffn.more_experts[r]...);
+  for (int r = 0; r < width_runs::most - 1 && ((w.ffn.more_experts[r].down.outputs != 0) || ...); ++r)
+    for_each_weight(f, w.ffn.more_experts[r]...);
   f("constant.gate", w.ffn.constant.gate...), f("constant.value", w.ffn.constant.value...);
   f("router", w.ffn.router.weight...), f("router.bias", w.ffn.router.bias...), f("score_bias", w.ffn.router.score_bias...);
   f("router.length", w.ffn.router.length...);

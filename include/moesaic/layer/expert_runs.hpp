@@ -27,8 +27,10 @@ struct expert_runs {
 
   /// x [tokens, hidden] -> y [tokens · slots, hidden], by expert: the rows that the plan uses.
   template <class Where>
-  static void forward(Where& where, moe_weights const& w, view<const scalar> x, dispatch_plan const& plan, scratch const& s, view<scalar> y) {
-    auto const offsets_from = [&](int first) { return list<const std::int32_t>{plan.expert_offsets.data + first, plan.expert_offsets.size - first}; };
+  static void forward(Where& where, moe_weights const& w, view<const scalar> x, dispatch_plan const& plan, scratch const& s,
+                      view<scalar> y) {
+    auto const& offsets = plan.expert_offsets;
+    auto const offsets_from = [&](int first) { return list<const std::int32_t>{offsets.data + first, offsets.size - first}; };
     auto const* const token_of_slot = plan.token_of_slot.data;
     each_run([&]<int Run>(int first) {
       view<scalar> const activated{s.activated.data, y.rows, shape.widths.run[Run].intermediate};

@@ -52,7 +52,8 @@ struct ffn {
 
   /// One expert's matrices under their own names, in which it is expert `first` + e.
   template <class Loader>
-  static void load_one(ffn_weights const& w, Loader& from, int e, spellings const& gate, spellings const& up, spellings const& down, int first = 0) {
+  static void load_one(ffn_weights const& w, Loader& from, int e, spellings const& gate, spellings const& up, spellings const& down,
+                       int first = 0) {
     constexpr std::int64_t hidden = shape.hidden, width = Intermediate;
     int const number = first + e;
     auto const up_rows = from.find(up, ".weight", {width, hidden}, number);

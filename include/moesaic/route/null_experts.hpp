@@ -18,13 +18,13 @@ namespace moesaic::routing {
 ///     using routing = moesaic::routing::without_nulls<moesaic::zero_experts(config)>;
 ///   };
 ///
-/// Costs top_k additions a token. Helps where an expert's output is to keep its size however many nulls a token takes; without it (LongCat-Flash's
-/// identity experts) they keep their share. Causal and batch-invariant as Base is. Takes Base's weights to be positive.
+/// Costs top_k additions a token. Helps where the mixture is to keep its size however many nulls a token takes; without it (the identity
+/// experts of LongCat-Flash) they keep their share. Causal and batch-invariant as Base is. Takes Base's weights to be positive.
 template <expert_range Nulls, class Base = standard>
 struct without_nulls : Base {
   template <class T, class Group>
-  MOESAIC_FN static void weigh(router_config const& c, Group const& g, auto const& state, std::int64_t token, T const* scores, std::int32_t const* ids,
-                               int count, T* weights) {
+  MOESAIC_FN static void weigh(router_config const& c, Group const& g, auto const& state, std::int64_t token, T const* scores,
+                               std::int32_t const* ids, int count, T* weights) {
     Base::weigh(c, g, state, token, scores, ids, count, weights);
     T null = T(0), kept = T(0);
     for (int i = g.rank(); i < count; i += g.size()) {
