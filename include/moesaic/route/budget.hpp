@@ -131,7 +131,7 @@ struct knapsack : Base {
                                     : greedy(c.experts, choice, charge, budget, worth, slots, ids, by_worth);
       }
       for (int i = found; i < slots; ++i) ids[i] = -1;
-      detail::list_best_first([&](std::int32_t e) { return choice[e]; }, found, ids);
+      detail::list_best_first<T>([&](std::int32_t e) { return choice[e]; }, found, ids);
     }
     g.sync();
     return g.max(found);

@@ -60,6 +60,7 @@ struct table {
   MOESAIC_INLINE static constexpr T cost(state const& s, routing_site at) {
     return static_cast<T>(s.microseconds(at.token, at.expert));
   }
+  MOESAIC_INLINE static constexpr float const* row(state const& s, std::int64_t token) { return s.microseconds.row(token); }
 };
 
 /// Computing: FLOPs of an expert for one token over what the device does. Experts of one width all cost the same, so this moves no choice but

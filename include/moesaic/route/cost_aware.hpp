@@ -16,12 +16,24 @@ enum class priced : std::uint8_t { score, logit };
 
 namespace detail {
 
-/// ids [count] in the order of falling key(id), of equals the lower id first.
-template <class Key>
-MOESAIC_FN constexpr void list_best_first(Key const& key, int count, std::int32_t* ids) {
+/// ids [count] in the order of falling key(id), of equals the lower id first; keys are no NaN.
+template <class T, class Key>
+MOESAIC_FN void list_best_first(Key const& key, int count, std::int32_t* ids) {
+  constexpr int few = 16;
+  if (count <= few) {                                      // counts who comes before: the branches of a sort would be coin tosses
+    T value[few];
+    std::int32_t id[few];
+    for (int i = 0; i < count; ++i) id[i] = ids[i], value[i] = static_cast<T>(key(id[i]));
+    for (int i = 0; i < count; ++i) {
+      int before = 0;
+      for (int j = 0; j < count; ++j) before += (value[j] > value[i]) | ((value[j] == value[i]) & (id[j] < id[i]));
+      ids[before] = id[i];
+    }
+    return;
+  }
   for (int i = 1; i < count; ++i) {
     auto const id = ids[i];
-    auto const mine = key(id);
+    auto const mine = static_cast<T>(key(id));
     int at = i;
     for (; at > 0 && (mine > key(ids[at - 1]) || (mine == key(ids[at - 1]) && id < ids[at - 1])); --at) ids[at] = ids[at - 1];
     ids[at] = id;
@@ -33,15 +45,22 @@ MOESAIC_FN constexpr void list_best_first(Key const& key, int count, std::int32_
 template <class Key, class Open>
 MOESAIC_FN constexpr std::int32_t next_best(int experts, Key const& key, Open const& open, std::int32_t last) {
   std::int32_t best = -1;
-  for (std::int32_t e = 0; e < experts; ++e)
-    if (open(e) && (last < 0 || key(e) < key(last) || (key(e) == key(last) && e > last)) && (best < 0 || key(e) > key(best))) best = e;
+  auto const bound = key(last < 0 ? 0 : last);
+  auto top = bound;
+  for (std::int32_t e = 0; e < experts; ++e) {
+    auto const mine = key(e);
+    if ((best >= 0 && !(mine > top)) || !open(e)) continue;
+    if (last >= 0 && !(mine < bound || (mine == bound && e > last))) continue;
+    best = e;
+    top = mine;
+  }
   return best;
 }
 
 /// ids [found], best first by choice, and room for `slots`: the `best` experts of largest score that may be chosen join, in place of the
 /// last where there is no room. Answers how many there are.
 template <class T>
-MOESAIC_FN constexpr int join_best(int experts, T const* scores, T const* choice, int best, int found, int slots, std::int32_t* ids) {
+MOESAIC_FN int join_best(int experts, T const* scores, T const* choice, int best, int found, int slots, std::int32_t* ids) {
   auto const score = [&](std::int32_t e) { return scores[e]; };
   auto const open = [&](std::int32_t e) { return choice[e] > -std::numeric_limits<T>::infinity(); };
   std::int32_t last = -1;
@@ -54,7 +73,7 @@ MOESAIC_FN constexpr int join_best(int experts, T const* scores, T const* choice
     for (; at > kept; --at) ids[at] = ids[at - 1];
     ids[kept] = last;
   }
-  list_best_first([&](std::int32_t e) { return choice[e]; }, found, ids);
+  list_best_first<T>([&](std::int32_t e) { return choice[e]; }, found, ids);
   return found;
 }
 
@@ -87,22 +106,28 @@ struct cost_aware : Base {
 
     MOESAIC_FN constexpr bool active() const { return price != 0 && range != 0; }
     template <class T>
-    MOESAIC_FN constexpr T taken_off(routing_site at) const {
-      return static_cast<T>(price) * static_cast<T>(range) * cost_at<Cost, T>(cost, at);
-    }
+    MOESAIC_FN constexpr T rate() const { return static_cast<T>(price) * static_cast<T>(range); }
   };
 
-  template <class T>
-  MOESAIC_INLINE static T affinity(router_config const& c, state const& s, T logit, T score) {
-    if constexpr (Of == priced::logit)
-      if (s.active()) return c.logit_softcap != 0.0 ? Base::soft_cap(static_cast<T>(c.logit_softcap), logit) : logit;
-    return affinity_of<Base>(c, s, logit, score);
-  }
-
-  template <class T>
-  MOESAIC_INLINE static T price(router_config const& c, state const& s, routing_site at, T score) {
-    T const base = Base::price(c, s, at, score);
-    return s.active() ? base + s.template taken_off<T>(at) : base;
+  /// a − λ ρ c. The rows of a table go through the group at once.
+  template <class T, class Group>
+  MOESAIC_FN static T const* worth(router_config const& c, Group const& g, state const& s, std::int64_t token, T const* logits, T const* scores,
+                                   T* memory) {
+    T const* from = worth_of<Base>(c, g, s, token, logits, scores, memory);
+    if (!s.active()) return from;
+    if constexpr (Of == priced::logit) {
+      from = logits;
+      if (c.logit_softcap != 0.0) {
+        for (int e = g.rank(); e < c.experts; e += g.size()) memory[e] = Base::soft_cap(static_cast<T>(c.logit_softcap), logits[e]);
+        from = memory;
+      }
+    }
+    T const rate = s.template rate<T>();
+    if constexpr (requires { g.less(c.experts, from, rate, Cost::row(s.cost, token), memory); })
+      g.less(c.experts, from, rate, Cost::row(s.cost, token), memory);
+    else
+      for (int e = g.rank(); e < c.experts; e += g.size()) memory[e] = from[e] - rate * cost_at<Cost, T>(s.cost, {token, e});
+    return memory;
   }
 
   template <class T, class Group>
@@ -122,10 +147,11 @@ struct cost_aware : Base {
     if (!s.active()) return arrange_by<Base>(c, g, s, token, scores, choice, count, ids);
     g.sync();
     if (g.rank() == 0) {
+      T const rate = s.template rate<T>();
       if (c.score_bias && Of == priced::score)
-        detail::list_best_first([&](std::int32_t e) { return choice[e] + s.template taken_off<T>({token, e}); }, count, ids);
+        detail::list_best_first<T>([&](std::int32_t e) { return choice[e] + rate * cost_at<Cost, T>(s.cost, {token, e}); }, count, ids);
       else
-        detail::list_best_first([&](std::int32_t e) { return scores[e]; }, count, ids);
+        detail::list_best_first<T>([&](std::int32_t e) { return scores[e]; }, count, ids);
     }
     g.sync();
   }

@@ -18,7 +18,8 @@ namespace moesaic {
 
 /// Who runs a hook together: one thread on the host, a warp on a device. Loops over experts step by size() from rank(), and sums and
 /// maxima over experts go through it. Every member of the group gets the result. A group may bring members of its own that do a row of
-/// experts at once, softmax(n, in, out), sigmoid(n, in, out) and top_k(choice, experts, slots, ids): the hooks here use them.
+/// experts at once, softmax(n, in, out), sigmoid(n, in, out), top_k(choice, experts, slots, ids) and less(n, in, factor, x, out), which
+/// is in − factor · x: the hooks use them.
 struct serial_group {
   MOESAIC_FN constexpr int rank() const { return 0; }
   MOESAIC_FN constexpr int size() const { return 1; }
@@ -258,15 +259,17 @@ concept settling_policy =
       P::settle_batch(c, g, s, b, slots, list<std::byte>{});
     };
 
-/// Two hooks that a policy may have, and `standard` has not. What a price is taken off, where it is not the score:
-///   static T affinity(router_config const&, state const&, T logit, T score);
+/// Two hooks that a policy may have, and `standard` has not. What experts are worth to a token before bias and price, where it is not their
+/// scores: a row [experts] that may be written into `memory`, and is answered:
+///   static T const* worth(router_config const&, Group const&, state const&, std::int64_t token, T const* logits, T const* scores, T* memory);
 /// and in what order the chosen are listed, hence summed, after `cut` (they are best first by choice before):
 ///   static void arrange(router_config const&, Group const&, state const&, std::int64_t token, T const* scores, T const* choice, int count,
 ///                       std::int32_t* ids);
-template <class P, class State, class T>
-MOESAIC_INLINE T affinity_of(router_config const& c, State const& s, T logit, T score) {
-  if constexpr (requires { P::affinity(c, s, logit, score); }) return P::affinity(c, s, logit, score);
-  else return score;
+template <class P, class Group, class State, class T>
+MOESAIC_INLINE T const* worth_of(router_config const& c, Group const& g, State const& s, std::int64_t token, T const* logits, T const* scores,
+                                 T* memory) {
+  if constexpr (requires { P::worth(c, g, s, token, logits, scores, memory); }) return P::worth(c, g, s, token, logits, scores, memory);
+  else return scores;
 }
 template <class P, class Group, class State, class T>
 MOESAIC_FN void arrange_by(router_config const& c, Group const& g, State const& s, std::int64_t token, T const* scores, T const* choice, int count,

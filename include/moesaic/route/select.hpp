@@ -25,8 +25,9 @@ MOESAIC_FN bool score_token(router_config const& c, Group const& g, typename Pol
   if (finite) {
     Policy::score(c, g, state, token, logits, scores);
     g.sync();
+    T const* const worth = worth_of<Policy>(c, g, state, token, logits, static_cast<T const*>(scores), choice);
     for (int e = g.rank(); e < c.experts; e += g.size()) {
-      T value = affinity_of<Policy>(c, state, logits[e], scores[e]);
+      T value = worth[e];
       if (!score_bias.empty()) value += static_cast<T>(score_bias[e]);
       value -= static_cast<T>(Policy::price(c, state, routing_site{token, e}, scores[e]));
       bad |= value != value;

@@ -23,6 +23,9 @@ struct vector_group : serial_group {
   void sigmoid(int n, float const* in, float* out) const {
     at_level(instructions, [&](auto here) { sigmoid_row(here, n, in, out); });
   }
+  void less(int n, float const* in, float factor, float const* x, float* out) const {
+    at_level(instructions, [&](auto here) { less_row(here, n, in, factor, x, out); });
+  }
   /// As moesaic::top_k.
   int top_k(float const* choice, int experts, int slots, std::int32_t* ids) const {
     int found = -1;

@@ -31,6 +31,12 @@ inline void sigmoid_row(here, std::int64_t n, float const* in, float* out) {
   });
 }
 
+/// out_i = in_i − factor · x_i, rounded twice. `in` and `out` may be the same.
+inline void less_row(here, std::int64_t n, float const* in, float factor, float const* x, float* out) {
+  auto const each = set1(factor);
+  for_each_part(n, [&](std::int64_t i, auto count) { store_part(out + i, sub(load_part(in + i, count), mul(each, load_part(x + i, count))), count); });
+}
+
 /// How many of the `count` numbers come before each of them by falling value, of equals the earlier first: a row of whole parts, numbers
 /// beyond `count` at −inf. In fp32, as the counts are small.
 inline void ranks(here, std::int64_t count, float const* x, float* rank) {
