@@ -79,6 +79,7 @@
 #include <moesaic/host/rotary.hpp>
 #include <moesaic/host/route.hpp>
 #include <moesaic/host/set_up.hpp>
+#include <moesaic/host/soft_moe.hpp>
 #include <moesaic/host/special_experts.hpp>
 #include <moesaic/layer/attention.hpp>
 #include <moesaic/layer/block.hpp>
@@ -92,4 +93,5 @@
 #include <moesaic/layer/monitor.hpp>
 #include <moesaic/layer/norm.hpp>
 #include <moesaic/layer/router.hpp>
+#include <moesaic/layer/soft_moe.hpp>
 #include <moesaic/layer/tap.hpp>

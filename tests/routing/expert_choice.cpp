@@ -63,7 +63,8 @@ TEST_CASE_TEMPLATE("against sorting; balance is perfect; at most top_k experts a
     std::vector<std::int32_t> partaking;
     for (std::int32_t t = 0; t < tokens; ++t)
       if (t != broken && (padding.empty() || !padding[static_cast<std::size_t>(t)])) partaking.push_back(t);
-    auto const each = static_cast<std::size_t>(routing::expert_choice<>::taken_by_each(s, static_cast<std::int64_t>(partaking.size()), experts));
+    auto const seen = static_cast<std::int64_t>(partaking.size());
+    auto const each = static_cast<std::size_t>(routing::expert_choice<>::taken_by_each(s, seen, experts));
     std::vector<std::vector<T>> wanted(static_cast<std::size_t>(tokens), std::vector<T>(static_cast<std::size_t>(experts), -infinity<T>));
     for (std::int32_t e = 0; e < experts; ++e) {
       auto const at = [&](std::int32_t t) { return r.scores[static_cast<std::size_t>(t * experts + e)]; };

@@ -129,7 +129,8 @@ TEST_CASE_TEMPLATE("everything chosen: the flat softmax of product weights, summ
     std::vector<long double> product;                               // log (G_i · G_ij)
     auto const gate = softmax({logits.begin() + 12, logits.end()});
     for (int i = 0; i < 3; ++i)
-      for (auto const q : softmax({logits.begin() + 4 * i, logits.begin() + 4 * (i + 1)})) product.push_back(std::log(gate[static_cast<std::size_t>(i)] * q));
+      for (auto const q : softmax({logits.begin() + 4 * i, logits.begin() + 4 * (i + 1)}))
+        product.push_back(std::log(gate[static_cast<std::size_t>(i)] * q));
     auto const flat = softmax(product);
     for (std::size_t i = 0; i < 12; ++i) CHECK(near(r.weights[0][i], flat[static_cast<std::size_t>(r.ids[0][i])]));
     CHECK(near(std::accumulate(r.weights[0].begin(), r.weights[0].end(), T(0)), 1));

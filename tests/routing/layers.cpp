@@ -1,4 +1,4 @@
-// Policies inside whole layers: neutral ones are the plain router bit for bit, recordings replay, cosines are cosines, wrong states are refused.
+// Policies inside whole layers: neutral ones are the plain router bit for bit, recordings replay, wrong states are refused.
 // SPDX-License-Identifier: Apache-2.0
 #include <cmath>
 

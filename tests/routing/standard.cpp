@@ -99,7 +99,8 @@ router_config random_config(random_stream& random) {
 }  // namespace
 
 TEST_CASE_TEMPLATE("DeepSeek-V3's rule: groups by the sum of their two best, weights of the unbiased scores", T, float, double) {
-  router_config c{.top_k = 2, .score = score::sigmoid, .groups = 4, .top_groups = 2, .renormalize = true, .routed_scale = 2.5, .score_bias = true};
+  router_config const c{.top_k = 2, .score = score::sigmoid, .groups = 4, .top_groups = 2, .renormalize = true, .routed_scale = 2.5,
+                        .score_bias = true};
   auto const r = route_one<routing::standard, T>(c, as<T>(golden), {}, {0, .6f, -.5f, -.2f, 0, .3f, -.1f, -.2f});
   CHECK(r.ids[0] == ids_of_token{1, 0});
   check_printed(r.weights[0], {.851391, 1.648609});

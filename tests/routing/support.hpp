@@ -36,7 +36,8 @@ struct routed {
 
 /// logits [tokens, columns], columns ≥ experts.
 template <class Policy, class T>
-routed<T> route_all(router_config const& c, typename Policy::state const& state, std::vector<T> logits, std::vector<float> const& score_bias = {},
+routed<T> route_all(router_config const& c, typename Policy::state const& state, std::vector<T> logits,
+                    std::vector<float> const& score_bias = {},
                     int columns = 0, int threads = 1) {
   static_assert(routing_policy<Policy, T>);
   columns = columns == 0 ? c.experts : columns;

@@ -80,7 +80,8 @@ TEST_CASE_TEMPLATE("a threshold an expert, one for all, and who is left where no
   auto const none = route_one<routing::threshold<>, T>(c, as<T>(golden), {{}, high, false});
   CHECK(none.count[0] == 0);
   CHECK(none.finite);
-  CHECK(route_one<routing::threshold<>, T>({.top_k = 1, .score = score::sigmoid}, {T(0), T(0)}, {{}, {&high[0], 1}}).ids[0] == ids_of_token{0});
+  auto const equals = route_one<routing::threshold<>, T>({.top_k = 1, .score = score::sigmoid}, {T(0), T(0)}, {{}, {&high[0], 1}});
+  CHECK(equals.ids[0] == ids_of_token{0});
 }
 
 TEST_CASE_TEMPLATE("thresholds against a list of those that pass", T, float, double) {

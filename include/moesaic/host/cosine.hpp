@@ -30,8 +30,7 @@ inline void row_lengths(pool& where, packed_matrix const& w, list<double> length
 template <class X>
 void to_cosines(pool& where, view<const X> x, list<const double> length, double scale, view<accumulator<X>> y) {
   using sum = accumulator<X>;
-  constexpr double least = 1e-12;
-  auto const at_least = [](double value) { return value < least ? least : value; };            // NaN stays NaN
+  auto const at_least = [](double value) { return value < 1e-12 ? 1e-12 : value; };            // NaN stays NaN
   where.for_each(x.rows, [&](std::int64_t t) {
     double square = 0;
     for (std::int64_t i = 0; i < x.columns; ++i) {

@@ -13,4 +13,5 @@
 #include <moesaic/host/rotary.hpp>
 #include <moesaic/host/route.hpp>
 #include <moesaic/host/set_up.hpp>
+#include <moesaic/host/soft_moe.hpp>
 #include <moesaic/host/special_experts.hpp>
