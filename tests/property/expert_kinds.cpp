@@ -552,6 +552,60 @@ TEST_CASE("each expert is loaded by its number, in its own shape") {
                        "some.safetensors: expected a tensor 'l.mlp.experts.10.wg.weight' [2, 40], found none of that name", moesaic::error);
 }
 
+namespace {
+
+/// LongCat-Flash's kinds: feed-forwards of one width, then identities, which have no tensor.
+struct identities {
+  static constexpr block_config config{.hidden = hidden,
+                                       .attention = {.heads = 4},
+                                       .router = {.experts = 7, .top_k = 3, .routed_scale = 6.0, .score_bias = true},
+                                       .expert = {.intermediate = 24, .copy = 3},
+                                       .storage = {.weights = dtype::bf16}};
+};
+
+/// The feed-forwards of random_source one above the other, as newer checkpoints store them.
+struct stacked {
+  random_source from{seed};
+  std::vector<float> values[2] = {};
+  std::vector<std::int64_t> shapes[2] = {{4, 48, hidden}, {4, hidden, 24}};
+  tensor tensors[2] = {};
+
+  stacked() {
+    for (int e = 0; e < 4; ++e)
+      for (auto const* which : {"gate_proj", "up_proj", "down_proj"}) {
+        bool const down = which == std::string_view("down_proj");
+        auto const* const made = from.make("mlp.experts." + std::to_string(e) + "." + which + ".weight",
+                                           {down ? hidden : 24, down ? 24 : hidden});
+        auto& all = values[down];
+        all.resize(all.size() + static_cast<std::size_t>(24 * hidden));
+        widen(*made, 0, 24 * hidden, all.data() + all.size() - 24 * hidden);
+      }
+    for (int i : {0, 1})
+      tensors[i] = {dtype::fp32, shapes[i], reinterpret_cast<std::byte const*>(values[i].data()), static_cast<std::int64_t>(values[i].size() * 4)};
+  }
+  tensor const* find(std::string_view name) const {
+    return name == "mlp.experts.gate_up_proj" ? &tensors[0] : name == "mlp.experts.down_proj" ? &tensors[1] : nullptr;
+  }
+  std::string where(std::string_view name) const { return from.where(name); }
+  tensor const* make(std::string_view name, std::initializer_list<std::int64_t> shape) const { return from.make(name, shape); }
+};
+
+}  // namespace
+
+TEST_CASE("identities have no tensor, and feed-forwards may be stacked beside them") {
+  host::pool where;
+  auto const one_by_one = load<identities>(where);
+  auto const together = block<identities>::load(where, stacked{}, "");
+  auto const x = input<float>();
+  auto const a = run<identities>(where, one_by_one, x), b = run<identities>(where, together, x);
+  CHECK(same_bits<float>(a.y.view(), b.y.view()));
+  CHECK(std::count_if(a.ids.data.begin(), a.ids.data.end(), [](std::int32_t e) { return e >= 4; }) > 0);
+  for (std::int64_t t = 0; t < tokens; ++t)
+    for (int i = 0; i < 3; ++i)
+      for (int c = 0; c < hidden; ++c)
+        if (a.ids(t, i) >= 4) CHECK(a.expert_out(t * 3 + i, c) == x(t, c));
+}
+
 TEST_CASE("weights of other kinds or widths are refused") {
   using spec = told_layer<mixed(dtype::fp32, dtype::fp32)>;
   constexpr auto other_widths = [] {
