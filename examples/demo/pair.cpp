@@ -2,6 +2,7 @@
 // active width, read held-out text of four kinds; one table answers. `bash examples/demo.sh` builds and runs this.
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <cmath>
 #include <cstdint>
@@ -61,10 +62,41 @@ struct choosing {
     }();
   };
 };
+template <class Policy>
+struct routed_by {
+  template <class Spec>
+  struct change : Spec {
+    using routing = Policy;
+  };
+};
 template <class Model, template <class> class Change>
 struct changed : Model {
   using layers = moesaic::change_layers_t<typename Model::layers, Change>;
 };
+
+// ---- policies of the demo's own; those over a batch are the library's
+
+/// Of the plain k those whose combine weight exceeds a price; the best always.
+struct above_price : moesaic::routing::standard {
+  struct state {
+    float price = 0;
+  };
+  template <class T>
+  MOESAIC_FN static int cut(moesaic::router_config const&, state const& s, std::int64_t, T const* scores, T const*, std::int32_t const* ids, int found) {
+    T sum = T(0);
+    for (int i = 0; i < found; ++i) sum += scores[ids[i]];
+    int count = 1;
+    while (count < found && scores[ids[count]] / sum > static_cast<T>(s.price)) ++count;
+    return count;
+  }
+};
+/// Experts of index 16 and more lie in slow memory, which costs a price in log score.
+using tiers = moesaic::routing::cost_aware<moesaic::costs::table, moesaic::routing::standard, moesaic::priced::logit>;
+constexpr auto slow_experts = [] {
+  std::array<float, static_cast<std::size_t>(experts)> cost{};
+  for (std::size_t e = 16; e < cost.size(); ++e) cost[e] = 1;
+  return cost;
+}();
 
 // ---- text
 
@@ -118,11 +150,12 @@ struct result {
   std::vector<double> load;                        // [layers · experts] share of the tokens' choices
 };
 
-/// Watches the routers of one batch: rows are sequence-major, [together · length].
+/// Watches the routers of one batch: token t of sequence s is row s · of_sequence + t · of_time.
 struct router_watch {
   static constexpr bool wants(moesaic::stage s) { return s == moesaic::stage::topk_index || s == moesaic::stage::router_scores; }
 
   result& sum;
+  std::int64_t of_sequence = length, of_time = 1;
   moesaic::view<const float> scores = {};
 
   template <class X>
@@ -142,7 +175,7 @@ struct router_watch {
     for (std::int64_t t = 0; t < length; ++t) {
       std::vector<bool> read(experts);
       for (std::int64_t s = 0; s < sequences; ++s) {
-        auto const row = s * length + t;
+        auto const row = s * of_sequence + t * of_time;
         double kept = 0, plain = 0;
         for (std::int64_t i = 0; i < ids.columns; ++i) {
           auto const e = ids(row, i);
@@ -164,9 +197,11 @@ struct router_watch {
   }
 };
 
-template <class Model>
-result evaluate(moesaic::host::pool& cpu, moesaic::decoder_weights const& weights, std::vector<window> const& windows) {
+/// A policy that looks at a whole step gets its tokens side by side, the others those of each sequence, which attention likes better.
+template <class Model, class State>
+result evaluate(moesaic::host::pool& cpu, moesaic::decoder_weights const& weights, std::vector<window> const& windows, State state) {
   using net = moesaic::decoder<Model>;
+  constexpr bool by_step = requires { state.together; };
   result sum;
   double seconds = 0, nats = 0;
   int batches = 0;
@@ -174,19 +209,21 @@ result evaluate(moesaic::host::pool& cpu, moesaic::decoder_weights const& weight
     auto const sequences = static_cast<int>(std::min<std::size_t>(together, windows.size() - first));
     auto const tokens = std::int64_t{sequences} * length;
     std::vector<std::int32_t> ids, sequence, position;
-    for (int s = 0; s < sequences; ++s)
-      for (int t = 0; t < length; ++t) {
-        ids.push_back(windows[first + static_cast<std::size_t>(s)][static_cast<std::size_t>(t)]);
-        sequence.push_back(s);
-        position.push_back(t);
-      }
+    router_watch watch{sum, by_step ? 1 : length, by_step ? sequences : 1};
+    if constexpr (by_step) state.together = sequences;
+    for (std::int64_t row = 0; row < tokens; ++row) {
+      auto const s = by_step ? row % sequences : row / length, t = by_step ? row / sequences : row % length;
+      ids.push_back(windows[first + static_cast<std::size_t>(s)][static_cast<std::size_t>(t)]);
+      sequence.push_back(static_cast<std::int32_t>(s));
+      position.push_back(static_cast<std::int32_t>(t));
+    }
     auto const caches = net::make_cache(cpu, sequences, length);
     moesaic::host::buffer workspace{net::template workspace_bytes<router_watch>(tokens, tokens)};
     std::vector<float> logits(static_cast<std::size_t>(tokens * net::config.vocabulary));
     moesaic::view<float> const out{logits.data(), tokens, net::config.vocabulary};
 
     auto const started = std::chrono::steady_clock::now();
-    auto const done = net::forward(cpu, weights, {ids, sequence, position}, caches, moesaic::every_token, out, workspace, {}, router_watch{sum});
+    auto const done = net::forward(cpu, weights, {ids, sequence, position}, caches, moesaic::every_token, out, workspace, state, watch);
     seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count();
     if (!done) throw moesaic::error(to_string(done));
 
@@ -196,7 +233,7 @@ result evaluate(moesaic::host::pool& cpu, moesaic::decoder_weights const& weight
       double const largest = static_cast<double>(*std::max_element(row, row + out.columns));
       double partition = 0;
       for (std::int64_t c = 0; c < out.columns; ++c) partition += std::exp(static_cast<double>(row[c]) - largest);
-      auto const next = windows[first + static_cast<std::size_t>(t / length)][static_cast<std::size_t>(t % length) + 1];
+      auto const next = windows[first + static_cast<std::size_t>(sequence[static_cast<std::size_t>(t)])][static_cast<std::size_t>(position[static_cast<std::size_t>(t)]) + 1];
       batch_nats += std::log(partition) + largest - static_cast<double>(row[next]);
     }
     nats += batch_nats / static_cast<double>(tokens);
@@ -237,11 +274,15 @@ std::vector<demo::column> const columns{{"parameters", "params", "%.2f M", 1e6},
                                         {"mass", "gate mass", "%.3f"},             {"bits", "bits/byte", "%.5f"},
                                         {"tokens_per_second", "tokens/s", "%.0f"}};
 
+std::vector<demo::column> const priced_columns{{"step_bytes", "MB/step", "%.2f", 1e6}, {"distinct", "distinct", "%.2f"},   {"distinct_change", "change", "%+.1f %%"},
+                                               {"per_token", "a token", "%.2f"},       {"mass", "gate mass", "%.3f"},      {"bits", "bits/byte", "%.5f"},
+                                               {"bits_change", "change", "%+.2f %%"}};
+
 class demonstration {
  public:
   demonstration(std::filesystem::path const& folder, int windows_a_kind, int threads)
       : cpu_(threads), dense_folder_((folder / "dense").string()), moe_folder_((folder / "moe").string()), kinds_(read_text(folder / "text")),
-        windows_(windows_of(kinds_, windows_a_kind)), bar_(2 + 5 + 10 + 2 * static_cast<int>(kinds_.size())) {}
+        windows_(windows_of(kinds_, windows_a_kind)), bar_(2 + 5 + 32 + 10 + 2 * static_cast<int>(kinds_.size())) {}
 
   void run() {
     auto const dense = moesaic::load<pair::dense>(cpu_, dense_folder_);
@@ -249,6 +290,7 @@ class demonstration {
     add<pair::dense>("dense", dense);
     add<pair::moe>("moe", moe);
     choose<1, 2, 3, 6, 8>(moe);
+    price_experts(moe);
     store<dtype::e4m3>("fp8 128x128");
     store<dtype::int8>("int8 g32");
     store<dtype::int4>("int4 g32");
@@ -270,7 +312,14 @@ class demonstration {
     std::printf("MB/token: weights that one token uses; MB/step: that the %d tokens of a step use together, distinct of %d experts in each layer; gate mass: share of the\n"
                 "plain top-%d rule's weight that the chosen experts keep. tokens/s of one run on this machine as it is now.\n\n", together, experts, trained_k);
     demo::print_header(columns, 26);
-    for (auto const& r : rows_) demo::print_row(r, columns, 26);
+    for (auto const& r : rows_)
+      if (r.find("bits_change") == nullptr) demo::print_row(r, columns, 26);
+    std::printf("\nThe mixture with a price on its experts: what a step of %d sequences reads, and what that costs, against the plain rule. Threshold and tiers look at one\n"
+                "token at a time (tiers: experts 16 to 31 in slow memory), the others at the whole step.\n\n",
+                together);
+    demo::print_header(priced_columns, 30);
+    for (auto const& r : rows_)
+      if (r.find("bits_change") != nullptr) demo::print_row(r, priced_columns, 30);
     std::printf("\nWhich experts serve which text: share of a layer's choices, dark = many (also as SVG)\n");
     constexpr const char* shades[] = {" ", "░", "▒", "▓", "█"};
     for (std::size_t kind = 0; kind < loads_.size(); ++kind)
@@ -297,6 +346,7 @@ class demonstration {
     auto const named = [&](std::string const& field, std::string const& prefix, std::string const& plain, bool formats) {
       demo::series s{prefix, {}};
       for (auto const& r : rows_) {
+        if (r.find("bits_change") != nullptr) continue;
         bool const beside = r.name.find(" on ") != std::string::npos || r.name.find("ties") != std::string::npos, chooses = r.name.find("k=") != std::string::npos;
         if (beside || r.name.rfind(plain, 0) != 0 || (r.name != plain && chooses == formats)) continue;
         s.points.push_back({*r.find(field) * 1e-6, *r.find("bits"), r.name == plain ? plain : r.name.substr(plain.size() + 1)});
@@ -308,19 +358,63 @@ class demonstration {
                {named("flops", "mixture, k experts", "moe", false), {"dense", named("flops", "", "dense", false).points, false}});
     demo::plot((folder / "bits_over_bytes.svg").string(), "Bits a byte over weights read in a step of 16 sequences", "MB a step", "bits a byte",
                {named("step_bytes", "mixture, by storage", "moe", true), named("step_bytes", "dense, by storage", "dense", true)});
+
+    // One line a rule, from the plain one on; its settings, and what lies far above the others, stand in the table.
+    std::vector<demo::series> rules;
+    for (auto const* const rule : {"two-phase", "marginal", "cap", "two prices", "elimination", "elimination, 3 rounds", "threshold", "tiers", "k ="}) {
+      demo::series s{rule, {{figure("moe", "distinct"), figure("moe", "bits")}}};
+      std::string const rounds = " rounds=3", name = rule, begin = name.substr(0, name.find(','));
+      for (auto const& r : rows_) {
+        bool const in_rounds = r.name.size() > rounds.size() && r.name.compare(r.name.size() - rounds.size(), rounds.size(), rounds) == 0;
+        bool const fewer = name == "k =" && (r.name == "moe k=2" || r.name == "moe k=3");
+        bool const mine = r.find("bits_change") != nullptr && r.name.rfind(begin + " ", 0) == 0 && in_rounds == (name != begin);
+        if ((fewer || mine) && *r.find("bits") < 1.04 * figure("moe", "bits")) s.points.push_back({*r.find("distinct"), *r.find("bits")});
+      }
+      if (name == "k =") s.name = "fewer experts a token";
+      std::sort(s.points.begin(), s.points.end(), [](auto const& a, auto const& b) { return a.x < b.x; });
+      rules.push_back(std::move(s));
+    }
+    demo::plot((folder / "bits_over_experts.svg").string(), "Bits a byte over the experts that a step of 16 sequences reads", "distinct experts a layer, of " + std::to_string(experts),
+               "bits a byte", rules);
   }
 
  private:
-  template <class Model>
-  result const& add(std::string const& name, moesaic::decoder_weights const& weights, std::vector<window> const& windows) {
+  template <class Model, class State = moesaic::no_states>
+  result const& add(std::string const& name, moesaic::decoder_weights const& weights, std::vector<window> const& windows, State const& state = {}) {
     bar_.step(name);
-    last_ = evaluate<Model>(cpu_, weights, windows);
+    last_ = evaluate<Model>(cpu_, weights, windows, state);
     rows_.push_back(row_of<Model>(name, last_));
     return last_;
   }
   template <class Model>
   void add(std::string const& name, moesaic::decoder_weights const& weights) {
     add<Model>(name, weights, windows_);
+  }
+  /// A row for each of a policy's settings.
+  template <class Policy, class Set>
+  void price(std::string const& name, moesaic::decoder_weights const& weights, std::vector<const char*> const& settings, Set const& set) {
+    for (auto const* const setting : settings) {
+      typename Policy::state state;
+      set(state, static_cast<float>(std::atof(setting)));
+      auto const end = name.find('*');                     // where the setting stands, if not at the end
+      add<changed<pair::moe, routed_by<Policy>::template change>>(name.substr(0, end) + setting + (end == std::string::npos ? "" : name.substr(end + 1)), weights,
+                                                                  windows_, state);
+      auto& row = rows_.back();
+      for (auto const* const field : {"bits", "distinct"}) row.figures.emplace_back(std::string(field) + "_change", 100 * (*row.find(field) / figure("moe", field) - 1));
+    }
+  }
+  /// What depends on the other tokens of a step, or on where experts lie.
+  void price_experts(moesaic::decoder_weights const& moe) {
+    using namespace moesaic::routing;
+    price<two_phase<>>("two-phase own=", moe, {"1", "2", "3"}, [](auto& s, float own) { s.own = static_cast<int>(own); });
+    price<marginal<>>("marginal price=", moe, {"0.25", "0.5", "1.0", "2.0"}, [](auto& s, float p) { s.price = p; });
+    price<cap<>>("cap experts=", moe, {"12", "16", "20", "24"}, [](auto& s, float most) { s.experts = static_cast<int>(most); });
+    price<two_prices_refilled<>>("two prices read=", moe, {"0.1", "0.15", "0.2", "0.3"}, [](auto& s, float p) { s.read = p; });
+    price<elimination<>>("elimination price=", moe, {"0.05", "0.1", "0.15", "0.2", "0.3"}, [](auto& s, float p) { s.price = p; });
+    price<elimination<>>("elimination price=* rounds=3", moe, {"0.05", "0.1", "0.15", "0.2", "0.3"}, [](auto& s, float p) { s.price = p, s.rounds = 3; });
+    price<above_price>("threshold price=", moe, {"0.05", "0.1", "0.15"}, [](auto& s, float p) { s.price = p; });
+    price<tiers>("tiers price=", moe, {"0.25", "0.5", "1.0", "2.0"},
+                 [](auto& s, float p) { s.price = p, s.cost = moesaic::costs::table::of_experts(slow_experts); });
   }
   template <int... Ks>
   void choose(moesaic::decoder_weights const& weights) {
@@ -367,6 +461,9 @@ class demonstration {
     std::printf("What it costs: %.1f times the parameters in memory, and a step of %d sequences reads %.1f of %d experts a layer: %.1f times the bytes.\n",
                 figure("moe", "parameters") / figure("dense", "parameters"), together, figure("moe", "distinct"), experts,
                 figure("moe", "step_bytes") / figure("dense", "step_bytes"));
+    std::printf("What a rule over the step saves: elimination at a price of 0.1 reads %.1f %% fewer experts for %.2f %% more bits, in 3 rounds %.1f %% for %.2f %%.\n",
+                -figure("elimination price=0.1", "distinct_change"), figure("elimination price=0.1", "bits_change"),
+                -figure("elimination price=0.1 rounds=3", "distinct_change"), figure("elimination price=0.1 rounds=3", "bits_change"));
     std::printf("What is cheap: experts in int4 read %.2f MB a step, for %.2f %% more bits.\n\n", figure("moe int4 g32", "step_bytes") * 1e-6,
                 100 * (figure("moe int4 g32", "bits") / figure("moe", "bits") - 1));
   }
@@ -422,7 +519,7 @@ int main(int count, char** arguments) {
       rows = show.rows();
     }
     if (!json.empty()) demo::write_json(json, rows);
-    if (!plots.empty()) std::printf("Pictures: %s/{experts,bits_over_flops,bits_over_bytes}.svg\n", plots.c_str());
+    if (!plots.empty()) std::printf("Pictures: %s/{experts,bits_over_flops,bits_over_bytes,bits_over_experts}.svg\n", plots.c_str());
   } catch (std::exception const& e) {
     std::fprintf(stderr, "%s\n", e.what());
     return 1;

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstdio>
 #include <fstream>
+#include <iterator>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -71,7 +72,7 @@ struct series {
 inline void plot(std::string const& path, std::string const& title, std::string const& x_title, std::string const& y_title, std::vector<series> const& all,
                  bool logarithmic_x = false) {
   constexpr int width = 760, height = 460, left = 70, right = 190, top = 40, bottom = 55;
-  constexpr const char* colours[] = {"#1f5fa8", "#c4502a", "#2f8f4e", "#8a4fa0", "#b08a1e", "#4a4a4a"};
+  constexpr const char* colours[] = {"#1f5fa8", "#c4502a", "#2f8f4e", "#8a4fa0", "#b08a1e", "#4a4a4a", "#2aa3b5", "#d06aa8", "#7c8f2a"};
   auto const scale_x = [&](double x) { return logarithmic_x ? std::log10(x) : x; };
   double x0 = 1e300, x1 = -1e300, y0 = 1e300, y1 = -1e300;
   for (auto const& s : all)
@@ -95,7 +96,7 @@ inline void plot(std::string const& path, std::string const& title, std::string 
   body += svg::text(16, (top + height - bottom) / 2.0, y_title, "middle", 12, ("transform='rotate(-90 16 " + std::to_string((top + height - bottom) / 2) + ")'").c_str());
   int which = 0;
   for (auto const& s : all) {
-    auto const* const colour = colours[which % 6];
+    auto const* const colour = colours[which % static_cast<int>(std::size(colours))];
     for (std::size_t i = 0; i < s.points.size(); ++i) {
       auto const& p = s.points[i];
       if (s.joined && i > 0) body += svg::line(at_x(s.points[i - 1].x), at_y(s.points[i - 1].y), at_x(p.x), at_y(p.y), colour, 1.5);
