@@ -9,7 +9,7 @@
 #include <moesaic/config/random_source.hpp>
 #include <moesaic/host/host.hpp>
 #include <moesaic/host/route.hpp>
-#include <moesaic/layer/block.hpp>
+#include <moesaic/layer/decoder.hpp>
 #include <moesaic/route/capacity.hpp>
 #include <support/compare.hpp>
 #include <support/matrix.hpp>
@@ -410,4 +410,49 @@ TEST_CASE("a layer: no room at all leaves the residual, room for all the bits of
   CHECK(whole > 0);
   CHECK(whole < 29);
   CHECK(same_bits<float>({&some(0, 0), 1, 24}, {&dropless(0, 0), 1, 24}));       // the first token always finds room
+}
+
+namespace {
+
+template <class Layer>
+struct model {
+  static constexpr decoder_config config{.vocabulary = 31, .embedding = dtype::fp32};
+  using layers = moesaic::layers<moesaic::repeat<Layer, 2>>;
+};
+
+/// Logits of a sequence, or what stood there where the call is refused.
+template <class Layer>
+matrix<float> logits_of(std::vector<std::int32_t> const& ids, typename policy_of<Layer>::state const& state, bool refused = false) {
+  using whole = decoder<model<Layer>>;
+  auto const tokens = static_cast<std::int64_t>(ids.size());
+  host::pool where(2);
+  auto const weights = whole::load(where, random_source{seed});
+  auto caches = whole::make_cache(where, 1, static_cast<int>(tokens));
+  host::buffer workspace{whole::workspace_bytes(tokens, tokens)};
+  std::vector<std::int32_t> const sequence(ids.size(), 0);
+  std::vector<std::int32_t> positions(ids.size());
+  for (std::size_t t = 0; t < ids.size(); ++t) positions[t] = static_cast<std::int32_t>(t);
+  matrix<float> logits(tokens, 31);
+  auto const done = whole::forward(where, weights, {ids, sequence, positions}, caches, every_token, logits.view(), workspace, state);
+  INFO(to_string(done));
+  CHECK(static_cast<bool>(done) != refused);
+  return logits;
+}
+
+}  // namespace
+
+TEST_CASE("a whole model: neutral is plain bit for bit, a capacity is felt, and a state that does not fit changes nothing") {
+  random_stream random(seed + 6);
+  std::vector<std::int32_t> ids;
+  for (int t = 0; t < 23; ++t) ids.push_back(static_cast<std::int32_t>(random.below(31)));
+  auto const plain = logits_of<plain_layer>(ids, {});
+  limited_layer::routing::state state;
+  for (auto const& rule : {capacity_rule{}, routing::absolute_capacity(23), routing::mesh_capacity(1.0, 1, 1)}) {
+    state.capacity = rule;
+    CHECK(same_bits<float>(logits_of<limited_layer>(ids, state).view(), plain.view()));
+  }
+  state.capacity = routing::megatron_capacity(0.5);
+  CHECK_FALSE(same_bits<float>(logits_of<limited_layer>(ids, state).view(), plain.view()));
+  state.capacity.factor = -1;
+  CHECK(same_bits<float>(logits_of<limited_layer>(ids, state, true).view(), matrix<float>(23, 31).view()));
 }
