@@ -7,7 +7,7 @@ set(moesaic_package_dir ${CMAKE_INSTALL_DATADIR}/cmake/moesaic)
 install(DIRECTORY include/moesaic DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
 install(FILES LICENSE README.md CHANGELOG.md DESTINATION ${CMAKE_INSTALL_DOCDIR})
 install(DIRECTORY docs/ DESTINATION ${CMAKE_INSTALL_DOCDIR}/docs)
-install(PROGRAMS cmake/config_from_hf.py DESTINATION ${CMAKE_INSTALL_DATADIR}/moesaic)
+install(PROGRAMS cmake/config_from_hf.py cmake/draw_monitor.py DESTINATION ${CMAKE_INSTALL_DATADIR}/moesaic)
 install(TARGETS moesaic EXPORT moesaic_targets)
 install(EXPORT moesaic_targets NAMESPACE moesaic:: FILE moesaicTargets.cmake DESTINATION ${moesaic_package_dir})
 

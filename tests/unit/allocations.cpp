@@ -169,7 +169,8 @@ TEST_CASE("watching a model's routers allocates nothing") {
   CHECK(allocations_of([&] {
           monitors seen{memory, options};
           auto const call = [&](std::int64_t first, std::int64_t count) {
-            fine = fine && net::forward(where, weights, tokens.piece(first, count), cache, {}, {}, workspace, {}, seen.tap({.domain = {domain.data(), count}}));
+            auto&& tap = seen.tap({.domain = {domain.data(), count}});
+            fine = fine && net::forward(where, weights, tokens.piece(first, count), cache, {}, {}, workspace, {}, tap);
           };
           call(0, prompt);
           for (auto t = prompt; t < room; ++t) call(t, 1);

@@ -64,8 +64,8 @@ struct random_batch {
   std::vector<std::uint8_t> padding;
 
   random_batch(std::int64_t tokens, int experts, int slots, int domains, bool softmax_later, random_stream& random)
-      : logits(tokens, experts), scores(tokens, experts), ids(tokens, slots), previous(tokens, slots), count(static_cast<std::size_t>(tokens)),
-        domain(count.size()), padding(count.size()) {
+      : logits(tokens, experts), scores(tokens, experts), ids(tokens, slots), previous(tokens, slots),
+        count(static_cast<std::size_t>(tokens)), domain(count.size()), padding(count.size()) {
     std::vector<std::int32_t> order(static_cast<std::size_t>(experts));
     for (std::int64_t t = 0; t < tokens; ++t) {
       auto const at = static_cast<std::size_t>(t);
@@ -92,7 +92,8 @@ struct random_batch {
   }
   router_observation<T> seen(std::int64_t first, std::int64_t n) const {
     auto const rows = [&](auto const& m) { return decltype(m.view()){m.data.data() + first * m.columns, n, m.columns}; };
-    return {rows(ids), rows(logits), rows(scores), {count.data() + first, n}, {padding.data() + first, n}, {domain.data() + first, n}, rows(previous)};
+    return {rows(ids),      rows(logits), rows(scores), {count.data() + first, n}, {padding.data() + first, n}, {domain.data() + first, n},
+            rows(previous)};
   }
   router_observation<T> seen() const { return seen(0, ids.rows); }
 };
@@ -181,15 +182,16 @@ expected brute_force(random_batch<T> const& b, int domains, bool softmax_later, 
 bool same_counts(router_monitor const& a, router_monitor const& b) {
   auto const &x = a.totals[0], &y = b.totals[0];
   bool same = x.tokens == y.tokens && x.padding == y.padding && x.not_finite == y.not_finite && x.with_logits == y.with_logits &&
-              x.with_scores == y.with_scores && x.wanted == y.wanted && x.chosen == y.chosen && x.compared == y.compared && x.steps == y.steps;
+              x.with_scores == y.with_scores && x.wanted == y.wanted && x.chosen == y.chosen && x.compared == y.compared &&
+              x.steps == y.steps;
   for (int e = 0; e < a.shape.experts; ++e) same = same && a.counts[e] == b.counts[e] && a.step_counts[e] == b.step_counts[e];
   return same && same_bits(view<const std::int64_t>(a.domain_counts), view<const std::int64_t>(b.domain_counts)) &&
          same_bits(view<const std::int64_t>(a.coactivation), view<const std::int64_t>(b.coactivation));
 }
 bool near_sums(router_monitor const& a, router_monitor const& b) {
   auto const &x = a.totals[0], &y = b.totals[0];
-  bool close = near(x.log_partition, y.log_partition) && near(x.confidence, y.confidence) && near(x.chosen_probability, y.chosen_probability) &&
-               near(x.entropy, y.entropy) && near(x.margin, y.margin) && near(x.overlap, y.overlap) && near(x.violation, y.violation) &&
+  bool close = near(x.log_partition, y.log_partition) && near(x.confidence, y.confidence) &&
+               near(x.chosen_probability, y.chosen_probability) && near(x.entropy, y.entropy) && near(x.margin, y.margin) && near(x.overlap, y.overlap) && near(x.violation, y.violation) &&
                x.largest_violation == y.largest_violation && x.largest_logit == y.largest_logit && x.bias_spread == y.bias_spread;
   for (int e = 0; e < a.shape.experts; ++e) close = close && near(a.probability[e], b.probability[e]);
   return close;
@@ -254,7 +256,8 @@ TEST_CASE_TEMPLATE("random batches are what the definitions say", T, double, flo
       CHECK(m.step_counts[e] == 0);
       CHECK(near<T>(m.probability[e], x.probability[i]));
       for (int d = 0; d < domains; ++d) CHECK(static_cast<double>(m.domain_counts(d, e)) == x.of_domain[static_cast<std::size_t>(d)][i]);
-      for (int other = 0; other < experts; ++other) CHECK(static_cast<double>(m.coactivation(e, other)) == x.together[i][static_cast<std::size_t>(other)]);
+      for (int other = 0; other < experts; ++other)
+        CHECK(static_cast<double>(m.coactivation(e, other)) == x.together[i][static_cast<std::size_t>(other)]);
     }
     CHECK(near<T>(totals.confidence, x.confidence));
     CHECK(near<T>(totals.chosen_probability, x.mass));
@@ -348,7 +351,8 @@ TEST_CASE("padding never counts, whatever it holds, and a bad token counts apart
   CHECK(same_counts(clean, dirty));
   CHECK(near_sums(clean, dirty));
   auto const s = summarize(dirty);
-  for (auto const x : {s.confidence, s.router_entropy, s.log_partition, s.largest_logit, s.margin, s.balance, s.load.variation}) CHECK(std::isfinite(x));
+  for (auto const x : {s.confidence, s.router_entropy, s.log_partition, s.largest_logit, s.margin, s.balance, s.load.variation})
+    CHECK(std::isfinite(x));
 }
 
 TEST_CASE("ids alone are enough for the load") {
@@ -401,8 +405,8 @@ TEST_CASE("an observation that does not fit is refused, and nothing of it counts
   std::vector<std::uint8_t> const padding(1);
   auto const says = [&](router_observation<float> const& o) { return to_string(observe(m, o)); };
   view<const std::int32_t> const two{fine.data(), 2, 2};
-  CHECK(says({two, {logits.data(), 2, 4}}).find("[tokens, experts], or empty (expected 3, found 4)") != std::string::npos);
-  CHECK(says({two, {}, {logits.data(), 1, 3}}).find("[tokens, experts], or empty (expected 2, found 1)") != std::string::npos);
+  CHECK(says({two, {logits.data(), 2, 4}}).find("must have a column an expert (expected 3, found 4)") != std::string::npos);
+  CHECK(says({two, {}, {logits.data(), 1, 3}}).find("must have a row a token, or be empty (expected 2, found 1)") != std::string::npos);
   CHECK(says({.ids = two, .count = {fine.data(), 3}}).find("count must have an entry a token") != std::string::npos);
   CHECK(says({.ids = two, .padding = padding}).find("padding must have an entry a token") != std::string::npos);
   CHECK(says({.ids = two, .domain = {fine.data(), 1}}).find("domain must have an entry a token") != std::string::npos);
@@ -518,8 +522,8 @@ struct model {
 
 }  // namespace
 
-TEST_CASE_TEMPLATE("behind a running model: every layer with a router, whatever the threads, and the same output", Model, model<dtype::fp32>,
-                   model<dtype::bf16>, model<dtype::fp64>) {
+TEST_CASE_TEMPLATE("behind a running model: every layer with a router, whatever the threads, and the same output", Model,
+                   model<dtype::fp32>, model<dtype::bf16>, model<dtype::fp64>) {
   using net = decoder<Model>;
   using monitors = layer_monitors<typename Model::layers>;
   constexpr int rows = 20, steps = 3;
@@ -533,13 +537,13 @@ TEST_CASE_TEMPLATE("behind a running model: every layer with a router, whatever 
     auto const weights = net::load(cpu, random_source{5});
     auto const caches = net::make_cache(cpu, rows, steps);
     host::buffer const memory{monitors::bytes(options)}, workspace{net::workspace_bytes(rows, rows)};
-    monitors seen{{memory.data(), static_cast<std::int64_t>(memory.size())}, options};
+    monitors seen{memory, options};
     matrix<typename net::sum> logits(rows, 50);
     for (std::int32_t step = 0; step < steps; ++step) {
-      for (std::size_t i = 0; i < rows; ++i) ids[i] = static_cast<std::int32_t>((7 * i + 3 * static_cast<std::size_t>(step)) % 50), position[i] = step;
+      for (std::int32_t i = 0; i < rows; ++i) ids[static_cast<std::size_t>(i)] = (7 * i + 3 * step) % 50;
+      position.assign(rows, step);
       auto const call = [&](auto&& tap) {
-        return net::forward(cpu, weights, {ids, sequence, position}, caches, every_token, logits.view(), {workspace.data(), static_cast<std::int64_t>(workspace.size())},
-                            {}, tap);
+        return net::forward(cpu, weights, {ids, sequence, position}, caches, every_token, logits.view(), workspace, {}, tap);
       };
       REQUIRE((watched ? call(seen.tap({padding, domain})) : call(no_tap{})));
     }
@@ -576,9 +580,10 @@ TEST_CASE_TEMPLATE("behind a running model: every layer with a router, whatever 
     double probability = 0;
     for (double const p : layer["probability"]) probability += p;
     CHECK(near<float>(probability, 1));
-    CHECK(layer["domains"][0]["name"] == "even");
+    auto const& domains = layer["domains"];
+    CHECK(domains[0]["name"] == "even");
     for (std::size_t e = 0; e < 6; ++e)
-      CHECK(layer["domains"][0]["counts"][e].template get<int>() + layer["domains"][1]["counts"][e].template get<int>() == layer["counts"][e]);
+      CHECK(domains[0]["counts"][e].template get<int>() + domains[1]["counts"][e].template get<int>() == layer["counts"][e]);
   }
 }
 

@@ -21,10 +21,10 @@ struct named_monitor {
 
 /// Those of a model, without its dense layers.
 template <class Layers>
-std::vector<named_monitor> routers_of(layer_monitors<Layers> const& monitors) {
+std::vector<named_monitor> routers_of(layer_monitors<Layers> const& from) {
   std::vector<named_monitor> all;
   for (int i = 0; i < layer_monitors<Layers>::layers; ++i)
-    if (monitors[i].shape.experts > 0) all.push_back({i, monitors[i]});
+    if (from[i].shape.experts > 0) all.push_back({i, from[i]});
   return all;
 }
 
@@ -88,8 +88,8 @@ inline std::string domain_name(std::vector<std::string> const& names, int d) {
 
 }  // namespace monitor_text
 
-/// The metrics of route/monitor.hpp, a line a layer: first the load (`a step` and `worst` are MaxVio of single steps, mean and largest), then
-/// the router (`bias` is its spread, `Jaccard` the stability), then, where there are domains, how far each one's load is from that of all.
+/// The metrics of route/monitor.hpp, a line a layer: first the load (`a step` and `worst` are MaxVio of single steps, mean and largest),
+/// then the router (`bias` is its spread, `Jaccard` the stability), then, where there are domains, how far each one's load is from that of all.
 inline std::string to_table(std::vector<named_monitor> const& routers, std::vector<std::string> const& domains = {}) {
   std::string out;
   char cell[64];

@@ -108,16 +108,17 @@ class layer_monitors {
         if (at.stage == stage::topk_index) seen_.ids = values;
         if (at.stage == stage::topk_count) {
           seen_.count = {values.data, values.rows};
-          monitors_->step(at.layer, seen_);
+          owner_->step(at.layer, seen_);
         }
       }
     }
 
    private:
     friend layer_monitors;
-    layer_monitors* monitors_;
+    layer_monitors* owner_;
     router_observation<sum> seen_;
-    call_tap(layer_monitors* monitors, monitored_call const& call) : monitors_(monitors), seen_{.ids = {}, .padding = call.padding, .domain = call.domain} {}
+    call_tap(layer_monitors* owner, monitored_call const& call)
+        : owner_(owner), seen_{.ids = {}, .padding = call.padding, .domain = call.domain} {}
   };
   /// To be passed to one call, whose views it holds.
   call_tap tap(monitored_call const& call = {}) { return {this, call}; }

@@ -43,7 +43,8 @@ struct monitor_totals {
 
 /// Accumulators of one layer. It costs a look at each logit and score (an exponential and a logarithm an expert) and an addition a choice.
 /// It changes no result, so causality and batch invariance are the policy's. The memory is the caller's; counts are integers, so merging
-/// them is exact and in any order the same, while sums are fp64 and merge to rounding. One thread at a time: a monitor a thread, then merge.
+/// them is exact and in any order the same, while sums are fp64 and merge to rounding. One thread at a time: a monitor a thread, then
+/// merge.
 struct router_monitor {
   monitor_shape shape;
   list<monitor_totals> totals;          ///< [1]
@@ -79,7 +80,7 @@ struct router_observation {
   list<const std::int32_t> count = {};   ///< [tokens] slots that were filled before any choice was dropped; empty = all
   list<const std::uint8_t> padding = {}; ///< [tokens] 1 = a row that is no token
   list<const std::int32_t> domain = {};  ///< [tokens] below `domains`, −1 = none
-  view<const std::int32_t> previous_ids = {};   ///< [tokens, slots] of the same rows a step before: sequences that decode, or a batch seen twice
+  view<const std::int32_t> previous_ids = {};   ///< [tokens, slots] of the same rows a step before, as when sequences decode
 };
 
 namespace monitor_detail {
@@ -144,7 +145,8 @@ MOESAIC_FN void observe_scores(router_monitor const& m, T const* scores, std::in
 }
 
 /// Adds a token's choice: ids [slots], the first `filled` of them wanted.
-MOESAIC_FN inline void observe_choice(router_monitor const& m, std::int32_t const* ids, std::int64_t slots, std::int64_t filled, int domain) {
+MOESAIC_FN inline void observe_choice(router_monitor const& m, std::int32_t const* ids, std::int64_t slots, std::int64_t filled,
+                                      int domain) {
   auto& totals = m.totals[0];
   totals.wanted += filled;
   for (std::int64_t i = 0; i < slots; ++i) {
@@ -175,16 +177,21 @@ template <class T>
 status check_observation(router_monitor const& m, router_observation<T> const& o) {
   auto const tokens = o.ids.rows;
   auto const experts = m.shape.experts;
-  for (auto const& v : {o.logits, o.scores})
-    if (v.data != nullptr && (v.rows != tokens || v.columns != experts))
-      return invalid("logits and scores must be [tokens, experts], or empty", v.rows != tokens ? tokens : experts, v.rows != tokens ? v.rows : v.columns);
-  if (!o.count.empty() && o.count.size != tokens) return invalid("count must have an entry a token, or be empty", tokens, o.count.size);
-  if (!o.padding.empty() && o.padding.size != tokens) return invalid("padding must have an entry a token, or be empty", tokens, o.padding.size);
-  if (!o.domain.empty() && o.domain.size != tokens) return invalid("domain must have an entry a token, or be empty", tokens, o.domain.size);
-  if (o.previous_ids.data != nullptr && (o.previous_ids.rows != tokens || o.previous_ids.columns != o.ids.columns))
-    return invalid("previous_ids must be of the shape of ids, or empty", tokens * o.ids.columns, o.previous_ids.rows * o.previous_ids.columns);
+  for (auto const& v : {o.logits, o.scores}) {
+    if (v.data == nullptr) continue;
+    if (v.rows != tokens) return invalid("logits and scores must have a row a token, or be empty", tokens, v.rows);
+    if (v.columns != experts) return invalid("logits and scores must have a column an expert", experts, v.columns);
+  }
+  auto const fits = [&](auto const& entries) { return entries.empty() || entries.size == tokens; };
+  if (!fits(o.count)) return invalid("count must have an entry a token, or be empty", tokens, o.count.size);
+  if (!fits(o.padding)) return invalid("padding must have an entry a token, or be empty", tokens, o.padding.size);
+  if (!fits(o.domain)) return invalid("domain must have an entry a token, or be empty", tokens, o.domain.size);
+  auto const& before = o.previous_ids;
+  if (before.data != nullptr && (before.rows != tokens || before.columns != o.ids.columns))
+    return invalid("previous_ids must be of the shape of ids, or empty", tokens * o.ids.columns, before.rows * before.columns);
   for (auto const d : o.domain)
-    if (d < -1 || d >= m.shape.domains) return {status_code::out_of_range, "domain must be one of the monitor's domains, or −1", m.shape.domains, d};
+    if (d < -1 || d >= m.shape.domains)
+      return {status_code::out_of_range, "domain must be one of the monitor's domains, or −1", m.shape.domains, d};
   for (std::int64_t t = 0; t < tokens; ++t)
     for (std::int64_t i = 0; i < o.ids.columns; ++i)
       if (auto const e = o.ids(t, i); e < -1 || e >= experts)
@@ -361,7 +368,8 @@ inline status merge(router_monitor const& into, router_monitor const& from) {
   if (into.shape.domains != from.shape.domains)
     return invalid("monitors that are merged must have as many domains", into.shape.domains, from.shape.domains);
   if (into.shape.coactivation != from.shape.coactivation)
-    return invalid("monitors that are merged must both count pairs of experts, or neither", into.shape.coactivation, from.shape.coactivation);
+    return invalid("monitors that are merged must both count pairs of experts, or neither", into.shape.coactivation,
+                   from.shape.coactivation);
   auto& a = into.totals[0];
   auto const& b = from.totals[0];
   a.steps += b.steps, a.tokens += b.tokens, a.padding += b.padding, a.not_finite += b.not_finite;
