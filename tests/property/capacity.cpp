@@ -125,7 +125,7 @@ struct variable_k : routing::standard {
 
 /// Every token of a step gets the experts of the first, through memory of the batch.
 struct follow_the_first : routing::standard {
-  static constexpr bool coupled = true, batch_invariant = false;
+  static constexpr bool coupled = true;
   static constexpr std::int64_t batch_bytes(router_config const&, std::int64_t tokens) { return 400 + 4 * tokens; }
   template <class T, class Group>
   static void select_batch(router_config const& c, Group const&, auto const&, routing_batch<T> const& batch, routing_slots<T> const& slots,
