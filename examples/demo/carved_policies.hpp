@@ -1,4 +1,4 @@
-// Routing rules of a carved model, written outside the library: a price for compute, two prices for a batch, and scores from elsewhere.
+// Routing rules of a carved model, written outside the library: a price for compute, what two prices are compared with, scores from elsewhere.
 // SPDX-License-Identifier: Apache-2.0
 //
 // The router's logits (identity score) are predicted log energies: exp(logit) is what an expert adds to the stream. All rules weigh every
@@ -7,9 +7,9 @@
 
 #include <cmath>
 #include <cstdint>
-#include <limits>
 
 #include <moesaic/route/policy.hpp>
+#include <moesaic/route/two_prices.hpp>
 
 namespace demo {
 
@@ -51,42 +51,18 @@ struct supplied_and_priced : supplied_scores {
   }
 };
 
-/// Two prices: one for every (token, expert) that computes, one for every expert that a step has to read. What a step gains,
-///   Σ over chosen (token, expert) of (exp(logit) − compute)  −  Σ over experts in use of read,
-/// separates over experts, so its exact maximum needs no search: an expert is read if its tokens' gains together exceed `read`, and then
-/// each token with a gain uses it.
-struct two_prices : moesaic::routing::standard {
-  struct state {
-    float compute = 0, read = 0;       ///< of one expert, in energy
-    std::int64_t together = 0;         ///< tokens of one step
-  };
-  static constexpr bool coupled = true;
+/// What an expert adds, by its logit.
+struct predicted_energy : moesaic::routing::standard {
   template <class T>
-  static void select_batch(moesaic::router_config const& c, moesaic::serial_group const&, state const& s, moesaic::routing_batch<T> const& batch,
-                           moesaic::routing_slots<T> const& slots, moesaic::list<std::byte>) {
-    auto const tokens = batch.choice.rows;
-    for (std::int64_t t = 0; t < tokens; ++t) slots.count[t] = 0;
-    for (std::int32_t e = 0; e < c.experts; ++e) {
-      auto const gain = [&](std::int64_t t) {
-        auto const g = std::exp(batch.choice(t, e)) - static_cast<T>(s.compute);
-        return g > T(0) ? g : T(0);                        // a token without scores (NaN) gains nothing
-      };
-      T worth = T(0);
-      for (std::int64_t t = 0; t < tokens; ++t) worth += gain(t);
-      if (!(worth > static_cast<T>(s.read))) continue;
-      for (std::int64_t t = 0; t < tokens; ++t)
-        if (gain(t) > T(0)) insert(batch.choice.row(t), slots.ids.row(t), slots.count[t], e);
-    }
-  }
-
- private:
-  // Keeps ids by falling choice; e is larger than all of them, so among equals it comes last.
-  template <class T>
-  static void insert(T const* choice, std::int32_t* ids, std::int32_t& count, std::int32_t e) {
-    auto at = count++;
-    for (; at > 0 && choice[e] > choice[ids[at - 1]]; --at) ids[at] = ids[at - 1];
-    ids[at] = e;
-  }
+  MOESAIC_FN static T gain(moesaic::router_config const&, auto const&, moesaic::routing_site, T logit) { return std::exp(logit); }
 };
+
+/// Two prices, in energy: one for every (token, expert) that computes, one for every expert that a step of `together` tokens has to read.
+using two_prices = moesaic::routing::two_prices<predicted_energy>;
+inline two_prices::state prices_of(float compute, float read, std::int64_t together = 0) {
+  two_prices::state s;
+  s.compute = compute, s.read = read, s.together = together;
+  return s;
+}
 
 }  // namespace demo

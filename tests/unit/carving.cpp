@@ -41,10 +41,11 @@ routed route(typename Policy::state const& state, std::vector<float> const& logi
   routed out{std::vector<std::int32_t>(logits.size()), std::vector<std::int32_t>(index(tokens)), std::vector<float>(logits.size())};
   std::vector<float> scores(logits.size()), choice(logits.size());
   std::int32_t not_finite = 0;
+  std::vector<std::byte> memory(index(moesaic::batch_bytes_of<Policy>(router, tokens)));
   moesaic::host::pool where;
   auto const rows = [&](auto& values) { return view(values.data(), tokens, experts); };
   moesaic::host::route<Policy>(where, router, state, rows(logits), {}, rows(scores), rows(choice),
-                               moesaic::routing_slots<float>{rows(out.ids), rows(out.weights), out.count}, {}, &not_finite);
+                               moesaic::routing_slots<float>{rows(out.ids), rows(out.weights), out.count}, memory, &not_finite);
   return out;
 }
 
@@ -77,7 +78,7 @@ TEST_CASE("two prices: the best of all subsets") {
   for (std::uint64_t seed = 0; seed < 20; ++seed) {
     CAPTURE(seed);
     auto const logits = random_logits(seed, tokens);
-    demo::two_prices::state const prices{.compute = 0.6f, .read = 0.9f};
+    auto const prices = demo::prices_of(0.6f, 0.9f);
     auto const value = [&](auto const& uses) {
       double sum = 0;
       for (int e = 0; e < experts; ++e) {
@@ -105,15 +106,15 @@ TEST_CASE("two prices: a read price of 0 is the rule of one price, and steps of 
     CAPTURE(seed);
     auto const logits = random_logits(seed, tokens);
     auto const one = route<demo::priced>({.price = 0.8f}, logits);
-    auto const two = route<demo::two_prices>({.compute = 0.8f, .read = 0}, logits);
+    auto const two = route<demo::two_prices>(demo::prices_of(0.8f, 0), logits);
     CHECK(two.ids == one.ids);
     CHECK(two.count == one.count);
 
-    auto const call = route<demo::two_prices>({.compute = 0.5f, .read = 1, .together = 4}, logits);
+    auto const call = route<demo::two_prices>(demo::prices_of(0.5f, 1, 4), logits);
     std::vector<std::int32_t> alone;
     for (int first = 0; first < tokens; first += 4) {
       std::vector<float> const rows(logits.begin() + first * experts, logits.begin() + (first + 4) * experts);
-      auto const step = route<demo::two_prices>({.compute = 0.5f, .read = 1}, rows);
+      auto const step = route<demo::two_prices>(demo::prices_of(0.5f, 1), rows);
       alone.insert(alone.end(), step.ids.begin(), step.ids.end());
     }
     CHECK(call.ids == alone);

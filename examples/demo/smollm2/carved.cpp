@@ -83,6 +83,6 @@ any_net carved::true_top(int k) const {
   return parts_->net<top_k_of_supplied>(first<supplied_scores>::state{{energies}, k}, std::move(tap));
 }
 
-any_net carved::prices(float compute, float read, int together) const { return parts_->net<by_prices>(two_prices::state{compute, read, together}); }
+any_net carved::prices(float compute, float read, int together) const { return parts_->net<by_prices>(prices_of(compute, read, together)); }
 
 }  // namespace demo::smollm2
