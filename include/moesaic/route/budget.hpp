@@ -60,7 +60,7 @@ constexpr double cheapest_cost(view<const T> costs, int k) {
     auto const cheap = [&](std::int32_t e) { return -costs(t, e); };
     std::int32_t last = -1;
     for (int i = 0; i < k && i < experts; ++i)
-      if (last = detail::next_best(experts, cheap, all, last); last >= 0) sum += static_cast<double>(costs(t, last));
+      if (last = moesaic::detail::next_best(experts, cheap, all, last); last >= 0) sum += static_cast<double>(costs(t, last));
   }
   return rows == 0 ? 0 : sum / static_cast<double>(rows);
 }
@@ -94,10 +94,11 @@ struct knapsack : Base {
                 "a charge must be a cost source, with a `state` and `static T cost(state const&, moesaic::routing_site)`, because the budget "
                 "is a sum of them");
   static_assert(!Base::coupled, "knapsack needs a separable base, because with a coupled one no token chooses by itself");
+  using source = detail::source_or_none<Charge>;
   static constexpr int exact_experts = 16;
 
   struct state : Base::state {
-    typename Charge::state charge = {};
+    typename source::state charge = {};
     float budget = std::numeric_limits<float>::infinity();   ///< microseconds a token
   };
 
@@ -108,7 +109,7 @@ struct knapsack : Base {
     int found = Base::select(c, g, s, token, scores, choice, slots, ids);
     if (s.budget == std::numeric_limits<float>::infinity()) return found;
     T const budget = static_cast<T>(s.budget);
-    auto const charge = [&](std::int32_t e) { return cost_at<Charge, T>(s.charge, {token, e}); };
+    auto const charge = [&](std::int32_t e) { return cost_at<source, T>(s.charge, {token, e}); };
     T sum = T(0);
     for (int i = 0; i < found; ++i) sum += charge(ids[i]);
     if (sum <= budget) return found;                       // false for NaN, so what is not a number fits nothing
@@ -131,7 +132,7 @@ struct knapsack : Base {
                                     : greedy(c.experts, choice, charge, budget, worth, slots, ids, by_worth);
       }
       for (int i = found; i < slots; ++i) ids[i] = -1;
-      detail::list_best_first<T>([&](std::int32_t e) { return choice[e]; }, found, ids);
+      moesaic::detail::list_best_first<T>([&](std::int32_t e) { return choice[e]; }, found, ids);
     }
     g.sync();
     return g.max(found);
@@ -167,7 +168,7 @@ struct knapsack : Base {
       return choice[e] > (found == 0 ? -std::numeric_limits<T>::infinity() : T(0)) && charge(e) <= left;
     };
     for (std::int32_t last = -1; found < slots; ++found) {
-      last = detail::next_best(experts, key, fits, last);
+      last = moesaic::detail::next_best(experts, key, fits, last);
       if (last < 0) break;
       if (ids != nullptr) ids[found] = last;
       worth += choice[last];

@@ -97,9 +97,10 @@ struct cost_aware : Base {
   static_assert(cost_source<Cost>,
                 "a cost source needs a `state` and `static T cost(state const&, moesaic::routing_site)`, because that is what an expert is "
                 "priced by");
+  using source = detail::source_or_none<Cost>;
 
   struct state : Base::state {
-    typename Cost::state cost = {};
+    typename source::state cost = {};
     float price = 0;                     ///< λ: score, or logit, that a microsecond must be worth; 0 = no costs
     float range = 1;                     ///< ρ: running_range::mean makes one price serve layers whose logits differ in size
     int protect = 0;                     ///< so many experts of largest score are kept whatever they cost, unless forbidden
@@ -123,10 +124,10 @@ struct cost_aware : Base {
       }
     }
     T const rate = s.template rate<T>();
-    if constexpr (requires { g.less(c.experts, from, rate, Cost::row(s.cost, token), memory); })
-      g.less(c.experts, from, rate, Cost::row(s.cost, token), memory);
+    if constexpr (requires { g.less(c.experts, from, rate, source::row(s.cost, token), memory); })
+      g.less(c.experts, from, rate, source::row(s.cost, token), memory);
     else
-      for (int e = g.rank(); e < c.experts; e += g.size()) memory[e] = from[e] - rate * cost_at<Cost, T>(s.cost, {token, e});
+      for (int e = g.rank(); e < c.experts; e += g.size()) memory[e] = from[e] - rate * cost_at<source, T>(s.cost, {token, e});
     return memory;
   }
 
@@ -136,7 +137,7 @@ struct cost_aware : Base {
     int found = Base::select(c, g, s, token, scores, choice, slots, ids);
     if (s.protect <= 0 || !s.active()) return found;
     g.sync();
-    if (g.rank() == 0) found = detail::join_best(c.experts, scores, choice, s.protect, found, slots, ids);
+    if (g.rank() == 0) found = moesaic::detail::join_best(c.experts, scores, choice, s.protect, found, slots, ids);
     g.sync();
     return g.max(found);
   }
@@ -149,9 +150,9 @@ struct cost_aware : Base {
     if (g.rank() == 0) {
       T const rate = s.template rate<T>();
       if (c.score_bias && Of == priced::score)
-        detail::list_best_first<T>([&](std::int32_t e) { return choice[e] + rate * cost_at<Cost, T>(s.cost, {token, e}); }, count, ids);
+        moesaic::detail::list_best_first<T>([&](std::int32_t e) { return choice[e] + rate * cost_at<source, T>(s.cost, {token, e}); }, count, ids);
       else
-        detail::list_best_first<T>([&](std::int32_t e) { return scores[e]; }, count, ids);
+        moesaic::detail::list_best_first<T>([&](std::int32_t e) { return scores[e]; }, count, ids);
     }
     g.sync();
   }

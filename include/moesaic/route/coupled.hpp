@@ -13,7 +13,7 @@
 
 namespace moesaic::routing {
 
-namespace detail {
+namespace batch_states {
 template <class State>
 struct state_with_padding : State {
   list<const std::uint8_t> padding = {};   ///< [tokens] 1 = no token; empty = none
@@ -28,7 +28,7 @@ struct state_with_steps : State {
 template <class State>
   requires requires(State const& s) { s.together; }
 struct state_with_steps<State> : State {};
-}  // namespace detail
+}  // namespace batch_states
 
 /// A rule over the batch on top of Base, whose scores, price, limit, select, cut and weights it keeps: two_phase, marginal, cap, two_prices
 /// and elimination derive from it. The rule only decides which experts a step uses; inside them every token chooses as Base does, as many as
@@ -45,7 +45,7 @@ template <class Base>
 struct batch_rule : Base {
   static_assert(!Base::coupled,
                 "a rule over a batch needs a separable policy below it, because two rules would each choose for the whole batch: name one of them");
-  struct state : detail::state_with_steps<detail::state_with_padding<typename Base::state>> {};
+  struct state : batch_states::state_with_steps<batch_states::state_with_padding<typename Base::state>> {};
   static constexpr bool coupled = true, batch_invariant = false, causal = false, trainable = false;
 
  protected:
