@@ -40,7 +40,7 @@ COUPLED = ("static constexpr bool coupled = true; "
            "routing_slots<T> const&, list<std::byte>) {} ")
 ASKS = ("struct %s { static constexpr block_config config = [] { auto c = sound; %s; return c; }(); "
         "using routing = %s; };")
-POLICIES = ("allowed", "expert_choice", "hierarchical", "replay", "sparse_mixer", "top_p")
+POLICIES = ("allowed", "budget", "cost_aware", "expert_choice", "hierarchical", "replay", "sparse_mixer", "top_p")
 TYPES = [   # what it is used as, the type, the sentence (None: it is sound)
     ("block", "struct %s {};", NO_SPEC),
     ("block", "struct %s { block_config config = sound; };", NO_SPEC),
@@ -81,6 +81,14 @@ TYPES = [   # what it is used as, the type, the sentence (None: it is sound)
     ("block", ASKS % ("%s", "c.router.group_gate = true", "replay<hierarchical<>>"), None),
     ("block", ASKS % ("%s", "c.router.group_gate = true", "allowed<hierarchical<>>"),
      "a mask and router.group_gate need hierarchical<allowed<...>>"),
+    ("block", ASKS % ("%s", "", "cost_aware<int>"), "a cost source needs a `state` and"),
+    ("block", ASKS % ("%s", "", "cost_aware<standard>"), "a cost source needs a `state` and"),
+    ("block", ASKS % ("%s", "c.purpose = purpose::training", "cost_aware<costs::table>"), None),
+    ("block", ASKS % ("%s", "c.purpose = purpose::batch_invariant", "cost_aware<costs::sum<costs::flops, costs::bytes>>"), None),
+    ("block", ASKS % ("%s", "", "knapsack<standard>"), "a charge must be a cost source"),
+    ("block", ASKS % ("%s", "", "knapsack<costs::table, cost_aware<costs::bytes>>"), None),
+    ("block", "struct neighbourly : moesaic::routing::standard { %s };\n" % COUPLED.replace("%", "%%") +
+     ASKS % ("%s", "", "knapsack<costs::table, neighbourly>"), "knapsack needs a separable base"),
     ("decoder", "struct %s { static constexpr decoder_config config{.vocabulary = 256}; };", NO_SPEC),
     ("decoder", "struct %s { decoder_config config{.vocabulary = 256}; using layers = moesaic::layers<spec>; };", NO_SPEC),
     ("decoder", SPEC["layer_stack"] % ("%s", "layers<>"), "layers must name at least one layer"),

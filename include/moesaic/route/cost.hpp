@@ -4,6 +4,7 @@
 
 #include <concepts>
 #include <cstdint>
+#include <type_traits>
 #include <utility>
 
 #include <moesaic/base/macros.hpp>
@@ -30,7 +31,7 @@ inline constexpr int tiers = 3;
 /// +infinity forbids the expert at any price above 0; a negative cost is a subsidy; NaN leaves the token without experts and is flagged, as a
 /// logit that is NaN.
 template <class Source, class T = float>
-concept cost_source = requires(typename Source::state const& s) {
+concept cost_source = requires { typename Source::state; } && requires(typename Source::state const& s) {
   requires requires { { Source::template cost<T>(s, routing_site{}) } -> std::convertible_to<T>; } ||
            requires { { Source::cost(s, routing_site{}) } -> std::convertible_to<T>; };
 };
@@ -41,6 +42,17 @@ MOESAIC_INLINE constexpr T cost_at(typename Source::state const& s, routing_site
   if constexpr (requires { Source::template cost<T>(s, at); }) return Source::template cost<T>(s, at);
   else return static_cast<T>(Source::cost(s, at));
 }
+
+namespace detail {
+/// After the sentence about a source that is none, something to go on with.
+struct no_cost {
+  struct state {};
+  template <class T>
+  MOESAIC_FN static constexpr T cost(state const&, routing_site) { return T(0); }
+};
+template <class Source>
+using source_or_none = std::conditional_t<cost_source<Source>, Source, no_cost>;
+}  // namespace detail
 
 /// Microseconds that a byte takes at so many gigabytes (1e9) a second, and a FLOP at so many teraFLOP (1e12) a second.
 constexpr float us_per_byte(double gigabytes_per_second) { return static_cast<float>(1e-3 / gigabytes_per_second); }
