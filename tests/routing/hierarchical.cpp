@@ -137,6 +137,12 @@ TEST_CASE_TEMPLATE("everything chosen: the flat softmax of product weights, summ
   }
 }
 
+TEST_CASE_TEMPLATE("of equal experts of a group the lower ones, and no more than its share of k", T, float, double) {
+  router_config const c{.experts = 8, .top_k = 4, .groups = 2, .top_groups = 2, .group_gate = true};
+  auto const r = route_one<two_levels, T>(c, {T(1), T(1), T(1), T(0), T(0), T(1), T(0), T(1), T(3), T(0)});
+  CHECK(r.ids[0] == ids_of_token{0, 1, 5, 7});
+}
+
 TEST_CASE_TEMPLATE("a gate that is not finite, a group shut by its gate or by its experts, and masks", T, float, double) {
   router_config const c{.experts = 4, .top_k = 2, .groups = 2, .top_groups = 1, .renormalize = true, .group_gate = true};
   auto const nan = std::numeric_limits<T>::quiet_NaN();

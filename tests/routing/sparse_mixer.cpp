@@ -54,6 +54,13 @@ TEST_CASE_TEMPLATE("zeros are near each other; no reach leaves equals alone", T,
   check_printed(apart.weights[0], {1.5, 3});
 }
 
+TEST_CASE_TEMPLATE("experts of a better logit in a group that is left out count for nothing", T, float, double) {
+  router_config const c{.top_k = 2, .groups = 2, .top_groups = 1};           // 3 − 5 < 2 + 1.5
+  auto const r = route_one<routing::sparse_mixer<>, T>(c, {T(3), T(-5), T(2), T(1.5)}, {{}, .2f});
+  CHECK(r.ids[0] == ids_of_token{2, 3});
+  check_printed(r.weights[0], {.622459, 1});                                 // 1 / (1 + e^-.5)
+}
+
 TEST_CASE_TEMPLATE("a masked expert counts for nothing in any softmax", T, float, double) {
   for (std::uint64_t seed = 1; seed <= 100; ++seed) {
     CAPTURE(seed);
