@@ -24,7 +24,13 @@ constexpr std::uint64_t first_seed = 20261124;
 
 router_config const softmax_first{.top_k = 3, .renormalize = true};
 router_config const softmax_last{.top_k = 3, .position = score_position::after_top_k};
-router_config const grouped{.top_k = 3, .score = score::sigmoid, .groups = 4, .top_groups = 2, .group_worth = group_worth::top2_sum, .renormalize = true, .score_bias = true};
+router_config const grouped{.top_k = 3,
+                            .score = score::sigmoid,
+                            .groups = 4,
+                            .top_groups = 2,
+                            .group_worth = group_worth::top2_sum,
+                            .renormalize = true,
+                            .score_bias = true};
 
 struct drawn {
   router_config config;
@@ -255,7 +261,9 @@ struct in_rounds : routing::elimination<> {
 
 }  // namespace
 
-#define MOESAIC_ORDER_FREE routing::two_phase<>, routing::cap<>, routing::greedy_cap<>, routing::two_prices<>, routing::two_prices_refilled<>, routing::elimination<>, in_rounds
+#define MOESAIC_ORDER_FREE                                                                                                       \
+  routing::two_phase<>, routing::cap<>, routing::greedy_cap<>, routing::two_prices<>, routing::two_prices_refilled<>,            \
+      routing::elimination<>, in_rounds
 
 TEST_CASE_TEMPLATE("permuting the tokens permutes the lists", Policy, MOESAIC_ORDER_FREE) {
   for_drawn(30, [](drawn d) {

@@ -92,8 +92,8 @@ struct own_price : routing::standard {
 
 }  // namespace
 
-TEST_CASE_TEMPLATE("a model whose rule asks for nothing gives the plain model's bits", Policy, routing::two_phase<>, routing::marginal<>, routing::cap<>, routing::greedy_cap<>,
-                   routing::two_prices<>, routing::two_prices_refilled<>, routing::elimination<>) {
+TEST_CASE_TEMPLATE("a model whose rule asks for nothing gives the plain model's bits", Policy, routing::two_phase<>, routing::marginal<>,
+                   routing::cap<>, routing::greedy_cap<>, routing::two_prices<>, routing::two_prices_refilled<>, routing::elimination<>) {
   auto const plain = decode<routing::standard>({});
   typename Policy::state idle;
   if constexpr (requires { idle.own; }) idle.own = 3;
@@ -102,8 +102,8 @@ TEST_CASE_TEMPLATE("a model whose rule asks for nothing gives the plain model's 
   CHECK(same_bits(got.logits.view(), plain.logits.view()));
 }
 
-TEST_CASE_TEMPLATE("a model whose rule asks for something reads fewer experts", Policy, routing::two_phase<>, routing::marginal<>, routing::cap<>, routing::greedy_cap<>,
-                   routing::two_prices<>, routing::two_prices_refilled<>, routing::elimination<>) {
+TEST_CASE_TEMPLATE("a model whose rule asks for something reads fewer experts", Policy, routing::two_phase<>, routing::marginal<>,
+                   routing::cap<>, routing::greedy_cap<>, routing::two_prices<>, routing::two_prices_refilled<>, routing::elimination<>) {
   auto const plain = decode<routing::standard>({});
   typename Policy::state busy;
   if constexpr (requires { busy.experts; }) busy.experts = 6;
@@ -116,8 +116,8 @@ TEST_CASE_TEMPLATE("a model whose rule asks for something reads fewer experts", 
   CHECK(compare(got.logits.view(), got.logits.view()).worst == 0);   // finite
 }
 
-TEST_CASE_TEMPLATE("a rule works on top of a policy with a price and a state of its own", Rule, routing::elimination<own_price>, routing::marginal<own_price>, routing::cap<own_price>,
-                   routing::two_prices_refilled<own_price>, routing::two_phase<own_price>, routing::greedy_cap<own_price>) {
+TEST_CASE_TEMPLATE("a rule works on top of a policy with a price and a state of its own", Rule, routing::elimination<own_price>,
+                   routing::marginal<own_price>, routing::cap<own_price>, routing::two_prices_refilled<own_price>, routing::two_phase<own_price>, routing::greedy_cap<own_price>) {
   auto const below = decode<own_price>({0.1f});
   typename Rule::state state;
   state.per_index = 0.1f;

@@ -40,8 +40,8 @@ struct cap : batch_rule<Base> {
   static constexpr std::int64_t batch_bytes(router_config const& c, std::int64_t tokens) { return rule::bytes_of(c, tokens, carve<double>); }
 
   template <class T, class Group>
-  MOESAIC_FN static void select_batch(router_config const& c, Group const& g, state const& s, routing_batch<T> const& batch, routing_slots<T> const& slots,
-                                      list<std::byte> bytes) {
+  MOESAIC_FN static void select_batch(router_config const& c, Group const& g, state const& s, routing_batch<T> const& batch,
+                                      routing_slots<T> const& slots, list<std::byte> bytes) {
     rule::choose_plain(c, g, s, batch, slots);
     if (s.experts >= c.experts) return;
     auto const tokens = batch.choice.rows;
@@ -107,8 +107,8 @@ struct greedy_cap : batch_rule<Base> {
   static constexpr std::int64_t batch_bytes(router_config const& c, std::int64_t tokens) { return rule::bytes_of(c, tokens, carve<double>); }
 
   template <class T, class Group>
-  MOESAIC_FN static void select_batch(router_config const& c, Group const& g, state const& s, routing_batch<T> const& batch, routing_slots<T> const& slots,
-                                      list<std::byte> bytes) {
+  MOESAIC_FN static void select_batch(router_config const& c, Group const& g, state const& s, routing_batch<T> const& batch,
+                                      routing_slots<T> const& slots, list<std::byte> bytes) {
     rule::choose_plain(c, g, s, batch, slots);
     if (s.experts >= c.experts && s.budget == std::numeric_limits<float>::infinity()) return;
     auto const tokens = batch.choice.rows;

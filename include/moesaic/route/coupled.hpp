@@ -70,7 +70,8 @@ struct batch_rule : Base {
 
   /// What token t gains by expert e, 0 where it is forbidden.
   template <class T>
-  MOESAIC_FN static T gain_of(router_config const& c, auto const& s, routing_batch<T> const& batch, std::int64_t t, std::int32_t e, measure<T> const& m) {
+  MOESAIC_FN static T gain_of(router_config const& c, auto const& s, routing_batch<T> const& batch, std::int64_t t, std::int32_t e,
+                              measure<T> const& m) {
     if (!(batch.choice(t, e) > -std::numeric_limits<T>::infinity())) return T(0);
     T const score = batch.scores(t, e) - m.shift;
     if constexpr (requires { Base::gain(c, s, routing_site{}, score); }) return Base::gain(c, s, routing_site{batch.first + t, e}, score) / m.whole;
@@ -92,8 +93,8 @@ struct batch_rule : Base {
 
   /// Gains as shares of what the token gains by its plain choice, the `count` experts `ids`.
   template <class T>
-  MOESAIC_FN static measure<T> share_measure(router_config const& c, auto const& s, routing_batch<T> const& batch, std::int64_t t, std::int32_t const* ids,
-                                             int count) {
+  MOESAIC_FN static measure<T> share_measure(router_config const& c, auto const& s, routing_batch<T> const& batch, std::int64_t t,
+                                             std::int32_t const* ids, int count) {
     measure<T> m;
     if (softmax_comes_after(c)) m.shift = largest_score(c, batch, t);
     T sum = T(0);
@@ -117,7 +118,8 @@ struct batch_rule : Base {
 
   /// Every token's choice as Base has it.
   template <class T, class Group>
-  MOESAIC_FN static void choose_plain(router_config const& c, Group const& g, auto const& s, routing_batch<T> const& batch, routing_slots<T> const& slots) {
+  MOESAIC_FN static void choose_plain(router_config const& c, Group const& g, auto const& s, routing_batch<T> const& batch,
+                                      routing_slots<T> const& slots) {
     auto const width = static_cast<int>(slots.ids.columns);
     for (std::int64_t t = g.rank(); t < batch.choice.rows; t += g.size()) {
       int found = 0;
@@ -134,15 +136,15 @@ struct batch_rule : Base {
 
   /// Every token's choice inside the experts kept [experts], as many as `slots` holds now; rows [tokens, experts] is memory.
   template <class T, class Group>
-  MOESAIC_FN static void choose_inside(router_config const& c, Group const& g, auto const& s, routing_batch<T> const& batch, routing_slots<T> const& slots,
-                                       list<const std::uint8_t> kept, view<T> rows) {
+  MOESAIC_FN static void choose_inside(router_config const& c, Group const& g, auto const& s, routing_batch<T> const& batch,
+                                       routing_slots<T> const& slots, list<const std::uint8_t> kept, view<T> rows) {
     for (std::int64_t t = g.rank(); t < batch.choice.rows; t += g.size())
       choose_token_inside(c, s, batch, slots, t, rows.row(t), [&](std::int32_t e) { return kept[e] != 0; });
     g.sync();
   }
   template <class T, class Kept>
-  MOESAIC_FN static void choose_token_inside(router_config const& c, auto const& s, routing_batch<T> const& batch, routing_slots<T> const& slots, std::int64_t t,
-                                             T* row, Kept&& kept) {
+  MOESAIC_FN static void choose_token_inside(router_config const& c, auto const& s, routing_batch<T> const& batch,
+                                             routing_slots<T> const& slots, std::int64_t t, T* row, Kept&& kept) {
     auto* const ids = slots.ids.row(t);
     int const plain = slots.count[t];
     bool stands = true;
@@ -153,8 +155,8 @@ struct batch_rule : Base {
     if (slots.count[t] == 0) ids[0] = best, slots.count[t] = 1;
   }
   template <class T, class Kept>
-  MOESAIC_FN static int select_inside(router_config const& c, auto const& s, routing_batch<T> const& batch, std::int64_t t, int most, T* row,
-                                      std::int32_t* ids, Kept&& kept) {
+  MOESAIC_FN static int select_inside(router_config const& c, auto const& s, routing_batch<T> const& batch, std::int64_t t, int most,
+                                      T* row, std::int32_t* ids, Kept&& kept) {
     auto const* const choice = batch.choice.row(t);
     for (std::int32_t e = 0; e < c.experts; ++e) row[e] = kept(e) ? choice[e] : -std::numeric_limits<T>::infinity();
     return Base::select(c, serial_group{}, s, batch.first + t, batch.scores.row(t), static_cast<T const*>(row), most, ids);

@@ -36,8 +36,8 @@ struct elimination : batch_rule<Base> {
   static constexpr std::int64_t batch_bytes(router_config const& c, std::int64_t tokens) { return rule::bytes_of(c, tokens, carve<double>); }
 
   template <class T, class Group>
-  MOESAIC_FN static void select_batch(router_config const& c, Group const& g, state const& s, routing_batch<T> const& batch, routing_slots<T> const& slots,
-                                      list<std::byte> bytes) {
+  MOESAIC_FN static void select_batch(router_config const& c, Group const& g, state const& s, routing_batch<T> const& batch,
+                                      routing_slots<T> const& slots, list<std::byte> bytes) {
     static_assert(rule::template selects_largest<T>,
                   "elimination needs a policy below it that selects the largest of choice as routing::standard does, because a token's next expert is "
                   "the next of these");
@@ -93,7 +93,8 @@ struct elimination : batch_rule<Base> {
   }
 
   template <class T, class Group>
-  MOESAIC_FN static void start(router_config const& c, Group const& g, state const& s, routing_batch<T> const& batch, routing_slots<T> const& slots,
+  MOESAIC_FN static void start(router_config const& c, Group const& g, state const& s, routing_batch<T> const& batch,
+                               routing_slots<T> const& slots,
                                scratch<T> const& memory) {
     rule::clear(g, memory.kept);
     rule::each_choice(g, slots, c.experts, [&](std::int64_t, std::int32_t e) { memory.kept[e] = 1; });
@@ -112,7 +113,8 @@ struct elimination : batch_rule<Base> {
   }
   // The token's first k of those kept, and the next: what has gone leaves, what comes next in `order` follows.
   template <class T>
-  MOESAIC_FN static void refill(router_config const& c, state const& s, routing_batch<T> const& batch, int count, scratch<T> const& memory, std::int64_t t) {
+  MOESAIC_FN static void refill(router_config const& c, state const& s, routing_batch<T> const& batch, int count,
+                                scratch<T> const& memory, std::int64_t t) {
     auto* const has = memory.has.row(t);
     auto* const share = memory.share.row(t);
     int held = 0;
@@ -128,7 +130,8 @@ struct elimination : batch_rule<Base> {
 
   // loss [experts] less the price: those below 0 are cheaper gone. Answers how many. A token's only expert stays.
   template <class T, class Group>
-  MOESAIC_FN static int find_losses(router_config const& c, Group const& g, state const& s, routing_slots<T> const& slots, scratch<T> const& memory) {
+  MOESAIC_FN static int find_losses(router_config const& c, Group const& g, state const& s, routing_slots<T> const& slots,
+                                    scratch<T> const& memory) {
     auto const tokens = slots.ids.rows;
     for (std::int32_t e = g.rank(); e < c.experts; e += g.size()) memory.loss[e] = 0;
     for (std::int64_t t = 0; t < tokens; ++t) {
@@ -184,7 +187,8 @@ struct elimination : batch_rule<Base> {
   // Those of the union (rising) that come after the token's `count` chosen into `order`: dealt into buckets by the bits of their choice, the
   // first of which, so many that they hold `depth` or more, are put in order. The range of the chosen tells how wide a bucket should be.
   template <class T>
-  MOESAIC_FN static void deal(T const* choice, std::int32_t const* ids, int count, std::int32_t const* united, int n, scratch<T> const& memory,
+  MOESAIC_FN static void deal(T const* choice, std::int32_t const* ids, int count, std::int32_t const* united, int n,
+                              scratch<T> const& memory,
                               std::int64_t t) {
     using bits = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
     using unsigned_bits = std::make_unsigned_t<bits>;

@@ -31,8 +31,8 @@ struct two_prices : batch_rule<Base> {
   static constexpr std::int64_t batch_bytes(router_config const& c, std::int64_t tokens) { return rule::bytes_of(c, tokens, carve<double>); }
 
   template <class T, class Group>
-  MOESAIC_FN static void select_batch(router_config const& c, Group const& g, state const& s, routing_batch<T> const& batch, routing_slots<T> const& slots,
-                                      list<std::byte> bytes) {
+  MOESAIC_FN static void select_batch(router_config const& c, Group const& g, state const& s, routing_batch<T> const& batch,
+                                      routing_slots<T> const& slots, list<std::byte> bytes) {
     auto const tokens = batch.choice.rows;
     if (s.compute == 0.0f && s.read == 0.0f) {
       auto own = slots;
@@ -95,8 +95,8 @@ struct two_prices_refilled : batch_rule<Base> {
   static constexpr std::int64_t batch_bytes(router_config const& c, std::int64_t tokens) { return rule::bytes_of(c, tokens, carve<double>); }
 
   template <class T, class Group>
-  MOESAIC_FN static void select_batch(router_config const& c, Group const& g, state const& s, routing_batch<T> const& batch, routing_slots<T> const& slots,
-                                      list<std::byte> bytes) {
+  MOESAIC_FN static void select_batch(router_config const& c, Group const& g, state const& s, routing_batch<T> const& batch,
+                                      routing_slots<T> const& slots, list<std::byte> bytes) {
     rule::choose_plain(c, g, s, batch, slots);
     if (s.read == 0.0f) return;
     auto const tokens = batch.choice.rows;
