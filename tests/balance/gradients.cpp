@@ -186,6 +186,15 @@ TEST_CASE("logits of experts that were not chosen move only an unrenormalised so
     }
 }
 
+TEST_CASE("scores that are all 0 have a gradient of 0, renormalised by nothing") {
+  std::vector<double> const logits{-1, -2, -3}, upstream{1, -2};
+  std::vector<std::int32_t> const ids{0, 1};
+  std::vector<double> gradient(3);
+  REQUIRE(router_gradient<double>({.experts = 3, .top_k = 2, .score = score::relu, .renormalize = true, .sum_epsilon = 0}, {logits.data(), 1, 3},
+                                  {ids.data(), 1, 2}, {upstream.data(), 1, 2}, {gradient.data(), 1, 3}));
+  for (auto const x : gradient) CHECK(x == 0);
+}
+
 TEST_CASE("router_gradient says what does not fit") {
   std::vector<double> d(12);
   std::vector<std::int32_t> ids{0, 1, 2, 3};

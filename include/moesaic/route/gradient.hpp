@@ -69,7 +69,7 @@ MOESAIC_FN void weigh_gradient(router_config const& c, Group const& g, T const* 
     if (ids[i] >= 0) sum += score(ids[i]), dot += weight_gradient[i] * score(ids[i]);
   sum = g.sum(sum) + static_cast<T>(c.sum_epsilon), dot = g.sum(dot);
   bool const held = c.renormalize && sum < static_cast<T>(c.sum_floor);   // at the floor the divisor does not move
-  T const divisor = held ? static_cast<T>(c.sum_floor) : c.renormalize ? sum : T(1);
+  T const divisor = held ? static_cast<T>(c.sum_floor) : c.renormalize && sum != T(0) ? sum : T(1);   // scores that are all 0 stay 0
 
   // d loss / d s_e of the chosen is factor (q_e − shared); a softmax takes off Σ s · (d loss / d s) again, `back`, from all it is over.
   T const factor = scale / divisor, shared = c.renormalize && !held ? dot / divisor : T(0);
