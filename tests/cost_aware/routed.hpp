@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cstddef>
 #include <cstdint>
 #include <limits>
 #include <vector>
@@ -47,7 +48,8 @@ routed<T> route_all(router_config c, matrix<T> const& logits, typename Policy::s
   routed<T> r{{tokens, c.experts}, {tokens, c.experts}, {tokens, slots}, {tokens, slots}, std::vector<std::int32_t>(static_cast<std::size_t>(tokens)), true};
   host::pool where;
   std::int32_t not_finite = 0;
-  host::route<Policy>(where, c, state, logits.view(), score_bias, r.scores.view(), r.choice.view(), {r.ids.view(), r.weights.view(), r.count}, {},
+  std::vector<std::byte> memory(static_cast<std::size_t>(batch_bytes_of<Policy>(c, tokens)));
+  host::route<Policy>(where, c, state, logits.view(), score_bias, r.scores.view(), r.choice.view(), {r.ids.view(), r.weights.view(), r.count}, memory,
                       &not_finite);
   r.finite = not_finite == 0;
   return r;

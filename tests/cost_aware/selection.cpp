@@ -3,19 +3,27 @@
 #include <cmath>
 #include <limits>
 #include <numeric>
+#include <string>
 #include <vector>
 
 #include <doctest/doctest.h>
 #include <moesaic/cost/flops.hpp>
+#include <moesaic/route/allowed.hpp>
 #include <moesaic/route/budget.hpp>
+#include <moesaic/route/capacity.hpp>
 #include <moesaic/route/cost_aware.hpp>
+#include <moesaic/route/marginal.hpp>
+#include <moesaic/route/sparse_mixer.hpp>
+#include <moesaic/route/top_p.hpp>
+#include <moesaic/route/two_phase.hpp>
+#include <moesaic/route/variable_k.hpp>
 #include <support/tolerance.hpp>
 
 #include "routed.hpp"
 
 using namespace moesaic;
 using namespace moesaic::test;
-using routing::cost_aware, routing::standard;
+using routing::cost_aware, routing::null_expert, routing::standard;
 
 namespace {
 
@@ -443,6 +451,76 @@ TEST_CASE("costs over costs: a cost-aware policy is a base like any other") {
   for (std::int64_t t = 0; t < tokens; ++t)
     for (int e = 0; e < experts; ++e) both(t, e) += static_cast<float>(0x1p-3 * (static_cast<double>(t) * 10 + e));
   CHECK(route_all<two>({.top_k = 3}, logits, s).same(route_all<by_score>({.top_k = 3}, logits, priced_at<by_score>(0x1p-4f, rows_of(both)))));
+}
+
+TEST_CASE_TEMPLATE("over and under other policies, at a price of 0, nothing changes; at one, the costs fall", Base, routing::top_p<>, routing::threshold<>,
+                   routing::sparse_mixer<>, routing::allowed<>, routing::capacity<>, null_expert<>) {
+  using over = cost_aware<costs::table, Base>;
+  random_stream random(first_seed);
+  auto const logits = random_matrix<float>(tokens, experts, random);
+  auto const cost = exact_costs(tokens, experts, random);
+  router_config const c{.top_k = 3};
+  std::vector<float> const bars(1, 0.05f);
+  std::vector<std::uint8_t> mask;
+  std::vector<std::int32_t> const kinds(tokens, 0);
+  for (int e = 0; e < experts; ++e) mask.push_back(e % 4 != 1);
+  typename Base::state s{};
+  if constexpr (requires { s.p; }) s.p = .6f;
+  if constexpr (requires { s.thresholds; }) s.thresholds = bars;
+  if constexpr (requires { s.epsilon; }) s.epsilon = .1f;
+  if constexpr (requires { s.mask; }) s.kind = kinds, s.mask = {mask.data(), 1, experts};
+  if constexpr (requires { s.null_choice; }) s.null_choice = .08f;
+  auto const plain = route_all<Base>(c, logits, s);
+  typename over::state above{};
+  static_cast<typename Base::state&>(above) = s;
+  CHECK(plain.same(route_all<over>(c, logits, above)));
+  above.cost.microseconds = cost.view();
+  above.price = .0625f;
+  auto const priced = route_all<over>(c, logits, above);
+  CHECK(chosen_cost<costs::table>(above.cost, priced.ids.view()) < chosen_cost<costs::table>(above.cost, plain.ids.view()));
+}
+
+TEST_CASE_TEMPLATE("a rule over the batch has a price below it", Rule, routing::marginal<by_score>, routing::two_phase<by_score>) {
+  random_stream random(first_seed);
+  auto const logits = random_matrix<float>(tokens, experts, random);
+  auto const cost = exact_costs(tokens, experts, random);
+  router_config const c{.top_k = 3, .renormalize = true};
+  typename Rule::state s{};                                    // neutral, so the base shows
+  if constexpr (requires { s.own; }) s.own = c.top_k;
+  static_cast<by_score::state&>(s) = priced_at<by_score>(.0625f, rows_of(cost));
+  CHECK(route_all<Rule>(c, logits, s).same(route_all<by_score>(c, logits, priced_at<by_score>(.0625f, rows_of(cost)))));
+  CHECK_FALSE(route_all<Rule>(c, logits, s).same(route_all<standard>(c, logits)));
+}
+
+TEST_CASE("states that do not fit a call are refused before anything reads them") {
+  router_config const c{.experts = 3, .top_k = 1};
+  std::vector<float> const two(2), three(3), six(6);
+  auto const table = [&](view<const float> m, std::int64_t n) { return to_string(state_fits<by_score>(c, priced_at<by_score>(1, {m}), n)); };
+  CHECK(table({three.data(), 1, 3, 0}, 9) == "ok");
+  CHECK(table({six.data(), 2, 3}, 2) == "ok");
+  CHECK(table({six.data(), 2, 3}, 3) == "a table of costs must have a row a token, or one for all (a stride of 0) (expected 3, found 2)");
+  CHECK(table({two.data(), 1, 2, 0}, 1) == "a table of costs must have a column an expert (expected 3, found 2)");
+  CHECK(table({}, 1) == "a table of costs must have a column an expert (expected 3, found 0)");
+  CHECK(state_fits<by_score>(c, {}, 5));                       // at a price of 0 nothing is read
+  std::vector<tier> const where(2);
+  std::vector<std::int32_t> const ranks{0, 1, 2};
+  CHECK(source_fits<costs::flops>({three, 1}, 3, 1));
+  CHECK_FALSE(static_cast<bool>(source_fits<costs::flops>({two, 1}, 3, 1)));
+  CHECK_FALSE(static_cast<bool>(source_fits<costs::bytes>({three, where, {}}, 3, 1)));
+  CHECK_FALSE(static_cast<bool>(source_fits<costs::energy>({three, two, 1, 1}, 3, 1)));
+  CHECK(source_fits<costs::rank_distance>({ranks, ranks, 0, 1, 1, 1}, 3, 3));
+  CHECK_FALSE(static_cast<bool>(source_fits<costs::rank_distance>({ranks, ranks, 0, 1, 1, 1}, 3, 4)));
+  CHECK(source_fits<costs::queue>({ranks, three, 0, 1}, 3, 1));
+  CHECK(source_fits<costs::queue>({ranks, two, 0, 1}, 3, 1).code == status_code::out_of_range);
+  using both = costs::sum<costs::flops, costs::flops>;
+  CHECK(source_fits<both>({{{three, 1}, 1}, {{}, 0}}, 3, 1));
+  CHECK_FALSE(static_cast<bool>(source_fits<both>({{{three, 1}, 1}, {{}, 1}}, 3, 1)));
+  CHECK(source_fits<hand_made>({}, 3, 1));
+  using bounded = routing::knapsack<costs::table>;
+  bounded::state s;
+  CHECK(state_fits<bounded>(c, s, 1));
+  s.budget = 1;
+  CHECK_FALSE(static_cast<bool>(state_fits<bounded>(c, s, 1)));
 }
 
 // ---- what is broken

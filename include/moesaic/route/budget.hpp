@@ -101,6 +101,11 @@ struct knapsack : Base {
     typename source::state charge = {};
     float budget = std::numeric_limits<float>::infinity();   ///< microseconds a token
   };
+  static constexpr status fits(router_config const& c, state const& s, std::int64_t tokens) {
+    bool const unbounded = s.budget == std::numeric_limits<float>::infinity();
+    if (auto fits = unbounded ? status{} : source_fits<source>(s.charge, c.experts, tokens); !fits) return fits;
+    return Base::fits(c, s, tokens);
+  }
 
   template <class T, class Group>
   MOESAIC_FN static int select(router_config const& c, Group const& g, state const& s, std::int64_t token, T const* scores, T const* choice,

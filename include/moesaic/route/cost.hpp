@@ -8,6 +8,7 @@
 #include <utility>
 
 #include <moesaic/base/macros.hpp>
+#include <moesaic/base/status.hpp>
 #include <moesaic/base/view.hpp>
 #include <moesaic/route/policy.hpp>
 
@@ -36,6 +37,14 @@ concept cost_source = requires { typename Source::state; } && requires(typename 
            requires { { Source::cost(s, routing_site{}) } -> std::convertible_to<T>; };
 };
 
+/// Whether the views of a source's state are long enough for a call, where it says: `static constexpr status fits(state const&, int experts,
+/// std::int64_t tokens)`.
+template <class Source>
+constexpr status source_fits(typename Source::state const& s, int experts, std::int64_t tokens) {
+  if constexpr (requires { Source::fits(s, experts, tokens); }) return Source::fits(s, experts, tokens);
+  else return {};
+}
+
 /// The cost of one expert for one token, by either form of a source.
 template <class Source, class T>
 MOESAIC_INLINE constexpr T cost_at(typename Source::state const& s, routing_site at) {
@@ -60,6 +69,19 @@ constexpr float us_per_flop(double teraflops) { return static_cast<float>(1e-6 /
 
 namespace costs {
 
+namespace detail {
+/// The first list that has another length than `experts`.
+template <class... Lists>
+constexpr status an_entry_an_expert(int experts, Lists const&... lists) {
+  status found;
+  auto const check = [&](std::int64_t size) {
+    if (found && size != experts) found = invalid("every list of a cost source must have an entry an expert", experts, size);
+  };
+  (check(lists.size), ...);
+  return found;
+}
+}  // namespace detail
+
 /// Numbers made beforehand: the cheapest source to read, so write the others into one (`write_table`) where a step has many tokens.
 struct table {
   struct state {
@@ -67,6 +89,12 @@ struct table {
   };
   /// One row [experts] for all tokens.
   static constexpr state of_experts(list<const float> microseconds) { return {{microseconds.data, 1, microseconds.size, 0}}; }
+  static constexpr status fits(state const& s, int experts, std::int64_t tokens) {
+    auto const& m = s.microseconds;
+    if (m.columns != experts) return invalid("a table of costs must have a column an expert", experts, m.columns);
+    if (m.stride != 0 && m.rows < tokens) return invalid("a table of costs must have a row a token, or one for all (a stride of 0)", tokens, m.rows);
+    return {};
+  }
 
   template <class T>
   MOESAIC_INLINE static constexpr T cost(state const& s, routing_site at) {
@@ -82,6 +110,7 @@ struct flops {
     list<const float> flops;             ///< [experts]
     float us_per_flop = 0;
   };
+  static constexpr status fits(state const& s, int experts, std::int64_t) { return detail::an_entry_an_expert(experts, s.flops); }
   template <class T>
   MOESAIC_INLINE static constexpr T cost(state const& s, routing_site at) {
     return static_cast<T>(s.flops[at.expert]) * static_cast<T>(s.us_per_flop);
@@ -96,6 +125,7 @@ struct bytes {
     list<const tier> where;              ///< [experts], a snapshot from before the call: residency::where(layer)
     float us_per_byte[tiers] = {};       ///< of device, host, disk
   };
+  static constexpr status fits(state const& s, int experts, std::int64_t) { return detail::an_entry_an_expert(experts, s.bytes, s.where); }
   template <class T>
   MOESAIC_INLINE static constexpr T cost(state const& s, routing_site at) {
     return static_cast<T>(s.bytes[at.expert]) * static_cast<T>(s.us_per_byte[static_cast<int>(s.where[at.expert])]);
@@ -114,6 +144,11 @@ struct rank_distance {
     float bytes = 0;                           ///< of a token there and back
     float us_per_byte = 0;
   };
+  static constexpr status fits(state const& s, int experts, std::int64_t tokens) {
+    if (!s.rank_of_token.empty() && s.rank_of_token.size < tokens)
+      return invalid("rank_of_token must have an entry a token, or none", tokens, s.rank_of_token.size);
+    return detail::an_entry_an_expert(experts, s.rank_of_expert);
+  }
   template <class T>
   MOESAIC_INLINE static constexpr T cost(state const& s, routing_site at) {
     auto const mine = s.rank_of_token.empty() ? s.own_rank : s.rank_of_token[at.token];
@@ -129,6 +164,12 @@ struct queue {
     float mean = 0;                            ///< of `waiting`: mean_of(waiting), once a step
     float us_per_token = 0;
   };
+  static constexpr status fits(state const& s, int experts, std::int64_t) {
+    if (auto fits = detail::an_entry_an_expert(experts, s.rank_of_expert); !fits) return fits;
+    for (auto const rank : s.rank_of_expert)
+      if (rank < 0 || rank >= s.waiting.size) return {status_code::out_of_range, "rank_of_expert must name ranks that wait", s.waiting.size, rank};
+    return {};
+  }
   static constexpr float mean_of(list<const float> waiting) {
     double sum = 0;
     for (float const q : waiting) sum += static_cast<double>(q);
@@ -147,6 +188,7 @@ struct energy {
     list<const float> flops, bytes;      ///< [experts] each
     float us_per_flop = 0, us_per_byte = 0;
   };
+  static constexpr status fits(state const& s, int experts, std::int64_t) { return detail::an_entry_an_expert(experts, s.flops, s.bytes); }
   template <class T>
   MOESAIC_INLINE static constexpr T cost(state const& s, routing_site at) {
     return static_cast<T>(s.flops[at.expert]) * static_cast<T>(s.us_per_flop) + static_cast<T>(s.bytes[at.expert]) * static_cast<T>(s.us_per_byte);
@@ -165,6 +207,13 @@ struct sum;
 template <std::size_t... Index, class... Sources>
 struct sum<std::index_sequence<Index...>, Sources...> {
   struct state : term<Index, Sources>... {};
+  static constexpr status fits(state const& s, int experts, std::int64_t tokens) {
+    status found;
+    ((found && static_cast<term<Index, Sources> const&>(s).weight != 0
+          ? void(found = source_fits<Sources>(static_cast<term<Index, Sources> const&>(s).source, experts, tokens))
+          : void()), ...);
+    return found;
+  }
 
   template <class T>
   MOESAIC_INLINE static constexpr T cost(state const& s, routing_site at) {

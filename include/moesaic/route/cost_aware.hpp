@@ -110,6 +110,11 @@ struct cost_aware : Base {
     MOESAIC_FN constexpr T rate() const { return static_cast<T>(price) * static_cast<T>(range); }
   };
 
+  static constexpr status fits(router_config const& c, state const& s, std::int64_t tokens) {
+    if (auto fits = s.active() ? source_fits<source>(s.cost, c.experts, tokens) : status{}; !fits) return fits;
+    return Base::fits(c, s, tokens);
+  }
+
   /// a − λ ρ c. The rows of a table go through the group at once.
   template <class T, class Group>
   MOESAIC_FN static T const* worth(router_config const& c, Group const& g, state const& s, std::int64_t token, T const* logits, T const* scores,
