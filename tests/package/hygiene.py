@@ -52,7 +52,7 @@ def forgotten(root, names):
     """A test, bench or example that no CMakeLists.txt beside it names is never built."""
     for name in names:
         folder, _, file = name.rpartition("/")
-        if re.fullmatch(r"(tests/(unit|property|static|fuzz|oracle)|bench|examples)/[^/]+\.cpp", name):
+        if re.fullmatch(r"(tests/(balance|cost_aware|coupled|fuzz|oracle|property|routing|static|unit)|bench|examples)/[^/]+\.cpp", name):
             lists = root / folder / "CMakeLists.txt"
             if not lists.is_file() or not re.search(rf"\b{re.escape(file.removesuffix('.cpp'))}\b", lists.read_text()):
                 yield f"{name}: not named in {folder}/CMakeLists.txt"

@@ -145,6 +145,7 @@ TEST_CASE_TEMPLATE("two levels load a router of experts + groups rows, and route
   auto const weights = block<spec>::load(where, random_source{seed}, "");
   block_weights const& w = weights;
   CHECK(w.ffn.router.weight.outputs == experts + 3);
+  static_assert(parameters(spec::config).router == (experts + 3) * 24 && parameters(plain<dtype::fp32>::config).router == experts * 24);
   auto const r = run<spec>(w);
   REQUIRE(static_cast<bool>(r.done));
   for (std::size_t t = 0; t < tokens; ++t) {
