@@ -30,7 +30,8 @@ struct priced : plain {
   using routing = thrifty;
 };
 
-/// Every token takes its best `own` experts; the rest of its list comes from what somebody in the batch has taken already.
+/// Every token takes its best `own` experts; the rest of its list comes from what somebody in the batch has taken already. (The library has
+/// this one, on top of any policy: routing::two_phase.)
 struct sociable : moesaic::routing::standard {
   struct state {
     int own = 1;
