@@ -3,6 +3,8 @@
 #include <string>
 #include <vector>
 
+#include <moesaic/route/cost_aware.hpp>
+
 #include "report.hpp"
 #include "routes.hpp"
 
@@ -41,6 +43,16 @@ void route(benchmark::State& state, router_config const& c, popularity p, std::i
       benchmark::Counter(static_cast<double>(tokens), benchmark::Counter::kIsIterationInvariantRate | benchmark::Counter::kInvert);
 }
 
+/// With costs taken off, from a table of one row: what a price adds to the row of the same rule without.
+void route_priced(benchmark::State& state, router_config const& c, std::int64_t tokens) {
+  std::vector<float> cost(static_cast<std::size_t>(c.experts));
+  for (std::size_t e = 0; e < cost.size(); ++e) cost[e] = static_cast<float>(e * 7 % 16);
+  routing::cost_aware<costs::table>::state values;
+  values.cost = costs::table::of_experts(cost);
+  values.price = 0.005f;
+  route<routing::cost_aware<costs::table>>(state, c, popularity::uniform, tokens, false, values);
+}
+
 void plan(benchmark::State& state, router_config const& c, popularity p, std::int64_t tokens) {
   host::pool pool(1);
   drawn_logits logits(p, c.experts, tokens);
@@ -63,6 +75,8 @@ bool const added = [] {
       for (bool const with_plan : {false, true})
         benchmark::RegisterBenchmark(row_name(with_plan ? "route_and_plan" : "route", "fp32", r.name, tokens).c_str(),
                                      [=](benchmark::State& state) { route(state, r.config, popularity::uniform, tokens, with_plan); });
+      benchmark::RegisterBenchmark(row_name("route_priced", "fp32", r.name, tokens).c_str(),
+                                   [=](benchmark::State& state) { route_priced(state, r.config, tokens); });
       for (auto const p : {popularity::uniform, popularity::zipf})
         benchmark::RegisterBenchmark(
             row_name("plan", name(p), std::to_string(r.config.top_k) + "of" + std::to_string(r.config.experts), tokens).c_str(),

@@ -19,14 +19,20 @@ namespace detail {
 /// ids [count] in the order of falling key(id), of equals the lower id first; keys are no NaN.
 template <class T, class Key>
 MOESAIC_FN void list_best_first(Key const& key, int count, std::int32_t* ids) {
-  constexpr int few = 16;
+  constexpr int few = 8;
   if (count <= few) {                                      // counts who comes before: the branches of a sort would be coin tosses
     T value[few];
     std::int32_t id[few];
-    for (int i = 0; i < count; ++i) id[i] = ids[i], value[i] = static_cast<T>(key(id[i]));
+    for (int i = 0; i < few; ++i) {
+      id[i] = i < count ? ids[i] : 0x7fff'ffff;
+      value[i] = i < count ? static_cast<T>(key(id[i])) : -std::numeric_limits<T>::infinity();
+    }
     for (int i = 0; i < count; ++i) {
       int before = 0;
-      for (int j = 0; j < count; ++j) before += (value[j] > value[i]) | ((value[j] == value[i]) & (id[j] < id[i]));
+#if defined(__GNUC__) && !defined(__clang__) && !defined(__CUDACC__)
+#pragma GCC unroll 1                                       // g++ at -O3 would unroll before it looks for vectors
+#endif
+      for (int j = 0; j < few; ++j) before += (value[j] > value[i]) | ((value[j] == value[i]) & (id[j] < id[i]));
       ids[before] = id[i];
     }
     return;
