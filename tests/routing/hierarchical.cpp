@@ -166,3 +166,38 @@ TEST_CASE_TEMPLATE("a gate that is not finite, a group shut by its gate or by it
   CHECK(nobody.ids[0].empty());
   CHECK(nobody.finite);
 }
+
+TEST_CASE_TEMPLATE("a mask under two levels is logits of −inf, bit for bit", T, float, double) {
+  using masked = routing::hierarchical<routing::allowed<>>;
+  for (std::uint64_t seed = 1; seed <= 200; ++seed) {
+    CAPTURE(seed);
+    random_stream random(seed);
+    auto const c = random_config(random);
+    auto logits = drawn<T>(random, c.experts + c.groups);
+    std::vector<float> const bias(static_cast<std::size_t>(c.score_bias ? c.experts : 0), .125f);
+    std::vector<std::uint8_t> mask, second;
+    for (int e = 0; e < c.experts; ++e) mask.push_back(random.below(3) != 0), second.push_back(random.below(4) != 0);
+    masked::state s{};
+    s.mask = {mask.data(), 1, c.experts};
+    auto const r = route_one<masked, T>(c, logits, s, bias);
+    auto forbidden = logits;
+    bool open = false;
+    for (std::size_t e = 0; e < mask.size(); ++e) mask[e] == 0 ? void(forbidden[e] = -infinity<T>) : void(open = true);
+    CHECK(r.finite);
+    if (!open) CHECK(r.ids[0].empty());
+    if (!open) continue;
+    auto const want = route_one<two_levels, T>(c, forbidden, {}, bias);
+    CHECK(r.raw_ids == want.raw_ids);
+    CHECK(r.raw_weights == want.raw_weights);
+    CHECK(r.scores == want.scores);
+
+    using twice = routing::hierarchical<routing::allowed<routing::allowed<>>>;
+    twice::state both{};
+    both.mask = {second.data(), 1, c.experts};
+    static_cast<routing::allowed<>::state&>(both).mask = s.mask;
+    auto const none_forbidden = [&](ids_of_token const& ids) {
+      return std::all_of(ids.begin(), ids.end(), [&](auto e) { return mask[static_cast<std::size_t>(e)] && second[static_cast<std::size_t>(e)]; });
+    };
+    CHECK(none_forbidden(route_one<twice, T>(c, logits, both, bias).ids[0]));
+  }
+}

@@ -113,6 +113,9 @@ TEST_CASE_TEMPLATE("a group mask of zero beats negative choices; minus infinity 
   CHECK(route_one<routing::standard, T>(c, as<T>(golden), {}, bias).ids[0] == ids_of_token{2, 7});
   c.group_mask = group_mask::zero;
   CHECK(route_one<routing::standard, T>(c, as<T>(golden), {}, bias).ids[0] == ids_of_token{0, 1});
+  auto shut = as<T>(golden);
+  shut[0] = shut[1] = -infinity<T>;                              // are not lifted: they may never be chosen
+  CHECK(route_one<routing::standard, T>(c, shut, {}, bias).ids[0] == ids_of_token{4, 5});
 }
 
 TEST_CASE_TEMPLATE("DeepSeek-V2's rule: groups by their best", T, float, double) {
@@ -184,7 +187,7 @@ TEST_CASE_TEMPLATE("any configuration: scores as by their formula, the best of a
     auto const groups = best_groups(c, choice);
     for (int e = 0; e < c.experts; ++e)
       if (!(groups >> (e / (c.experts / c.groups)) & 1))
-        choice[static_cast<std::size_t>(e)] = c.group_mask == group_mask::zero ? T(0) : -infinity<T>;
+        if (auto& x = choice[static_cast<std::size_t>(e)]; x > -infinity<T>) x = c.group_mask == group_mask::zero ? T(0) : -infinity<T>;
     auto best = by_value(choice);
     if (static_cast<int>(best.size()) > c.top_k) best.resize(static_cast<std::size_t>(c.top_k));
     CHECK(r.ids[0] == best);

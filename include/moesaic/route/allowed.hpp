@@ -47,21 +47,18 @@ struct allowed : Base {
 
   template <class T, class Group>
   MOESAIC_FN static void limit(router_config const& c, Group const& g, state const& s, std::int64_t token, T const* scores, T* choice) {
-    forbid(c, g, s, token, choice);
-    Base::limit(c, g, s, token, scores, choice);
-    if (c.group_mask == group_mask::zero) forbid(c, g, s, token, choice);      // which had lifted them to 0
-  }
-
- private:
-  MOESAIC_FN static bool may_use(state const& s, std::int64_t token, int e) {
-    auto const row = s.kind.empty() ? token : static_cast<std::int64_t>(s.kind[token]);
-    return row < 0 || (row < s.mask.rows && s.mask(row, e) != 0);
-  }
-  template <class T, class Group>
-  MOESAIC_FN static void forbid(router_config const& c, Group const& g, state const& s, std::int64_t token, T* choice) {
     for (int e = g.rank(); e < c.experts; e += g.size())
       if (!may_use(s, token, e)) choice[e] = -std::numeric_limits<T>::infinity();
     g.sync();
+    Base::limit(c, g, s, token, scores, choice);
+  }
+
+  /// For policies above that have a softmax of their own.
+  MOESAIC_FN static bool may_use(state const& s, std::int64_t token, int e) {
+    if constexpr (requires { Base::may_use(s, token, e); })
+      if (!Base::may_use(s, token, e)) return false;
+    auto const row = s.kind.empty() ? token : static_cast<std::int64_t>(s.kind[token]);
+    return row < 0 || (row < s.mask.rows && s.mask(row, e) != 0);
   }
 };
 

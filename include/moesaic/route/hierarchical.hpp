@@ -27,8 +27,8 @@ struct hierarchical : Base {
 
   /// logits [experts + groups] -> scores [experts], another memory.
   template <class T, class Group>
-  MOESAIC_FN static void score(router_config const& c, Group const& g, auto const& /*state*/, std::int64_t /*token*/, T const* logits,
-                               T* scores) {
+  MOESAIC_FN static void score(router_config const& c, Group const& g, [[maybe_unused]] auto const& s, [[maybe_unused]] std::int64_t token,
+                               T const* logits, T* scores) {
     T gate[standard::most_groups];
     int const width = c.experts / c.groups;
     bool const capped = c.logit_softcap != 0.0;
@@ -36,12 +36,17 @@ struct hierarchical : Base {
     for (int i = 0; i < c.groups; ++i) gate[i] = cap(logits[c.experts + i]);
     if (g.size() == 1) standard::softmax(g, c.groups, gate, gate);   // NaN if a logit is: then all scores are, and nobody is chosen
     else standard::softmax(serial_group{}, c.groups, gate, gate);    // everyone has the whole of it
-    for (int e = g.rank(); e < c.experts; e += g.size()) scores[e] = cap(logits[e]);
+    auto const may = [&]([[maybe_unused]] int e) {
+      if constexpr (requires { Base::may_use(s, token, e); }) return Base::may_use(s, token, e);
+      else return true;
+    };
+    for (int e = g.rank(); e < c.experts; e += g.size()) scores[e] = may(e) ? cap(logits[e]) : -std::numeric_limits<T>::infinity();
     g.sync();
     for (int i = 0; i < c.groups; ++i) {
       T* const inner = scores + i * width;
       bool open = false;
-      for (int e = 0; e < width; ++e) open = open || logits[i * width + e] > -std::numeric_limits<T>::infinity();
+      for (int e = 0; e < width; ++e) open = open || inner[e] > -std::numeric_limits<T>::infinity();
+      g.sync();                                                      // all have read it before any of it becomes a share
       if (open) standard::softmax(g, width, inner, inner);
       for (int e = g.rank(); e < width; e += g.size()) inner[e] = open ? inner[e] * gate[i] : T(0);
     }

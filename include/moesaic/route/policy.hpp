@@ -82,6 +82,7 @@ struct standard {
   static constexpr bool batch_invariant = true;   ///< a token's experts do not depend on the other tokens of the call
   static constexpr bool causal = true;            ///< nor on later tokens of its own sequence
   static constexpr bool trainable = true;         ///< may be named by a layer whose purpose is training
+  static constexpr bool listed = false;           ///< select takes experts of a list of the caller's and in its order, whatever their choice
 
   /// What a policy asks of the configuration: static_asserts, each a sentence with its because. A layer instantiates it.
   template <router_config c>
@@ -179,6 +180,7 @@ struct standard {
   MOESAIC_FN static T soft_cap(T cap, T z) { return z > -std::numeric_limits<T>::infinity() ? cap * std::tanh(z / cap) : z; }
 
   /// choice [experts]: the experts of all but the top_groups best groups are masked; of equal groups the lower stays (DeepSeek-V2, -V3).
+  /// −inf stays under a mask of zero too, since that expert was forbidden before.
   template <class T, class Group>
   MOESAIC_FN static void limit_to_groups(router_config const& c, Group const& g, T* choice) {
     constexpr T never = -std::numeric_limits<T>::infinity();
@@ -202,7 +204,7 @@ struct standard {
       for (int other = 0; other < c.groups; ++other)
         better += worths[other] > worths[group] || (worths[other] == worths[group] && other < group);
       if (better < c.top_groups) continue;
-      for (int e = group * width + g.rank(); e < (group + 1) * width; e += g.size()) choice[e] = mask;
+      for (int e = group * width + g.rank(); e < (group + 1) * width; e += g.size()) choice[e] = choice[e] > never ? mask : never;
     }
   }
 
