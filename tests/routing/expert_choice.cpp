@@ -1,6 +1,7 @@
 // Experts that choose tokens: against sorting, against every set of pairs, with padding, steps and masks.
 // SPDX-License-Identifier: Apache-2.0
 #include <moesaic/route/allowed.hpp>
+#include <moesaic/route/capacity.hpp>
 #include <moesaic/route/expert_choice.hpp>
 
 #include "routing/support.hpp"
@@ -132,4 +133,57 @@ TEST_CASE_TEMPLATE("steps choose by themselves; masked pairs are left out", T, f
   for (std::size_t t = 0; t < 14; ++t)
     for (std::int32_t e = 0; e < 6; ++e)
       CHECK((std::find(all.ids[t].begin(), all.ids[t].end(), e) != all.ids[t].end()) == (mask[6 * t + static_cast<std::size_t>(e)] == 1));
+}
+
+TEST_CASE("a factor that is no number, or negative, is refused") {
+  router_config const c{.experts = 4, .top_k = 2};
+  auto const fits = [&](double factor) { return static_cast<bool>(state_fits<routing::expert_choice<>>(c, {{}, factor}, 3)); };
+  CHECK(fits(0));
+  CHECK(fits(1.25));
+  CHECK_FALSE(fits(-1));
+  CHECK_FALSE(fits(std::numeric_limits<double>::quiet_NaN()));
+}
+
+TEST_CASE("over a capacity there is memory for both, and what has no room is dropped") {
+  using policy = routing::expert_choice<routing::capacity<>>;
+  router_config const c{.experts = 8, .top_k = 3};
+  CHECK(batch_bytes_of<policy>(c, 16) >= batch_bytes_of<routing::capacity<>>(c, 16));
+  random_stream random(77);
+  auto const logits = random_logits<float>(random, 16 * 8);
+  policy::state s{};
+  s.factor = 2;
+  s.capacity = {.room = routing::room::absolute, .tokens = 1, .order = routing::drop_order::weights};
+  auto const r = route_all<policy, float>(c, s, logits);
+  std::vector<int> load(8);
+  for (auto const& ids : r.ids)
+    for (auto const e : ids) ++load[static_cast<std::size_t>(e)];
+  CHECK(load == std::vector<int>(8, 1));
+}
+
+namespace {
+struct member : serial_group {
+  int mine;
+  explicit member(int rank) : mine(rank) {}
+  int rank() const { return mine; }
+  int size() const { return 4; }
+};
+}  // namespace
+
+TEST_CASE("of a group of several members one chooses, since there is one heap; the others touch nothing") {
+  using policy = routing::expert_choice<>;
+  router_config const c{.experts = 8, .top_k = 3};
+  random_stream random(78);
+  auto const r = route_all<policy, float>(c, {{}, 2}, random_logits<float>(random, 64 * 8));
+  std::vector<std::int32_t> ids(64 * 3, -1), count(64, -7), memory(64, -7);
+  auto const untouched = count;
+  auto const choose = [&](int rank) {
+    policy::select_batch(c, member(rank), {{}, 2}, routing_batch<float>{{r.scores.data(), 64, 8}, {r.choice.data(), 64, 8}, 0},
+                         routing_slots<float>{{ids.data(), 64, 3}, {nullptr, 64, 3}, count}, {reinterpret_cast<std::byte*>(memory.data()), 256});
+  };
+  for (int rank = 1; rank < 4; ++rank) choose(rank);
+  CHECK(count == untouched);
+  CHECK(memory == untouched);
+  choose(0);
+  CHECK(ids == r.raw_ids);
+  CHECK(count == r.count);
 }

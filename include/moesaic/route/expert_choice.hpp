@@ -35,13 +35,27 @@ struct expert_choice : Base {
     return s.round_up && static_cast<double>(down) < exact ? down + 1 : down;
   }
 
-  static constexpr std::int64_t batch_bytes(router_config const&, std::int64_t tokens) {
-    return tokens * static_cast<std::int64_t>(sizeof(std::int32_t));
+  static constexpr std::int64_t batch_bytes(router_config const& c, std::int64_t tokens) {
+    auto const own = tokens * static_cast<std::int64_t>(sizeof(std::int32_t));
+    auto const base = batch_bytes_of<Base>(c, tokens);               // of one that settles
+    return own > base ? own : base;
+  }
+  static constexpr status fits(router_config const& c, state const& s, std::int64_t tokens) {
+    if (!(s.factor >= 0)) return invalid("the factor of an expert choice must be a number, and not negative", 0, 0);
+    return Base::fits(c, s, tokens);
   }
 
   template <class T, class Group>
-  MOESAIC_FN static void select_batch(router_config const& c, Group const&, state const& s, routing_batch<T> const& batch,
+  MOESAIC_FN static void select_batch(router_config const& c, Group const& g, state const& s, routing_batch<T> const& batch,
                                       routing_slots<T> const& slots, list<std::byte> memory) {
+    if (g.rank() == 0) choose(c, s, batch, slots, memory);           // one member for all: there is one heap
+    g.sync();
+  }
+
+ private:
+  template <class T>
+  MOESAIC_FN static void choose(router_config const& c, state const& s, routing_batch<T> const& batch, routing_slots<T> const& slots,
+                                list<std::byte> memory) {
     auto const tokens = batch.choice.rows;
     auto* const heap = reinterpret_cast<std::int32_t*>(memory.data);
     std::int64_t partaking = 0;
@@ -57,7 +71,6 @@ struct expert_choice : Base {
     }
   }
 
- private:
   /// The `most` tokens of expert e's largest choices, in no order: a heap with the worst of them on top.
   template <class T>
   MOESAIC_FN static std::int64_t best_tokens(routing_batch<T> const& batch, std::int32_t e, std::int64_t most, std::int32_t* heap) {
