@@ -587,6 +587,37 @@ TEST_CASE_TEMPLATE("behind a running model: every layer with a router, whatever 
   }
 }
 
+namespace {
+struct two_levels {
+  static constexpr block_config config{.hidden = 48, .attention = {.heads = 4},
+      .router = {.experts = 6, .top_k = 2, .groups = 3, .top_groups = 2, .group_gate = true}, .expert = {.intermediate = 40},
+      .storage = {.weights = dtype::fp32}};
+  using routing = moesaic::routing::hierarchical<>;
+};
+}  // namespace
+
+TEST_CASE("a group gate's logits are no experts': the monitor sees those of the experts") {
+  using L = layer_monitors<layers<two_levels>>;
+  using lay = block<two_levels>;
+  std::int32_t const rows = 5;
+  std::vector<std::byte> memory(L::bytes());
+  L monitors{memory};
+  host::pool cpu(1);
+  auto const weights = lay::load(cpu, random_source{1}, "");
+  auto const cache = lay::make_cache(cpu, rows, 1);
+  auto call = monitors.tap();
+  host::buffer const workspace{lay::template workspace_bytes<L::call_tap>(rows)};
+  matrix<float> x(rows, 48), y(rows, 48);
+  for (std::size_t i = 0; i < x.data.size(); ++i) x.data[i] = static_cast<float>(i % 7) - 3;
+  std::vector<std::int32_t> sequence, position(rows, 0);
+  for (std::int32_t t = 0; t < rows; ++t) sequence.push_back(t);
+  REQUIRE(lay::forward(cpu, weights, {x.view(), sequence, position}, cache, y.view(), workspace, {}, call));
+  CHECK(to_string(monitors.counted()) == "ok");
+  CHECK(monitors[0].totals[0].tokens == rows);
+  CHECK(monitors[0].totals[0].with_logits == rows);
+  CHECK(monitors[0].totals[0].chosen == 2 * rows);
+}
+
 TEST_CASE("monitors of a model: memory, merging, clearing, a call they cannot count, a collapse") {
   using monitors = layer_monitors<typename model<dtype::fp32>::layers>;
   std::vector<std::byte> memory(monitors::bytes()), more(monitors::bytes());

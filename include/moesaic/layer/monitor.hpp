@@ -102,7 +102,7 @@ class layer_monitors {
     template <class X>
     void operator()(tap_point at, view<const X> values) {
       if constexpr (std::is_same_v<X, sum>) {
-        if (at.stage == stage::router_logits) seen_.logits = values;
+        if (at.stage == stage::router_logits) seen_.logits = owner_->of_experts(at.layer, values);
         if (at.stage == stage::router_scores) seen_.scores = values;
       } else if constexpr (std::is_same_v<X, std::int32_t>) {
         if (at.stage == stage::topk_index) seen_.ids = values;
@@ -129,6 +129,7 @@ class layer_monitors {
     collapse_detector detector;
     view<std::int32_t> previous;      // [compared_rows, slots] of the last call, the first seen_rows of them
     std::int64_t seen_rows = 0;
+    int outputs = 0;                  // columns of router_logits
     bool routes() const { return monitor.shape.experts > 0; }
   };
   one_layer each_[layers > 0 ? layers : 1] = {};
@@ -143,8 +144,16 @@ class layer_monitors {
         each_[layer].monitor = router_monitor::carve(memory, {c.experts, probabilities_of(c), options.domains, options.coactivation});
         each_[layer].detector = collapse_detector::carve(memory, options.limits, c.experts);
         each_[layer].previous = memory.take<std::int32_t>(options.compared_rows, router<Spec>::slots);
+        each_[layer].outputs = router<Spec>::shape.router_outputs;
       }
     });
+  }
+
+  /// Router logits without those of a group gate, which stand behind the experts'.
+  view<const sum> of_experts(int layer, view<const sum> logits) const {
+    auto const& one = each_[layer];
+    if (logits.columns == one.outputs) logits.columns = one.monitor.shape.experts;
+    return logits;
   }
 
   void step(int layer, router_observation<sum> seen) {
