@@ -149,6 +149,30 @@ TEST_CASE("quantile balancing evens a crooked batch within ten updates, in fp32 
   check(1.0f), check(1.0);
 }
 
+TEST_CASE("quantile balancing of masked scores: forced tokens take their room, an expert nobody may have keeps its bias") {
+  constexpr double never = -std::numeric_limits<double>::infinity();
+  std::vector<float> bias(4);
+  owning_scratch const memory(4, 2);
+  std::vector<double> alpha(3);
+  // Token 0 must take experts 0 and 1. q = 1. Of the others, 0: -1 and 1 of which the best counts; 1: 0, 0; 2: 1, -1 by rank 1; 3: 2, -2.
+  std::vector<double> const some{1, 2, never, never, 0, 1, 2, 3, 3, 2, 1, 0};
+  REQUIRE(balance::quantile_rule<double>({some.data(), 3, 4}, {}, 2, 0, bias, alpha, memory.of));
+  // α = −inf, 1, 1: experts 0: {-1, 2}, 1: {0, 1}, with one of q = 1 forced, hence the best; 2: {1, 0} and 3: {2, -1}, hence the second.
+  CHECK(alpha[0] == never);
+  CHECK(bias == std::vector<float>{-1.5f, -.5f, .5f, 1.5f});
+
+  std::vector<double> const closed{1, 2, never, 3, 2, 2, never, 1, 3, 1, never, 2};
+  bias = {0, 0, .25f, 0};
+  REQUIRE(balance::quantile_rule<double>({closed.data(), 3, 4}, {}, 2, 0, bias, alpha, memory.of));
+  CHECK(bias[2] == .25f);
+  for (auto const b : bias) CHECK(std::isfinite(b));
+
+  std::vector<double> const forced{1, 2, never, never, 1, 2, never, never, 1, 2, never, never};
+  bias = {.5f, 0, 0, 0};
+  REQUIRE(balance::quantile_rule<double>({forced.data(), 3, 4}, {}, 2, 0, bias, alpha, memory.of));
+  CHECK(bias == std::vector<float>{.5f, 0, 0, 0});                // nobody has a choice
+}
+
 TEST_CASE("quantile balancing leaves the bias where there is nothing to balance") {
   std::vector<double> const scores{1, 2, 3, 4};
   std::vector<double> alpha(2);

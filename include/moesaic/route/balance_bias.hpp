@@ -88,8 +88,10 @@ T largest_of_rank(std::int64_t rank, Each const& each) {
 /// it. Then the mean over experts is taken off, and β ← keep · old + (1 − keep) · new. Quantile balancing (Su, kexue.fm/archives/11619;
 /// Megatron-LM's quantile_balancing, Kimi K3): no rate to choose, and even within a few steps where the sign rule needs hundreds. Each
 /// expert's step supposes that the others stand still: several updates on one batch approach the optimum of the assignment problem, of
-/// which β and α are the prices. scores [tokens, experts], as selection sees them before the bias, not finite or padding as of the losses;
-/// alpha [tokens] and memory.totals are written. top_k = experts needs no bias and leaves it alone, as does a batch without tokens.
+/// which β and α are the prices. scores [tokens, experts], as selection sees them before the bias, not finite or padding as of the losses,
+/// −inf where masked. A token with no more than k open experts takes them all whatever they cost (α = −inf): it uses up room, and the best
+/// of the others set the price; an expert that none of the others may have keeps its bias. alpha [tokens] and memory are written.
+/// top_k = experts needs no bias and leaves it alone, as does a batch without tokens.
 template <class T>
 status quantile_rule(view<const T> scores, padding_rows padding, int top_k, double keep, list<float> bias, list<T> alpha,
                      scratch const& memory) {
@@ -111,16 +113,29 @@ status quantile_rule(view<const T> scores, padding_rows padding, int top_k, doub
   }
   if (tokens == 0 || top_k == experts) return {};
   auto const share = tokens * top_k / experts;
-  double mean = 0;
+  constexpr T never = -std::numeric_limits<T>::infinity();
+  std::int64_t priced = 0;                                            // experts that some token may have or leave
   for (std::int64_t e = 0; e < experts; ++e) {
-    memory.totals[e] = static_cast<double>(detail::largest_of_rank<T>(share, [&](auto const& f) {
+    std::int64_t certain = 0, open = 0;                               // tokens that take it at any price, and those it can be priced by
+    for (std::int64_t t = 0; t < scores.rows; ++t) {
+      bool const may = alpha[t] == alpha[t] && scores(t, e) > never;
+      certain += may && !(alpha[t] > never);
+      open += may && alpha[t] > never;
+    }
+    memory.counts[e] = open;
+    if (open == 0) continue;
+    ++priced;
+    auto const left = share > certain ? share - certain : 0;
+    memory.totals[e] = static_cast<double>(detail::largest_of_rank<T>(left < open ? left : open - 1, [&](auto const& f) {
       for (std::int64_t t = 0; t < scores.rows; ++t)
-        if (alpha[t] == alpha[t]) f(scores(t, e) - alpha[t]);
+        if (alpha[t] > never && scores(t, e) > never) f(scores(t, e) - alpha[t]);
     }));
-    mean += memory.totals[e] / static_cast<double>(experts);
   }
+  double mean = 0;
   for (std::int64_t e = 0; e < experts; ++e)
-    bias[e] = static_cast<float>(keep * static_cast<double>(bias[e]) - (1 - keep) * (memory.totals[e] - mean));
+    if (memory.counts[e] > 0) mean += memory.totals[e] / static_cast<double>(priced);
+  for (std::int64_t e = 0; e < experts; ++e)
+    if (memory.counts[e] > 0) bias[e] = static_cast<float>(keep * static_cast<double>(bias[e]) - (1 - keep) * (memory.totals[e] - mean));
   return {};
 }
 
