@@ -282,6 +282,15 @@ TEST_CASE("hard budgets that are odd") {
   CHECK(route_all<bounded>({.top_k = 1}, matrix<double>(0, 3), bounded_by(1, {})).count.empty());
 }
 
+TEST_CASE("by worth per charge, an expert worth nothing that costs nothing stands in nobody's way") {
+  router_config const c{.top_k = 3, .score = score::relu};
+  std::vector<float> z(20, -1.0f), cost(20, 1.0f);
+  z[1] = 1.1f, z[2] = z[3] = z[4] = 1;
+  cost[0] = 0, cost[1] = 3;
+  auto const r = route_all<bounded>(c, given<float>(1, 20, z), bounded_by(3, {cost.data(), 1, 20, 0}));
+  CHECK(r.set(0) == std::vector<int>{2, 3, 4});
+}
+
 TEST_CASE("a hard budget over a price: what the price leaves, within the budget") {
   using both = knapsack<costs::table, by_logit>;
   random_stream random(first_seed);

@@ -215,3 +215,17 @@ TEST_CASE("a price on bytes: a token reads no more of what is not resident as th
     for (int const missing : last) CHECK(missing == 0);        // 12 are resident, 4 are needed
   }
 }
+
+TEST_CASE("a home written after clearing is where the expert lies") {
+  held h(2, 4, 1, eviction::least_recent);
+  auto const where = h.table.where(1);
+  h.table.home[4 + 3] = tier::disk;
+  CHECK(h.table.where(1)[3] == tier::disk);
+  CHECK(h.table.where(1)[2] == tier::host);
+  h.use(1, {3});
+  CHECK(where[3] == tier::device);                                // a list held follows what is loaded
+  CHECK(h.table.where(1)[3] == tier::device);
+  h.use(1, {2});
+  CHECK(where[3] == tier::disk);
+  CHECK(h.table.counts.bytes[static_cast<int>(tier::disk)] == 1000);
+}

@@ -128,7 +128,7 @@ struct knapsack : Base {
         auto const worth = [&](std::int32_t e) { return choice[e]; };
         auto const ratio = [&](std::int32_t e) {
           T const x = charge(e);
-          return choice[e] > T(0) && x <= T(0) ? infinity : choice[e] / x;
+          return x > T(0) ? choice[e] / x : choice[e] > T(0) ? infinity : choice[e];
         };
         T by_worth = T(0), by_ratio = T(0);
         greedy(c.experts, choice, charge, budget, worth, slots, static_cast<std::int32_t*>(nullptr), by_worth);

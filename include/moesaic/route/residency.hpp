@@ -79,8 +79,12 @@ struct residency {
   /// Starts the counts anew; who is where stays.
   constexpr void forget() { counts = {}; }
 
-  /// The tiers of one layer's experts [experts]: the state of costs::bytes.
-  constexpr list<const tier> where(std::int64_t layer) const { return {now.data + layer * experts, experts}; }
+  /// The tiers of one layer's experts [experts], which follow `use`: the state of costs::bytes. Takes notice of homes written after `clear`.
+  constexpr list<const tier> where(std::int64_t layer) const {
+    for (auto at = layer * experts; at < (layer + 1) * experts; ++at)
+      if (slot[at] < 0) now[at] = home[at];
+    return {now.data + layer * experts, experts};
+  }
 
   /// One call of a layer has chosen ids [tokens, slots], −1 = unused (padding has none, so it changes nothing). Every distinct expert counts
   /// once: a hit if it was resident before the call, else a miss that loads its bytes. A loaded expert takes a free slot, or that of the one
