@@ -12,7 +12,9 @@
 #include <moesaic/route/budget.hpp>
 #include <moesaic/route/capacity.hpp>
 #include <moesaic/route/cost_aware.hpp>
+#include <moesaic/route/hash.hpp>
 #include <moesaic/route/marginal.hpp>
+#include <moesaic/route/replay.hpp>
 #include <moesaic/route/sparse_mixer.hpp>
 #include <moesaic/route/top_p.hpp>
 #include <moesaic/route/two_phase.hpp>
@@ -492,12 +494,37 @@ TEST_CASE_TEMPLATE("a rule over the batch has a price below it", Rule, routing::
   CHECK_FALSE(route_all<Rule>(c, logits, s).same(route_all<standard>(c, logits)));
 }
 
+TEST_CASE("over a rule of the whole batch costs count, and protect, which nothing would heed there, is refused") {
+  using over = cost_aware<costs::table, routing::two_phase<>>;
+  router_config const c{.experts = 8, .top_k = 3};
+  std::vector<float> const cost{0, 0, 0, 0, 0, 0, 0, 9};
+  over::state s{};
+  s.own = 3;
+  s.cost = costs::table::of_experts(cost);
+  s.price = 1;
+  CHECK(state_fits<over>(c, s, 1));
+  auto const logits = given<float>(1, 8, {0, 1, 2, 3, 4, 5, 6, 7});
+  CHECK(route_all<over>(c, logits, s).set(0) == std::vector<int>{4, 5, 6});
+  s.protect = 1;
+  CHECK(to_string(state_fits<over>(c, s, 1)).find("protect needs a base by which each token chooses for itself") != std::string::npos);
+  s.price = 0;                                                   // neutral, so nothing is asked for
+  CHECK(state_fits<over>(c, s, 1));
+  using under = routing::two_phase<by_score>;
+  under::state u{};
+  u.own = 3;
+  static_cast<by_score::state&>(u) = priced_at<by_score>(1, s.cost, 1);
+  CHECK(state_fits<under>(c, u, 1));
+  CHECK(route_all<under>(c, logits, u).set(0) == std::vector<int>{5, 6, 7});
+}
+
 TEST_CASE("states that do not fit a call are refused before anything reads them") {
   router_config const c{.experts = 3, .top_k = 1};
   std::vector<float> const two(2), three(3), six(6);
   auto const table = [&](view<const float> m, std::int64_t n) { return to_string(state_fits<by_score>(c, priced_at<by_score>(1, {m}), n)); };
   CHECK(table({three.data(), 1, 3, 0}, 9) == "ok");
   CHECK(table({six.data(), 2, 3}, 2) == "ok");
+  for (float const price : {infinity, std::numeric_limits<float>::quiet_NaN()})
+    CHECK(to_string(state_fits<by_score>(c, priced_at<by_score>(price, {{three.data(), 1, 3, 0}}), 1)).find("must be finite") != std::string::npos);
   CHECK(table({six.data(), 2, 3}, 3) == "a table of costs must have a row a token, or one for all (a stride of 0) (expected 3, found 2)");
   CHECK(table({two.data(), 1, 2, 0}, 1) == "a table of costs must have a column an expert (expected 3, found 2)");
   CHECK(table({}, 1) == "a table of costs must have a column an expert (expected 3, found 0)");
@@ -576,4 +603,38 @@ TEST_CASE("no tokens, one expert, all experts") {
   auto const logits = given<float>(2, 3, {1, 2, 3, 0, 0, 0});
   auto const all = route_all<by_score>({.top_k = 3, .renormalize = true}, logits, state);
   CHECK(all.same(route_all<standard>({.top_k = 3, .renormalize = true}, logits)));            // the order too: k = E leaves nothing to choose
+}
+
+TEST_CASE_TEMPLATE("over a recording a price changes nothing: who is chosen and in what order is recorded", Base, routing::replay<>, routing::hash<>) {
+  using over = cost_aware<costs::table, Base>;
+  auto const logits = given<float>(2, 6, {5, 4, 3, 2, 1, 0, 0, 1, 2, 3, 4, 5});
+  std::vector<std::int32_t> const recorded{0, 5, 2, 1, 0, 3}, token_ids{0, 1};
+  typename over::state s{};
+  if constexpr (requires { s.ids; }) s.ids = {recorded.data(), 2, 3};
+  else s.token_ids = token_ids, s.table = {recorded.data(), 2, 3};
+  auto const plain = route_all<Base>({.top_k = 3}, logits, s);
+  CHECK(plain.ids(0, 1) == 5);
+  std::vector<float> cost(6, 0.0f);
+  s.cost = costs::table::of_experts(cost);
+  s.price = 1;
+  CHECK(plain.same(route_all<over>({.top_k = 3}, logits, s)));
+  cost[2] = 3;
+  s.protect = 2;
+  CHECK(plain.same(route_all<over>({.top_k = 3}, logits, s)));
+  using above = cost_aware<costs::flops, over>;
+  typename above::state two{};
+  static_cast<typename over::state&>(two) = s;
+  std::vector<float> const flops(6, 1.0f);
+  two.cost = {flops, 1};
+  two.price = 1;
+  CHECK(plain.same(route_all<above>({.top_k = 3}, logits, two)));
+}
+
+TEST_CASE("an infinite cost forbids under a group mask of zero too") {
+  router_config const c{.top_k = 2, .score = score::sigmoid, .groups = 2, .top_groups = 1, .group_mask = group_mask::zero, .score_bias = true};
+  auto const logits = given<float>(1, 8, {1, 2, 3, 4, 5, 5, 5, 5});
+  std::vector<float> const bias(8, -2.0f);
+  std::vector<float> const cost{0, 0, 0, 0, infinity, infinity, infinity, infinity};
+  auto const s = priced_at<by_score>(1, costs::table::of_experts(cost));
+  CHECK(route_all<by_score>(c, logits, s, bias).set(0) == std::vector<int>{2, 3});
 }

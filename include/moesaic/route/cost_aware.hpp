@@ -97,19 +97,24 @@ namespace routing {
 /// A token's experts are listed by what Base would list them by, so its output depends on who is chosen and not on the price, to the bit.
 /// (With a score bias the listing is by u + λ ρ c, which is a + b but for its rounding.) Group limits choose groups by u as well. An expert
 /// whose cost is infinite is forbidden; if all are, the token gets none. A price so large that a is lost in the rounding of λ ρ c leaves
-/// experts of equal cost to the lower index.
+/// experts of equal cost to the lower index. Over replay or hash, who is chosen and in what order is for the list to say.
 template <class Cost, class Base = standard, priced Of = priced::score>
 struct cost_aware : Base {
   static_assert(cost_source<Cost>,
                 "a cost source needs a `state` and `static T cost(state const&, moesaic::routing_site)`, because that is what an expert is "
                 "priced by");
   using source = detail::source_or_none<Cost>;
+  static constexpr bool listed = [] {
+    if constexpr (requires { Base::listed; }) return Base::listed;
+    else return false;
+  }();
 
   struct state : Base::state {
     typename source::state cost = {};
     float price = 0;                     ///< λ: score, or logit, that a microsecond must be worth; 0 = no costs
     float range = 1;                     ///< ρ: running_range::mean makes one price serve layers whose logits differ in size
-    int protect = 0;                     ///< so many experts of largest score are kept whatever they cost, unless forbidden
+    int protect = 0;                     ///< so many experts of largest score are kept whatever they cost, unless forbidden (by a group
+                                         ///< limit too); 0 over a rule of the whole batch, under which it works
 
     MOESAIC_FN constexpr bool active() const { return price != 0 && range != 0; }
     template <class T>
@@ -118,6 +123,10 @@ struct cost_aware : Base {
 
   static constexpr status fits(router_config const& c, state const& s, std::int64_t tokens) {
     if (auto fits = s.active() ? source_fits<source>(s.cost, c.experts, tokens) : status{}; !fits) return fits;
+    auto const rate = s.template rate<float>();
+    if (s.active() && !(rate - rate == 0)) return invalid("the price of costs and its range must be finite", 0, 0);
+    if (Base::coupled && s.active() && s.protect > 0)
+      return invalid("protect needs a base by which each token chooses for itself: put cost_aware under the rule over the batch", 0, s.protect);
     return Base::fits(c, s, tokens);
   }
 
@@ -146,7 +155,7 @@ struct cost_aware : Base {
   MOESAIC_FN static int select(router_config const& c, Group const& g, state const& s, std::int64_t token, T const* scores, T const* choice,
                                int slots, std::int32_t* ids) {
     int found = Base::select(c, g, s, token, scores, choice, slots, ids);
-    if (s.protect <= 0 || !s.active()) return found;
+    if (listed || s.protect <= 0 || !s.active()) return found;
     g.sync();
     if (g.rank() == 0) found = moesaic::detail::join_best(c.experts, scores, choice, s.protect, found, slots, ids);
     g.sync();
@@ -156,7 +165,7 @@ struct cost_aware : Base {
   template <class T, class Group>
   MOESAIC_FN static void arrange(router_config const& c, Group const& g, state const& s, std::int64_t token, T const* scores, T const* choice,
                                  int count, std::int32_t* ids) {
-    if (!s.active()) return arrange_by<Base>(c, g, s, token, scores, choice, count, ids);
+    if (listed || !s.active()) return arrange_by<Base>(c, g, s, token, scores, choice, count, ids);
     g.sync();
     if (g.rank() == 0) {
       T const rate = s.template rate<T>();

@@ -16,7 +16,7 @@ namespace moesaic::routing {
 /// soon as it is. Costs a row of the table. Causal; batch-invariant.
 template <class Base = standard>
 struct hash : Base {
-  static constexpr bool coupled = false;
+  static constexpr bool coupled = false, listed = true;
   struct state : Base::state {
     list<const std::int32_t> token_ids = {};        ///< [tokens]
     view<const std::int32_t> table = {};            ///< [vocabulary, any number], of which at most the slots of Base are used

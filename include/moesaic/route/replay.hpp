@@ -28,7 +28,7 @@ MOESAIC_FN int take_listed(int experts, std::int32_t const* listed, std::int64_t
 /// finite gets no expert, as ever. Costs nothing. Causal and batch-invariant as far as the recording was.
 template <class Base = standard>
 struct replay : Base {
-  static constexpr bool coupled = false;
+  static constexpr bool coupled = false, listed = true;
   struct state : Base::state {
     view<const std::int32_t> ids = {};  ///< [tokens, any number], of which at most the slots of Base are used
   };
