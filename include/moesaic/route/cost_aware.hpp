@@ -130,6 +130,21 @@ struct cost_aware : Base {
     return Base::fits(c, s, tokens);
   }
 
+  /// What rules over the batch ask: whether the choice is made of logits whatever the scores are, whether the best are protected, and what
+  /// selects where they are not.
+  MOESAIC_FN static constexpr bool prices_logits(state const& s) {
+    if constexpr (requires { Base::prices_logits(s); })
+      if (Base::prices_logits(s)) return true;
+    return Of == priced::logit && s.active();
+  }
+  MOESAIC_FN static constexpr bool protects(state const& s) {
+    if constexpr (requires { Base::protects(s); })
+      if (Base::protects(s)) return true;
+    return s.protect > 0 && s.active();
+  }
+  using protecting = cost_aware;
+  using unprotected = Base;
+
   /// a − λ ρ c. The rows of a table go through the group at once.
   template <class T, class Group>
   MOESAIC_FN static T const* worth(router_config const& c, Group const& g, state const& s, std::int64_t token, T const* logits, T const* scores,

@@ -28,6 +28,23 @@ struct state_with_steps : State {
 template <class State>
   requires requires(State const& s) { s.together; }
 struct state_with_steps<State> : State {};
+
+/// Whether two policies have one select, whose state is State.
+template <class T, class A, class B, class State>
+constexpr bool same_select() {
+  using hook = int (*)(router_config const&, serial_group const&, State const&, std::int64_t, T const*, T const*, int, std::int32_t*);
+  if constexpr (requires { static_cast<hook>(&A::template select<T, serial_group>); static_cast<hook>(&B::template select<T, serial_group>); })
+    return static_cast<hook>(&A::template select<T, serial_group>) == static_cast<hook>(&B::template select<T, serial_group>);
+  return false;
+}
+template <class T, class Policy, class State>
+constexpr bool selects_largest() {
+  if constexpr (same_select<T, Policy, standard, State>()) return true;
+  else if constexpr (requires { typename Policy::protecting; }) {
+    using protecting = typename Policy::protecting;
+    return same_select<T, Policy, protecting, typename protecting::state>() && selects_largest<T, typename protecting::unprotected, State>();
+  } else return false;
+}
 }  // namespace batch_states
 
 /// A rule over the batch on top of Base, whose scores, price, limit, select, cut and weights it keeps: two_phase, marginal, cap, two_prices
@@ -40,23 +57,44 @@ struct state_with_steps<State> : State {};
 /// Sums over tokens are of multiples of 2⁻⁴⁰, so that they depend neither on the order of tokens (up to 8192 of them) nor on threads.
 ///
 /// Base may say what using an expert is worth, gain(config, state, site, score) -> T ≥ 0; otherwise it is the combine weight before
-/// renormalisation and scale, or the score where weights are ones.
+/// renormalisation and scale, 0 for a negative one, or the score where weights are ones. With `static constexpr bool logit_scores = true` it
+/// says that its scores are logits whatever the configuration calls them: then gains are their softmax. prices_logits(state) -> bool says that
+/// its choice is made of logits though its scores are none.
 template <class Base>
 struct batch_rule : Base {
   static_assert(!Base::coupled,
                 "a rule over a batch needs a separable policy below it, because two rules would each choose for the whole batch: name one of them");
+  static_assert(!Base::listed,
+                "a rule over a batch needs a policy below it that chooses by what experts are worth, because experts that a list names, as replay and hash "
+                "have it, stay who they are whatever the step keeps");
   struct state : batch_states::state_with_steps<batch_states::state_with_padding<typename Base::state>> {};
   static constexpr bool coupled = true, batch_invariant = false, causal = false, trainable = false;
 
- protected:
-  /// Whether Base chooses as `standard` does, so that a list in order of choice is its choice.
+  /// select_batch has cut as Base does already: once more could be too much.
   template <class T>
-  static constexpr bool selects_largest = [] {
-    using hook = int (*)(router_config const&, serial_group const&, state const&, std::int64_t, T const*, T const*, int, std::int32_t*);
-    if constexpr (requires { static_cast<hook>(&Base::template select<T, serial_group>); })
-      return static_cast<hook>(&Base::template select<T, serial_group>) == static_cast<hook>(&standard::template select<T, serial_group>);
-    else return false;
+  MOESAIC_FN static constexpr int cut(router_config const&, auto const& /*state*/, std::int64_t, T const*, T const*, std::int32_t const*, int found) {
+    return found;
+  }
+
+ protected:
+  /// Whether Base chooses as `standard` does, so that a list in order of choice is its choice: by itself, or where it protects nobody.
+  template <class T>
+  static constexpr bool selects_largest = batch_states::selects_largest<T, Base, state>();
+  /// Whether Base has a cut of its own.
+  template <class T>
+  static constexpr bool cuts = [] {
+    using hook = int (*)(router_config const&, state const&, std::int64_t, T const*, T const*, std::int32_t const*, int);
+    if constexpr (requires { static_cast<hook>(&Base::template cut<T>); })
+      return static_cast<hook>(&Base::template cut<T>) != static_cast<hook>(&standard::template cut<T>);
+    else return true;
   }();
+
+  /// Whether the choice is made of logits: a price comes off these, and off the logarithm of any other.
+  MOESAIC_FN static constexpr bool chooses_by_logit(router_config const& c, auto const& s) {
+    if constexpr (requires { Base::prices_logits(s); })
+      if (Base::prices_logits(s)) return true;
+    return scores_are_logits(c);
+  }
 
   /// What turns scores of one token into gains: (gain of score − shift) / whole.
   template <class T>
@@ -65,7 +103,7 @@ struct batch_rule : Base {
   };
 
   MOESAIC_FN static constexpr bool softmax_comes_after(router_config const& c) {
-    return c.position == score_position::after_top_k && c.score == moesaic::score::softmax;
+    return scores_are_logits(c) && c.score == moesaic::score::softmax;
   }
 
   /// What token t gains by expert e, 0 where it is forbidden.
@@ -75,8 +113,9 @@ struct batch_rule : Base {
     if (!(batch.choice(t, e) > -std::numeric_limits<T>::infinity())) return T(0);
     T const score = batch.scores(t, e) - m.shift;
     if constexpr (requires { Base::gain(c, s, routing_site{}, score); }) return Base::gain(c, s, routing_site{batch.first + t, e}, score) / m.whole;
-    else if (c.position != score_position::after_top_k) return score / m.whole;
-    else return (c.score == moesaic::score::softmax ? std::exp(score) : Base::score_of(c.score, score)) / m.whole;
+    else if (softmax_comes_after(c)) return std::exp(score) / m.whole;
+    T const weight = c.position == score_position::after_top_k ? Base::score_of(c.score, score) : score;
+    return weight > T(0) ? weight / m.whole : T(0);
   }
 
   /// Gains as scores: of a softmax that comes after top-k, its probability among all experts.
@@ -125,9 +164,8 @@ struct batch_rule : Base {
       int found = 0;
       if (batch.counts(t)) {
         auto* const ids = slots.ids.row(t);
-        auto const at = batch.first + t;
-        found = Base::select(c, serial_group{}, s, at, batch.scores.row(t), batch.choice.row(t), width, ids);
-        if (found > 0) found = Base::cut(c, s, at, batch.scores.row(t), batch.choice.row(t), static_cast<std::int32_t const*>(ids), found);
+        found = Base::select(c, serial_group{}, s, batch.first + t, batch.scores.row(t), batch.choice.row(t), width, ids);
+        found = cut_as_base(c, s, batch, t, ids, found);
       }
       slots.count[t] = found;
     }
@@ -146,13 +184,20 @@ struct batch_rule : Base {
   MOESAIC_FN static void choose_token_inside(router_config const& c, auto const& s, routing_batch<T> const& batch,
                                              routing_slots<T> const& slots, std::int64_t t, T* row, Kept&& kept) {
     auto* const ids = slots.ids.row(t);
-    int const plain = slots.count[t];
+    int const plain = slots.count[t], width = static_cast<int>(slots.ids.columns);
     bool stands = true;
     for (int i = 0; i < plain; ++i) stands = stands && kept(ids[i]);
     if (stands) return;
     auto const best = ids[0];
-    slots.count[t] = select_inside(c, s, batch, t, plain, row, ids, kept);
-    if (slots.count[t] == 0) ids[0] = best, slots.count[t] = 1;
+    int found = select_inside(c, s, batch, t, cuts<T> ? width : plain, row, ids, kept);
+    if (found == 0) ids[0] = best, found = 1;
+    else found = cut_as_base(c, s, batch, t, ids, found);
+    slots.count[t] = found < plain ? found : plain;
+  }
+  template <class T>
+  MOESAIC_FN static int cut_as_base(router_config const& c, auto const& s, routing_batch<T> const& batch, std::int64_t t, std::int32_t const* ids,
+                                    int found) {
+    return found > 0 ? Base::cut(c, s, batch.first + t, batch.scores.row(t), batch.choice.row(t), ids, found) : 0;
   }
   template <class T, class Kept>
   MOESAIC_FN static int select_inside(router_config const& c, auto const& s, routing_batch<T> const& batch, std::int64_t t, int most,
@@ -191,10 +236,17 @@ struct batch_rule : Base {
   }
 
  private:
+  MOESAIC_FN static constexpr bool scores_are_logits(router_config const& c) {
+    if constexpr (requires { Base::logit_scores; })
+      if (Base::logit_scores) return true;
+    return c.position == score_position::after_top_k || c.score == moesaic::score::identity;
+  }
+  /// Of the experts that the token may have: one that it may not, far above, would leave them all nothing.
   template <class T>
   MOESAIC_FN static T largest_score(router_config const& c, routing_batch<T> const& batch, std::int64_t t) {
     T largest = -std::numeric_limits<T>::infinity();
-    for (std::int32_t e = 0; e < c.experts; ++e) largest = batch.scores(t, e) > largest ? batch.scores(t, e) : largest;
+    for (std::int32_t e = 0; e < c.experts; ++e)
+      if (batch.choice(t, e) > -std::numeric_limits<T>::infinity() && batch.scores(t, e) > largest) largest = batch.scores(t, e);
     return largest;
   }
 };

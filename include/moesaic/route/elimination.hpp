@@ -19,7 +19,7 @@ namespace moesaic::routing {
 ///                  here at equal gate weight
 ///   neutral        price = 0, or a batch of one: Base to the bit
 ///   causal         only between steps; batch-invariant: no; order of tokens: free
-/// Source: this library. Base must choose the largest of `choice`.
+/// Source: this library. Base must choose the largest of `choice`; costs below it must protect nobody.
 template <class Base = standard>
 struct elimination : batch_rule<Base> {
   using rule = batch_rule<Base>;
@@ -31,6 +31,9 @@ struct elimination : batch_rule<Base> {
 
   static constexpr status fits(router_config const& c, auto const& s, std::int64_t tokens) {
     if (auto const done = rule::fits_experts(c, s.cost.size, "cost of a routing state must be empty or have an entry an expert"); !done) return done;
+    if (s.rounds != 0 && s.rounds != 3 && s.rounds != 5) return invalid("rounds of elimination must be 0 (one expert at a time), 3 or 5", 0, s.rounds);
+    if constexpr (requires { Base::protects(s); })
+      if (Base::protects(s)) return invalid("protect of costs below elimination must be 0, because the next expert of a token is the next by choice", 0, s.protect);
     return Base::fits(c, s, tokens);
   }
   static constexpr std::int64_t batch_bytes(router_config const& c, std::int64_t tokens) { return rule::bytes_of(c, tokens, carve<double>); }
@@ -62,11 +65,12 @@ struct elimination : batch_rule<Base> {
         if (slots.count[t] > 0) refill(c, s, batch, slots.count[t], memory, t);
       g.sync();
     }
+    if constexpr (rule::template cuts<T>) return rule::choose_inside(c, g, s, batch, slots, memory.kept, memory.rows);
     for (std::int64_t t = g.rank(); t < tokens; t += g.size()) {
+      if (slots.count[t] == 0) continue;
       int const count = memory.held[t] < slots.count[t] ? memory.held[t] : slots.count[t];
-      if (slots.count[t] == 0 || count == 0) continue;
       for (int i = 0; i < count; ++i) slots.ids(t, i) = memory.has(t, i);
-      slots.count[t] = count;
+      slots.count[t] = count > 0 ? count : 1;              // of all that it may use nothing is left: the best of its own
     }
     g.sync();
   }

@@ -16,7 +16,7 @@ namespace moesaic::routing {
 /// Costs top_k passes over the experts. Causal; batch-invariant; inference only.
 template <class Base = standard>
 struct sparse_mixer : Base {
-  static constexpr bool trainable = false;
+  static constexpr bool trainable = false, logit_scores = true;
   struct state : Base::state {
     float epsilon = 0.01f;             ///< ε, `router_jitter_noise` of the checkpoint
   };

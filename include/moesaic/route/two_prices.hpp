@@ -54,10 +54,14 @@ struct two_prices : batch_rule<Base> {
       memory.kept[e] = sum > static_cast<double>(s.read * rule::cost_of(s.size, e));
     }
     g.sync();
-    for (std::int64_t t = g.rank(); t < tokens; t += g.size())
-      slots.count[t] = !batch.counts(t) ? 0
-                                        : rule::select_inside(c, s, batch, t, static_cast<int>(slots.ids.columns), memory.rows.row(t), slots.ids.row(t),
-                                                              [&](std::int32_t e) { return memory.kept[e] != 0 && gain(t, e) > T(0); });
+    for (std::int64_t t = g.rank(); t < tokens; t += g.size()) {
+      auto* const ids = slots.ids.row(t);
+      auto const pays = [&](std::int32_t e) { return memory.kept[e] != 0 && gain(t, e) > T(0); };
+      slots.count[t] = 0;
+      if (!batch.counts(t)) continue;
+      auto const found = rule::select_inside(c, s, batch, t, static_cast<int>(slots.ids.columns), memory.rows.row(t), ids, pays);
+      slots.count[t] = rule::cut_as_base(c, s, batch, t, ids, found);
+    }
     g.sync();
   }
 
