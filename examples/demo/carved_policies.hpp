@@ -27,6 +27,24 @@ struct priced : moesaic::routing::standard {
   }
 };
 
+/// The same where experts differ in width: exp(logit) > price · width. Best first is what exceeds its price most.
+struct priced_by_width : moesaic::routing::standard {
+  struct state {
+    float price = 0;                   ///< of an expert of width 1, in energy
+    moesaic::list<const float> width;  ///< [experts]
+  };
+  template <class T>
+  MOESAIC_FN static T price(moesaic::router_config const&, state const& s, moesaic::routing_site at, T) {
+    return std::log(static_cast<T>(s.price) * static_cast<T>(s.width[at.expert]));
+  }
+  template <class T>
+  MOESAIC_FN static int cut(moesaic::router_config const&, state const&, std::int64_t, T const*, T const* choice, std::int32_t const* ids, int found) {
+    int count = 0;
+    while (count < found && choice[ids[count]] > T(0)) ++count;
+    return count;
+  }
+};
+
 /// Scores that somebody else has computed: the same for all tokens (stride 0, calibration's mean energies: static pruning), or the true
 /// energies of each (what a perfect router would know).
 struct supplied_scores : moesaic::routing::standard {

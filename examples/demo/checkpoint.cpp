@@ -142,11 +142,12 @@ class demonstration {
 
   void run() {
     auto const started = now();
-    progress bar(8 + 16 + (options_.windows % 4 == 0 ? 3 : 0) + (options_.windows % 16 == 0 ? 6 : 0));
+    progress bar(8 + 16 + 6 + (options_.windows % 4 == 0 ? 3 : 0) + (options_.windows % 16 == 0 ? 6 : 0));
     bar_ = &bar;
     store();
     auto const carved_by = [&](split by) { return smollm2::carved(cpu_, folder_, carvings_[index(static_cast<int>(by))]); };
     use_experts(carved_by(split::learned));
+    mix(smollm2::mixed(cpu_, folder_, carvings_.back()));
     add("random top-15", carved_by(split::random).top(15), {.k = 15});
     add("contiguous top-15", carved_by(split::contiguous).top(15), {.k = 15});
     seconds_ = now() - started;
@@ -179,7 +180,7 @@ class demonstration {
       plot((folder / file).string(), title + " (rows beyond x4 are in the table)", x_title, "perplexity, x dense", all);
     };
     save("perplexity_over_active.svg", "What skipping experts costs", "share of the feed-forward's FLOPs",
-         {named("price", "active", 1, "price "), named("top-k", "active", 1, "top-"), named("true ranking", "active", 1, "true top-"),
+         {named("price", "active", 1, "price "), named("three widths", "active", 1, "mixed price "), named("three widths, flat price", "active", 1, "flat price "), named("top-k", "active", 1, "top-"), named("true ranking", "active", 1, "true top-"),
           named("static", "active", 1, "static "), named("random split", "active", 1, "random top-"), named("contiguous split", "active", 1, "contiguous top-")});
 
     series stored{"dense, by storage", {}, false};
@@ -229,23 +230,35 @@ class demonstration {
     batch(16, {{"0", ".008"}, {"0", ".012"}, {"5.5e-4", "0"}, {"5.5e-4", ".002"}, {"5.5e-4", ".004"}, {"5.5e-4", ".006"}});
   }
 
+  void mix(smollm2::mixed const& model) {
+    for (auto const* const price : {"4e-4", "5.5e-4", "1e-3"}) {
+      add(std::string("mixed price ") + price, model.price(std::strtof(price, nullptr)));
+      add(std::string("flat price ") + price, model.flat_price(std::strtof(price, nullptr)));
+    }
+  }
+
   /// A row, measured; and what the model says to the prompts, under `title`.
   void add(std::string const& name, any_net const& net, expected const& e = {}, std::string const& title = {}) {
     bar_->step(name);
     auto const r = evaluate(cpu_, *net, windows_, e.together);
     auto const c = net->cost();
     auto const mean = [](double sum, double of) { return of > 0 ? sum / of : 0; };
-    auto const chosen = mean(r.seen.chosen, r.seen.tokens), distinct = mean(r.seen.distinct, r.seen.steps);
-    if (e.k > 0 && r.seen.chosen != e.k * r.seen.tokens)
-      throw moesaic::error(name + ": expected " + std::to_string(e.k) + " experts a token, counted " + std::to_string(chosen));
+    double chosen = 0, distinct = 0, flops = c.flops, bytes = c.bytes, all_flops = c.flops, all_bytes = c.bytes;
+    for (std::size_t i = 0; i < c.expert_flops.size(); ++i) {
+      auto const share = mean(r.seen.chosen[i], r.seen.tokens), read = mean(r.seen.read[i], r.seen.steps);
+      chosen += r.seen.chosen[i], distinct += read;
+      flops += share * c.expert_flops[i], bytes += read * c.expert_bytes[i];
+      all_flops += c.expert_flops[i], all_bytes += c.expert_bytes[i];
+    }
+    if (e.k > 0 && chosen != e.k * r.seen.tokens)
+      throw moesaic::error(name + ": expected " + std::to_string(e.k) + " experts a token, counted " + std::to_string(mean(chosen, r.seen.tokens)));
     if (rows_.empty()) dense_ = c, dense_perplexity_ = r.perplexity;
-    if (c.routed > 0 && c.flops + c.routed * c.flops_an_expert != dense_.flops)
+    if (all_flops != dense_.flops)
       throw moesaic::error(name + ": all experts together must cost what the dense feed-forward does");
 
-    auto const flops = c.flops + chosen * c.flops_an_expert, bytes = c.bytes + distinct * c.bytes_an_expert;
     row made{"smollm2", name, {{"perplexity", r.perplexity}, {"relative", r.perplexity / dense_perplexity_}}, {{"text", options_.text}}};
-    made.figures.insert(made.figures.end(), {{"active", flops / dense_.flops}, {"read", bytes / (c.bytes + c.routed * c.bytes_an_expert)}});
-    if (c.routed > 0) made.figures.emplace_back("distinct", distinct);
+    made.figures.insert(made.figures.end(), {{"active", flops / dense_.flops}, {"read", bytes / all_bytes}});
+    if (!c.expert_flops.empty()) made.figures.emplace_back("distinct", distinct);
     made.figures.insert(made.figures.end(), {{"ffn_mflop", flops * 1e-6}, {"ffn_bytes", bytes}, {"tokens_per_second", r.tokens_per_second},
                                            {"windows", options_.windows}});
     rows_.push_back(std::move(made));
@@ -277,6 +290,8 @@ class demonstration {
     std::printf("What carving and routing are worth: the same share costs x %.3f when always the same experts run, x %.3f and x %.3f when neurons are dealt at\n"
                 "random or as they lie, and x %.3f would be the price of top-15 with a router that knows the truth.\n",
                 x("static 15"), x("random top-15"), x("contiguous top-15"), x("true top-15"));
+    std::printf("Cost belongs in the price: of experts of three widths %.1f %% by price and width cost x %.3f, %.1f %% by a price that ignores width x %.3f.\n",
+                percent("mixed price 5.5e-4", "active"), x("mixed price 5.5e-4"), percent("flat price 5.5e-4", "active"), x("flat price 5.5e-4"));
     if (auto const one = figure("price 5.5e-4", "read"), sixteen = figure("prices 5.5e-4 0 B=16", "read"); sixteen > 0)
       std::printf("A batch erodes sparsity: one sequence reads %.1f %% of the weights at this price, a step of 16 reads %.1f %%; with a price for reading %.1f %%, at x %.3f.\n",
                   100 * one, 100 * sixteen, percent("prices 5.5e-4 .004 B=16", "read"), x("prices 5.5e-4 .004 B=16"));
@@ -291,7 +306,7 @@ class demonstration {
   moesaic::safetensors tokens_;
   vocabulary words_;
   std::vector<std::int32_t> windows_;
-  std::vector<carved_model> carvings_;               // [split]
+  std::vector<carved_model> carvings_;               // [split], then of three widths
   progress* bar_ = nullptr;                          // of the run
   smollm2::ffn_cost dense_;
   double dense_perplexity_ = 0, seconds_ = 0;

@@ -65,6 +65,13 @@ TEST_CASE("priced: every expert worth its price, best first, weight one, none if
   CHECK(got.weights == std::vector<float>{1, 1, 0, 0, 0, 0, 0, 0, 1, 1, 1, 0});
 }
 
+TEST_CASE("priced by width: what a wide expert adds must be worth more") {
+  std::vector<float> const width{0.5f, 1, 2, 1};
+  auto const got = route<demo::priced_by_width>({2, width}, {0, 1, 2, 0.5f, 0.1f, 1, 1, 1});
+  CHECK(got.count == std::vector<std::int32_t>{2, 3});
+  CHECK(got.ids == std::vector<std::int32_t>{2, 1, -1, -1, 1, 3, 0, -1});   // exp(logit) against 1, 2, 4, 2
+}
+
 TEST_CASE("supplied scores: one row for all tokens, or one a token; by price too") {
   std::vector<float> const logits(index(2 * experts)), energy{3, 1, 2, 1, 0, -1, 4, 9};
   demo::supplied_scores::state same{{energy.data(), 2, experts, 0}}, each{{energy.data(), 2, experts}};

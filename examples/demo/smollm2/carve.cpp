@@ -4,6 +4,7 @@
 #include <cstdio>
 #include <cstring>
 #include <filesystem>
+#include <iterator>
 
 #include "../calibrate.hpp"
 #include "net_of.hpp"
@@ -38,6 +39,14 @@ class fingerprint {
   std::uint64_t state_ = 0xcbf29ce484222325u;
 };
 
+/// Ten experts of 32 neurons, six of 64, five of 128, and as many neurons that always run as with equal parts.
+carving three_widths() {
+  carving c;
+  for (auto const& run : mixed_widths) c.widths.insert(c.widths.end(), index(run.experts), run.intermediate);
+  c.shared = shared_experts * dense_layer<>::config.expert.intermediate / experts;
+  return c;
+}
+
 }  // namespace
 
 std::vector<carved_model> carvings(host::pool& where, moesaic::checkpoint const& folder, std::vector<std::int32_t> const& ids,
@@ -49,19 +58,19 @@ std::vector<carved_model> carvings(host::pool& where, moesaic::checkpoint const&
   for (auto const& tensor : folder.tensors())
     of.add(tensor.value.data, index(tensor.value.bytes));
 
+  constexpr const char* names[] = {"learned", "contiguous", "random", "mixed"};
   std::vector<carving> ways;
-  std::vector<std::string> paths;
-  bool complete = true;
-  for (auto const by : {split::learned, split::contiguous, split::random}) {
-    constexpr const char* names[] = {"learned", "contiguous", "random"};
-    ways.push_back(equal_parts(dense_layer<>::config.expert.intermediate, experts, shared_experts, by));
-    paths.push_back(cache + "/carved-" + names[static_cast<int>(by)] + "-" + of.text() + ".safetensors");
-    complete = complete && std::filesystem::exists(paths.back());
+  std::vector<std::string> paths, missing;
+  for (std::size_t i = 0; i < std::size(names); ++i) {
+    paths.push_back(cache + "/carved-" + names[i] + "-" + of.text() + ".safetensors");
+    if (std::filesystem::exists(paths.back())) continue;
+    missing.push_back(paths.back());
+    ways.push_back(i < 3 ? equal_parts(dense_layer<>::config.expert.intermediate, experts, shared_experts, static_cast<split>(i)) : three_widths());
   }
-  if (!complete) {
+  if (!missing.empty()) {
     std::filesystem::create_directories(cache);
     auto const models = carve_model<dense_layer<>>(where, folder, moesaic::decoder<model<dense_layer<>>>::layers, ids, window, ways, progress);
-    for (std::size_t i = 0; i < ways.size(); ++i) save(paths[i], models[i]);
+    for (std::size_t i = 0; i < ways.size(); ++i) save(missing[i], models[i]);
   }
   std::vector<carved_model> kept;
   for (auto const& path : paths) kept.push_back(load_carved(path));

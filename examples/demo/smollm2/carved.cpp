@@ -1,5 +1,6 @@
 // The carved model under every rule of the demo.
 // SPDX-License-Identifier: Apache-2.0
+#include <array>
 #include <utility>
 
 #include "../carved_policies.hpp"
@@ -27,6 +28,25 @@ struct carved_layer {
   }();
 };
 
+/// The same with experts of three widths.
+template <class Rule>
+struct mixed_layer : carved_layer<Rule> {
+  static constexpr moesaic::block_config config = [] {
+    auto c = carved_layer<Rule>::config;
+    static_assert(mixed_widths.experts() == routed);
+    c.expert.intermediate = 0;
+    c.expert.widths = mixed_widths;
+    return c;
+  }();
+};
+constexpr auto widths_of_64 = [] {
+  std::array<float, index(routed)> of_64{};
+  std::size_t e = 0;
+  for (auto const& run : mixed_widths)
+    for (int i = 0; i < run.experts; ++i) of_64[e++] = static_cast<float>(run.intermediate) / 64;
+  return of_64;
+}();
+
 /// The first k of any other rule. A k that is known at compile time is top_k in the configuration; here one program compares many.
 template <class Rule>
 struct first : Rule {
@@ -44,22 +64,30 @@ using top_k_of_supplied = model<carved_layer<first<supplied_scores>>>;
 using by_price = model<carved_layer<priced>>;
 using by_prices = model<carved_layer<two_prices>>;
 using true_tap = true_energy<top_k_of_supplied>;
+using mixed_by_price = model<mixed_layer<priced>>;
+using mixed_by_width = model<mixed_layer<priced_by_width>>;
 
-}  // namespace
-
-struct carved::parts {
+/// Weights that any rule may use, loaded as Model's.
+template <class Model>
+struct parts_of {
   host::pool& where;
   carved_model model;
   carved_source<moesaic::checkpoint> source;
-  decltype(moesaic::decoder<top_k>::load(std::declval<host::pool&>(), std::declval<carved_source<moesaic::checkpoint> const&>())) weights;
+  decltype(moesaic::decoder<Model>::load(std::declval<host::pool&>(), std::declval<carved_source<moesaic::checkpoint> const&>())) weights;
 
-  parts(host::pool& w, moesaic::checkpoint const& folder, carved_model const& m)
-      : where(w), model(m), source(w, folder, model), weights(moesaic::decoder<top_k>::load(w, source)) {}
+  parts_of(host::pool& w, moesaic::checkpoint const& folder, carved_model const& m)
+      : where(w), model(m), source(w, folder, model), weights(moesaic::decoder<Model>::load(w, source)) {}
 
-  template <class Model, class States, class Tap = moesaic::no_tap>
+  template <class Other, class States, class Tap = moesaic::no_tap>
   any_net net(States states, Tap tap = {}) {
-    return std::make_unique<net_of<Model, host::pool, States, Tap>>(where, weights, std::move(states), std::move(tap));
+    return std::make_unique<net_of<Other, host::pool, States, Tap>>(where, weights, std::move(states), std::move(tap));
   }
+};
+
+}  // namespace
+
+struct carved::parts : parts_of<top_k> {
+  using parts_of::parts_of;
 };
 
 carved::carved(host::pool& where, moesaic::checkpoint const& folder, carved_model const& model)
@@ -84,5 +112,16 @@ any_net carved::true_top(int k) const {
 }
 
 any_net carved::prices(float compute, float read, int together) const { return parts_->net<by_prices>(prices_of(compute, read, together)); }
+
+struct mixed::parts : parts_of<mixed_by_price> {
+  using parts_of::parts_of;
+};
+
+mixed::mixed(host::pool& where, moesaic::checkpoint const& folder, carved_model const& model)
+    : parts_(std::make_unique<parts>(where, folder, model)) {}
+mixed::~mixed() = default;
+
+any_net mixed::price(float of_64) const { return parts_->net<mixed_by_width>(priced_by_width::state{of_64, widths_of_64}); }
+any_net mixed::flat_price(float price) const { return parts_->net<mixed_by_price>(priced::state{price}); }
 
 }  // namespace demo::smollm2

@@ -22,7 +22,7 @@ constexpr int experts = 24, shared_experts = 3;      // of 64 neurons each
 /// What routers chose in the calls of a forward pass, over all layers.
 struct choices {
   int together = 1;                                  ///< tokens of one step, side by side; calls have whole steps
-  double chosen = 0, distinct = 0;                   ///< routed experts: of every token; of every step
+  double chosen[experts] = {}, read[experts] = {};   ///< tokens of each expert; steps that use it
   double tokens = 0, steps = 0;                      ///< times layers
 
   /// expert_ids [tokens, slots] of a layer, −1 where a slot is not used.
@@ -31,20 +31,20 @@ struct choices {
       bool used[experts] = {};
       for (auto t = first; t < first + together; ++t)
         for (std::int64_t i = 0; i < expert_ids.columns && expert_ids(t, i) >= 0; ++i) {
-          chosen += 1;
-          distinct += !used[expert_ids(t, i)];
-          used[expert_ids(t, i)] = true;
+          auto const e = expert_ids(t, i);
+          chosen[e] += 1;
+          read[e] += !used[e];
+          used[e] = true;
         }
     }
     tokens += static_cast<double>(expert_ids.rows), steps += static_cast<double>(expert_ids.rows / together);
   }
 };
 
-/// Feed-forward of all layers: what it costs whatever is chosen, and what a routed expert adds. From cost/.
+/// Feed-forward of all layers: what it costs whatever is chosen, and what each routed expert adds. From cost/.
 struct ffn_cost {
-  double flops = 0, flops_an_expert = 0;             ///< of a token
-  double bytes = 0, bytes_an_expert = 0;             ///< of a step
-  double routed = 0;                                 ///< experts of a layer
+  double flops = 0, bytes = 0;                       ///< of a token; of a step
+  std::vector<double> expert_flops = {}, expert_bytes = {};   ///< [experts of a layer]
 };
 
 /// A model that reads tokens. What its type fixes at compile time is behind it.
@@ -90,7 +90,21 @@ class carved {
   std::unique_ptr<parts> parts_;
 };
 
-/// The carvings by each `split`, in its order. Read from the folder `cache` where they were made there from the same model and calibration
+/// The carving into experts of three widths, 64 on average, in fp32. As `carved`.
+class mixed {
+ public:
+  mixed(host::pool& where, moesaic::checkpoint const& folder, carved_model const& model);
+  ~mixed();
+
+  any_net price(float of_64) const;                  ///< exp(logit) > price · width / 64
+  any_net flat_price(float price) const;             ///< exp(logit) > price, whatever the width
+
+ private:
+  struct parts;
+  std::unique_ptr<parts> parts_;
+};
+
+/// The carvings by each `split`, in its order, then the one of three widths. Read from the folder `cache` where they were made there from the same model and calibration
 /// windows `ids` by the same code; else made and kept. progress(layer) is called after each layer that is carved.
 std::vector<carved_model> carvings(host::pool& where, moesaic::checkpoint const& folder, std::vector<std::int32_t> const& ids,
                                    std::string const& cache, std::function<void(int)> const& progress);

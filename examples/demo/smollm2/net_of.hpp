@@ -21,6 +21,9 @@ struct dense_layer {
   }();
 };
 
+/// Of the routed experts where they are of three widths.
+inline constexpr moesaic::width_runs mixed_widths{{10, 32}, {6, 64}, {5, 128}};
+
 /// The preset with another layer, and its embedding in fp32.
 template <class Layer>
 struct model : moesaic::presets::smollm2_135m {
@@ -72,9 +75,13 @@ class net_of : public net {
     constexpr auto bytes = moesaic::weight_bytes(config);
     constexpr bool dense = config.router.experts == 0;
     auto const all_layers = [](std::int64_t one) { return static_cast<double>(one * decoder::layers); };
-    if constexpr (dense) return {all_layers(operations.ffn()), 0, all_layers(bytes.shared + bytes.expert), 0, 0};
-    return {all_layers(operations.shared), all_layers(operations.experts / bytes.slots), all_layers(bytes.shared), all_layers(bytes.expert),
-            static_cast<double>(bytes.experts)};
+    if constexpr (dense) return {all_layers(operations.ffn()), all_layers(bytes.shared + bytes.expert)};
+    ffn_cost cost{all_layers(operations.shared), all_layers(bytes.shared)};
+    for (int e = 0; e < config.router.experts; ++e) {
+      cost.expert_flops.push_back(all_layers(moesaic::expert_flops(config, e)));
+      cost.expert_bytes.push_back(all_layers(moesaic::expert_bytes(config, e)));
+    }
+    return cost;
   }
 
  private:
