@@ -40,7 +40,7 @@ COUPLED = ("static constexpr bool coupled = true; "
            "routing_slots<T> const&, list<std::byte>) {} ")
 ASKS = ("struct %s { static constexpr block_config config = [] { auto c = sound; %s; return c; }(); "
         "using routing = %s; };")
-POLICIES = ("allowed", "budget", "cost_aware", "expert_choice", "hierarchical", "replay", "sparse_mixer", "top_p")
+POLICIES = ("allowed", "budget", "cap", "cost_aware", "expert_choice", "hierarchical", "replay", "sparse_mixer", "top_p")
 TYPES = [   # what it is used as, the type, the sentence (None: it is sound)
     ("block", "struct %s {};", NO_SPEC),
     ("block", "struct %s { block_config config = sound; };", NO_SPEC),
@@ -85,6 +85,10 @@ TYPES = [   # what it is used as, the type, the sentence (None: it is sound)
     ("block", ASKS % ("%s", "", "cost_aware<standard>"), "a cost source needs a `state` and"),
     ("block", ASKS % ("%s", "c.purpose = purpose::training", "cost_aware<costs::table>"), None),
     ("block", ASKS % ("%s", "c.purpose = purpose::batch_invariant", "cost_aware<costs::sum<costs::flops, costs::bytes>>"), None),
+    ("block", ASKS % ("%s", "", "cap<replay<>>"), "a rule over a batch needs a policy below it that chooses by what experts are worth"),
+    ("block", ASKS % ("%s", "", "cap<cost_aware<costs::table, replay<>>>"),
+     "a rule over a batch needs a policy below it that chooses by what experts are worth"),
+    ("block", ASKS % ("%s", "", "cap<cost_aware<costs::table>>"), None),
     ("block", ASKS % ("%s", "", "knapsack<standard>"), "a charge must be a cost source"),
     ("block", ASKS % ("%s", "", "knapsack<costs::table, cost_aware<costs::bytes>>"), None),
     ("block", "struct neighbourly : moesaic::routing::standard { %s };\n" % COUPLED.replace("%", "%%") +

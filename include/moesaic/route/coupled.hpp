@@ -33,7 +33,10 @@ struct state_with_steps<State> : State {};
 template <class T, class A, class B, class State>
 constexpr bool same_select() {
   using hook = int (*)(router_config const&, serial_group const&, State const&, std::int64_t, T const*, T const*, int, std::int32_t*);
-  if constexpr (requires { static_cast<hook>(&A::template select<T, serial_group>); static_cast<hook>(&B::template select<T, serial_group>); })
+  if constexpr (requires {
+                  static_cast<hook>(&A::template select<T, serial_group>);
+                  static_cast<hook>(&B::template select<T, serial_group>);
+                })
     return static_cast<hook>(&A::template select<T, serial_group>) == static_cast<hook>(&B::template select<T, serial_group>);
   return false;
 }
@@ -65,14 +68,15 @@ struct batch_rule : Base {
   static_assert(!Base::coupled,
                 "a rule over a batch needs a separable policy below it, because two rules would each choose for the whole batch: name one of them");
   static_assert(!Base::listed,
-                "a rule over a batch needs a policy below it that chooses by what experts are worth, because experts that a list names, as replay and hash "
-                "have it, stay who they are whatever the step keeps");
+                "a rule over a batch needs a policy below it that chooses by what experts are worth, because experts that a list names, as for "
+                "replay and hash, stay who they are whatever the step keeps");
   struct state : batch_states::state_with_steps<batch_states::state_with_padding<typename Base::state>> {};
   static constexpr bool coupled = true, batch_invariant = false, causal = false, trainable = false;
 
   /// select_batch has cut as Base does already: once more could be too much.
   template <class T>
-  MOESAIC_FN static constexpr int cut(router_config const&, auto const& /*state*/, std::int64_t, T const*, T const*, std::int32_t const*, int found) {
+  MOESAIC_FN static constexpr int cut(router_config const&, auto const& /*state*/, std::int64_t, T const*, T const*, std::int32_t const*,
+                                      int found) {
     return found;
   }
 
@@ -195,8 +199,8 @@ struct batch_rule : Base {
     slots.count[t] = found < plain ? found : plain;
   }
   template <class T>
-  MOESAIC_FN static int cut_as_base(router_config const& c, auto const& s, routing_batch<T> const& batch, std::int64_t t, std::int32_t const* ids,
-                                    int found) {
+  MOESAIC_FN static int cut_as_base(router_config const& c, auto const& s, routing_batch<T> const& batch, std::int64_t t,
+                                    std::int32_t const* ids, int found) {
     return found > 0 ? Base::cut(c, s, batch.first + t, batch.scores.row(t), batch.choice.row(t), ids, found) : 0;
   }
   template <class T, class Kept>

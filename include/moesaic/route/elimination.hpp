@@ -31,9 +31,11 @@ struct elimination : batch_rule<Base> {
 
   static constexpr status fits(router_config const& c, auto const& s, std::int64_t tokens) {
     if (auto const done = rule::fits_experts(c, s.cost.size, "cost of a routing state must be empty or have an entry an expert"); !done) return done;
-    if (s.rounds != 0 && s.rounds != 3 && s.rounds != 5) return invalid("rounds of elimination must be 0 (one expert at a time), 3 or 5", 0, s.rounds);
+    if (s.rounds != 0 && s.rounds != 3 && s.rounds != 5)
+      return invalid("rounds of elimination must be 0 (one expert at a time), 3 or 5", 0, s.rounds);
     if constexpr (requires { Base::protects(s); })
-      if (Base::protects(s)) return invalid("protect of costs below elimination must be 0, because the next expert of a token is the next by choice", 0, s.protect);
+      if (Base::protects(s))
+        return invalid("protect of costs below elimination must be 0, because a token's next expert is the next by choice", 0, s.protect);
     return Base::fits(c, s, tokens);
   }
   static constexpr std::int64_t batch_bytes(router_config const& c, std::int64_t tokens) { return rule::bytes_of(c, tokens, carve<double>); }

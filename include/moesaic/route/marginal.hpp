@@ -49,7 +49,8 @@ struct marginal : batch_rule<Base> {
       bool free = true;
       for (int i = 0; i < slots.count[t]; ++i) free = free && memory.taken[ids[i]] != 0;
       if (free) continue;                                  // its best are read anyway
-      for (std::int32_t e = g.rank(); e < c.experts; e += g.size()) memory.key[e] = logits || choice[e] > T(0) ? less(memory, logits, choice[e], e) : never;
+      for (std::int32_t e = g.rank(); e < c.experts; e += g.size())
+        memory.key[e] = logits || choice[e] > T(0) ? less(memory, logits, choice[e], e) : never;
       g.sync();
       if (g.rank() == 0) {
         for (int i = 0; i < s.protect && i < slots.count[t]; ++i) memory.key[ids[i]] = -never;
@@ -71,11 +72,12 @@ struct marginal : batch_rule<Base> {
   };
   template <class T>
   MOESAIC_FN static constexpr scratch<T> carve(arena& memory, router_config const& c, std::int64_t) {
-    return {memory.take<std::uint8_t>(c.experts), memory.take<std::uint8_t>(c.experts), memory.take<double>(c.experts), memory.take<double>(c.experts),
-            memory.take<T>(c.experts)};
+    return {memory.take<std::uint8_t>(c.experts), memory.take<std::uint8_t>(c.experts), memory.take<double>(c.experts),
+            memory.take<double>(c.experts), memory.take<T>(c.experts)};
   }
 
-  /// The key of a choice. What a selection bias has made negative moves the same way, from the other side of 0, and what is not forbidden stays so.
+  /// The key of a choice. What a selection bias has made negative moves the same way, from the other side of 0; what is not forbidden stays
+  /// so.
   template <class T>
   MOESAIC_FN static double less(scratch<T> const& memory, bool logits, T choice, std::int32_t e) {
     constexpr double lowest = std::numeric_limits<double>::lowest();
@@ -94,7 +96,8 @@ struct marginal : batch_rule<Base> {
     int const plain = slots.count[t], width = rule::template cuts<T> ? static_cast<int>(slots.ids.columns) : plain;
     int found = top_k(static_cast<double const*>(memory.key.data), c.experts, width, ids);
     if (!logits && found < width) {                        // choices of 0 and less come after all above
-      for (std::int32_t e = 0; e < c.experts; ++e) memory.key[e] = memory.key[e] > never ? never : less(memory, logits, batch.choice(t, e), e);
+      for (std::int32_t e = 0; e < c.experts; ++e)
+        memory.key[e] = memory.key[e] > never ? never : less(memory, logits, batch.choice(t, e), e);
       found += top_k(static_cast<double const*>(memory.key.data), c.experts, width - found, ids + found);
     }
     for (std::int32_t e = 0; e < c.experts; ++e) memory.mine[e] = 0;
