@@ -72,7 +72,7 @@ void run(benchmark::State& state, popularity p, std::int64_t tokens) {
   constexpr auto one = flops(Spec::config, 1);
 
   measure_cold(state, pool.level(), uses_bf16_dot<shape.ffn_format.type, T>(pool.level()), [&] {
-    moe_weights const w{.router = {router, {}, {}}, .experts = {gate_up->cold(), down->cold(), {}, {}}, .shared = {}, .shared_gate = {}};
+    moe_weights const w{.router = {router, {}, {}, {}}, .experts = {gate_up->cold(), down->cold(), {}, {}}, .shared = {}, .shared_gate = {}};
     auto const done = layer::forward(pool, w, view<const T>(x.data(), tokens, shape.hidden), view<const T>(x.data(), tokens, shape.hidden),
                                      view<T>(y.data(), tokens, shape.hidden), {logits.next()}, scratch, &not_finite);
     if (!done) state.SkipWithError(done.what);
