@@ -185,7 +185,7 @@ static_assert(reads({.experts = 8, .top_k = 2}) && reads({.experts = 256, .top_k
 
 // ---- break-even of a mixture with a dense layer of the width that a token uses
 
-static_assert(padding(16, 16) == 1 && padding(17, 16) == 32.0 / 17 && padding(0.5, 16) == 32 && padding(0, 16) == 1);
+static_assert(tile_padding(16, 16) == 1 && tile_padding(17, 16) == 32.0 / 17 && tile_padding(0.5, 16) == 32 && tile_padding(0, 16) == 1);
 
 // The table of docs/cost.md: a dense layer of 4 d, and eight experts of d / 2, two a token.
 constexpr block_config dense_of(int d) {

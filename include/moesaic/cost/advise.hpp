@@ -29,7 +29,7 @@ constexpr block_config dense_twin(block_config c, bool active) {
 }
 
 /// Rows that a kernel computes for each that it has, when an expert's rows fill tiles of so many.
-constexpr double padding(double rows, int tile) {
+constexpr double tile_padding(double rows, int tile) {
   if (rows <= 0) return 1;
   auto const tiles = static_cast<std::int64_t>(rows / tile);
   return static_cast<double>(tiles + (static_cast<double>(tiles) * tile < rows ? 1 : 0)) * tile / rows;
@@ -44,7 +44,7 @@ constexpr double saved_seconds(device const& d, block_config const& dense, block
   auto t = roofline(d, mixture, call);
   auto const used = distinct_experts(mixture.router, rows);
   auto const of_one = used > 0 ? static_cast<double>(rows) * mixture.router.top_k / used : 0;
-  auto const computing = t.experts.computing * padding(of_one, tile);
+  auto const computing = t.experts.computing * tile_padding(of_one, tile);
   t.experts.seconds = t.experts.reading > computing ? t.experts.reading : computing;
   return ffn(roofline(d, dense, call)) - ffn(t);
 }
