@@ -291,3 +291,15 @@ TEST_CASE("what does not fit is said") {
   counted other({0, 0, 0}, 0);
   CHECK(std::string(balance::count_top_k<double>(z, {}, 2, other.of, memory.of).what) == "there must be a count an expert");
 }
+
+TEST_CASE("a row that chose nobody is no token of the counts") {
+  std::vector<std::int32_t> const ids{0, 1, 0, 2, -1, -1, -1, 3};
+  for (bool const reached : {false, true}) {
+    std::vector<std::int64_t> counts(4);
+    balance::choices into{counts};
+    view<const std::int32_t> const chosen{ids.data(), 4, 2};
+    REQUIRE((reached ? balance::count_reached(chosen, 4, {}, into) : balance::count_chosen(chosen, 4, {}, into)));
+    CHECK(into.tokens == 3);
+    CHECK(counts == std::vector<std::int64_t>{2, 1, 1, 1});
+  }
+}

@@ -247,15 +247,17 @@ std::int64_t sum_softmax(view<const T> z, padding_rows padding, list<double> tot
 }  // namespace detail
 
 /// Adds how often each expert of ids [tokens, slots] stands there (−1 = unused) to into.counts [experts], or [groups] of experts / groups
-/// neighbours each, and the tokens to into.tokens. Count what routing chose, before capacity drops any.
+/// neighbours each, and to into.tokens the tokens that have any: one without is no token, as where logits are not finite. Count what routing
+/// chose, before capacity drops any.
 inline status count_chosen(view<const std::int32_t> ids, int experts, padding_rows padding, choices& into) {
   auto const groups = into.counts.size;
   if (auto const fits = detail::check(ids, experts, padding, groups); !fits) return fits;
   for (std::int64_t t = 0; t < ids.rows; ++t) {
     if (!padding.empty() && padding[t] != 0) continue;
-    ++into.tokens;
+    bool chose = false;
     for (std::int64_t i = 0; i < ids.columns; ++i)
-      if (ids(t, i) >= 0) ++into.counts[ids(t, i) / (experts / groups)];
+      if (ids(t, i) >= 0) chose = true, ++into.counts[ids(t, i) / (experts / groups)];
+    into.tokens += chose;
   }
   return {};
 }
@@ -267,12 +269,14 @@ inline status count_reached(view<const std::int32_t> ids, int experts, padding_r
   auto const group = [&](std::int32_t id) { return id / (experts / groups); };
   for (std::int64_t t = 0; t < ids.rows; ++t) {
     if (!padding.empty() && padding[t] != 0) continue;
-    ++into.tokens;
+    bool chose = false;
     for (std::int64_t i = 0; i < ids.columns; ++i) {
+      chose = chose || ids(t, i) >= 0;
       bool first = ids(t, i) >= 0;
       for (std::int64_t h = 0; h < i && first; ++h) first = ids(t, h) < 0 || group(ids(t, h)) != group(ids(t, i));
       if (first) ++into.counts[group(ids(t, i))];
     }
+    into.tokens += chose;
   }
   return {};
 }
