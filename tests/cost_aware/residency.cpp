@@ -182,7 +182,7 @@ TEST_CASE("room for none, no use, no experts in use") {
 
 TEST_CASE("the time of loading, by where from") {
   held h(1, 3, 1, eviction::least_recent, 352'321'536);        // an expert of Mixtral in bf16
-  h.table.home[1] = h.table.now[1] = tier::disk;
+  h.table.put(0, 1, tier::disk, 352'321'536);
   h.use(0, {0});
   CHECK(h.table.counts.stall({0, us_per_byte(25), us_per_byte(5)}) == doctest::Approx(14093).epsilon(1e-4));
   h.use(0, {1});
@@ -216,10 +216,10 @@ TEST_CASE("a price on bytes: a token reads no more of what is not resident as th
   }
 }
 
-TEST_CASE("a home written after clearing is where the expert lies") {
+TEST_CASE("an expert put elsewhere after clearing lies there until it is loaded, and again when it is evicted") {
   held h(2, 4, 1, eviction::least_recent);
   auto const where = h.table.where(1);
-  h.table.home[4 + 3] = tier::disk;
+  h.table.put(1, 3, tier::disk, 500);
   CHECK(h.table.where(1)[3] == tier::disk);
   CHECK(h.table.where(1)[2] == tier::host);
   h.use(1, {3});
@@ -227,5 +227,7 @@ TEST_CASE("a home written after clearing is where the expert lies") {
   CHECK(h.table.where(1)[3] == tier::device);
   h.use(1, {2});
   CHECK(where[3] == tier::disk);
-  CHECK(h.table.counts.bytes[static_cast<int>(tier::disk)] == 1000);
+  CHECK(h.table.counts.bytes[static_cast<int>(tier::disk)] == 500);
+  h.table.put(1, 2, tier::disk, 1000);                            // who is in a slot stays there
+  CHECK(where[2] == tier::device);
 }

@@ -63,7 +63,7 @@ struct residency {
     return r;
   }
 
-  /// Nothing is loaded, used or pinned: every expert has `bytes_each` bytes and lies at `at` (write home and bytes for others, before use).
+  /// Nothing is loaded, used or pinned: every expert has `bytes_each` bytes and lies at `at` (`put` others elsewhere).
   constexpr void clear(std::int64_t bytes_each, tier at = tier::host) {
     for (std::int64_t i = 0; i < now.size; ++i) {
       now[i] = home[i] = at;
@@ -76,15 +76,18 @@ struct residency {
     clock = 0;
     forget();
   }
+  /// An expert of so many bytes, and where it is when it is not in a slot.
+  constexpr void put(std::int64_t layer, std::int64_t expert, tier at, std::int64_t its_bytes) {
+    auto const i = layer * experts + expert;
+    home[i] = at;
+    bytes[i] = its_bytes;
+    if (slot[i] < 0) now[i] = at;
+  }
   /// Starts the counts anew; who is where stays.
   constexpr void forget() { counts = {}; }
 
-  /// The tiers of one layer's experts [experts], which follow `use`: the state of costs::bytes. Takes notice of homes written after `clear`.
-  constexpr list<const tier> where(std::int64_t layer) const {
-    for (auto at = layer * experts; at < (layer + 1) * experts; ++at)
-      if (slot[at] < 0) now[at] = home[at];
-    return {now.data + layer * experts, experts};
-  }
+  /// The tiers of one layer's experts [experts], which follow `use`: the state of costs::bytes.
+  constexpr list<const tier> where(std::int64_t layer) const { return {now.data + layer * experts, experts}; }
 
   /// One call of a layer has chosen ids [tokens, slots], −1 = unused (padding has none, so it changes nothing). Every distinct expert counts
   /// once: a hit if it was resident before the call, else a miss that loads its bytes. A loaded expert takes a free slot, or that of the one
