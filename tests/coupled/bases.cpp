@@ -256,3 +256,24 @@ TEST_CASE("elimination has rounds of 0, 3 and 5") {
     if (!done) CHECK(done.found == rounds);
   }
 }
+
+TEST_CASE_TEMPLATE("prices and counts below 0, and prices that are no number, are refused", Rule, routing::two_phase<>, routing::marginal<>, routing::cap<>,
+                   routing::greedy_cap<>, routing::two_prices<>, routing::two_prices_refilled<>, routing::elimination<>) {
+  router_config const c{.experts = 8, .top_k = 2};
+  auto const check = [&](auto member, std::vector<float> const& wrong) {
+    CHECK(Rule::fits(c, typename Rule::state{}, 4).code == status_code::ok);
+    for (float const x : wrong) {
+      typename Rule::state s;
+      s.*member = static_cast<std::remove_reference_t<decltype(s.*member)>>(x);
+      CHECK(Rule::fits(c, s, 4).code == status_code::invalid_argument);
+    }
+  };
+  std::vector<float> const wrong{-0.5f, -std::numeric_limits<float>::infinity(), std::numeric_limits<float>::quiet_NaN()};
+  using state = typename Rule::state;
+  if constexpr (requires(state s) { s.price; }) check(&state::price, wrong);
+  if constexpr (requires(state s) { s.compute; }) check(&state::compute, wrong);
+  if constexpr (requires(state s) { s.read; }) check(&state::read, wrong);
+  if constexpr (requires(state s) { s.budget; }) check(&state::budget, wrong);
+  if constexpr (requires(state s) { s.own; }) check(&state::own, {-1});
+  if constexpr (requires(state s) { s.experts; }) check(&state::experts, {-1});
+}

@@ -35,6 +35,7 @@ struct cap : batch_rule<Base> {
 
   static constexpr status fits(router_config const& c, auto const& s, std::int64_t tokens) {
     if (auto const done = rule::fits_experts(c, s.where.rank_of.size, "rank_of of a routing state must be empty or have an entry an expert"); !done) return done;
+    if (auto const done = rule::fits_from_zero(s.experts, "experts of cap must be 0 or more"); !done) return done;
     return Base::fits(c, s, tokens);
   }
   static constexpr std::int64_t batch_bytes(router_config const& c, std::int64_t tokens) { return rule::bytes_of(c, tokens, carve<double>); }
@@ -102,6 +103,8 @@ struct greedy_cap : batch_rule<Base> {
   static constexpr status fits(router_config const& c, auto const& s, std::int64_t tokens) {
     if (auto const done = rule::fits_experts(c, s.where.rank_of.size, "rank_of of a routing state must be empty or have an entry an expert"); !done) return done;
     if (auto const done = rule::fits_experts(c, s.cost.size, "cost of a routing state must be empty or have an entry an expert"); !done) return done;
+    if (auto const done = rule::fits_from_zero(s.experts, "experts of greedy_cap must be 0 or more"); !done) return done;
+    if (auto const done = rule::fits_from_zero(s.budget, "budget of greedy_cap must be 0 or more"); !done) return done;
     return Base::fits(c, s, tokens);
   }
   static constexpr std::int64_t batch_bytes(router_config const& c, std::int64_t tokens) { return rule::bytes_of(c, tokens, carve<double>); }

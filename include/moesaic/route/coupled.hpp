@@ -57,7 +57,8 @@ constexpr bool selects_largest() {
 ///
 /// All of these are for inference: what a token uses depends on the other tokens of its step (not batch-invariant), in a prompt on later
 /// tokens too (not causal). Decode is where they pay: there a step's time is the bytes of the distinct experts that it reads.
-/// Sums over tokens are of multiples of 2⁻⁴⁰, so that they depend neither on the order of tokens (up to 8192 of them) nor on threads.
+/// Sums over tokens are of multiples of 2⁻⁴⁰, so that they depend neither on the order of tokens nor on threads while they stay below 8192: of
+/// so many tokens where gains are at most 1.
 ///
 /// Base may say what using an expert is worth, gain(config, state, site, score) -> T ≥ 0; otherwise it is the combine weight before
 /// renormalisation and scale, 0 for a negative one, or the score where weights are ones. With `static constexpr bool logit_scores = true` it
@@ -67,7 +68,7 @@ template <class Base>
 struct batch_rule : Base {
   static_assert(!Base::coupled,
                 "a rule over a batch needs a separable policy below it, because two rules would each choose for the whole batch: name one of them");
-  static_assert(!Base::listed,
+  static_assert(![] { if constexpr (requires { Base::listed; }) return Base::listed; else return false; }(),
                 "a rule over a batch needs a policy below it that chooses by what experts are worth, because experts that a list names, as for "
                 "replay and hash, stay who they are whatever the step keeps");
   struct state : batch_states::state_with_steps<batch_states::state_with_padding<typename Base::state>> {};
@@ -156,6 +157,9 @@ struct batch_rule : Base {
   static constexpr status fits_experts(router_config const& c, std::int64_t size, const char* what) {
     return size == 0 || size == c.experts ? status{} : invalid(what, c.experts, size);
   }
+
+  /// A price or a count: not negative, and no NaN. A status has whole numbers only, so what was found is told as −1.
+  static constexpr status fits_from_zero(double x, const char* what) { return x >= 0 ? status{} : invalid(what, 0, -1); }
 
   MOESAIC_FN static constexpr float cost_of(list<const float> cost, std::int32_t e) { return cost.empty() ? 1.0f : cost[e]; }
 

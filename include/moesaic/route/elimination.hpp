@@ -36,6 +36,7 @@ struct elimination : batch_rule<Base> {
     if constexpr (requires { Base::protects(s); })
       if (Base::protects(s))
         return invalid("protect of costs below elimination must be 0, because a token's next expert is the next by choice", 0, s.protect);
+    if (auto const done = rule::fits_from_zero(s.price, "price of elimination must be 0 or more"); !done) return done;
     return Base::fits(c, s, tokens);
   }
   static constexpr std::int64_t batch_bytes(router_config const& c, std::int64_t tokens) { return rule::bytes_of(c, tokens, carve<double>); }

@@ -25,6 +25,7 @@ struct marginal : batch_rule<Base> {
 
   static constexpr status fits(router_config const& c, auto const& s, std::int64_t tokens) {
     if (auto const done = rule::fits_experts(c, s.cost.size, "cost of a routing state must be empty or have an entry an expert"); !done) return done;
+    if (auto const done = rule::fits_from_zero(s.price, "price of marginal must be 0 or more"); !done) return done;
     return Base::fits(c, s, tokens);
   }
   static constexpr std::int64_t batch_bytes(router_config const& c, std::int64_t tokens) { return rule::bytes_of(c, tokens, carve<double>); }

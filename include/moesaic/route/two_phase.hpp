@@ -19,6 +19,10 @@ struct two_phase : batch_rule<Base> {
     int own = 1;                           ///< experts that a token takes whatever the others do
   };
 
+  static constexpr status fits(router_config const& c, auto const& s, std::int64_t tokens) {
+    if (auto const done = rule::fits_from_zero(s.own, "own of two_phase must be 0 or more"); !done) return done;
+    return Base::fits(c, s, tokens);
+  }
   static constexpr std::int64_t batch_bytes(router_config const& c, std::int64_t tokens) { return rule::bytes_of(c, tokens, carve<double>); }
 
   template <class T, class Group>

@@ -10,7 +10,7 @@ namespace moesaic::routing {
 ///   Σ over chosen (token, expert) of (gain − compute · size)  −  Σ over experts read of read · size.
 /// Where a token may take any number this separates over experts, so no search is needed: an expert is read if its tokens' profits, gain −
 /// compute · size where positive, add up to more than read · size, and then each token with a profit uses it. Best first, none if none pays.
-///   costs          tokens · experts additions
+///   costs          tokens · experts additions, and memory for as many slots a token as there are experts: experts / k times the usual
 ///   helps          models trained for a variable number of experts, or carved from a dense one; both prices in the unit of gain
 ///   neutral        both prices 0: Base with its own number of slots, to the bit
 ///   causal         only between steps; batch-invariant: no; order of tokens: free
@@ -26,6 +26,8 @@ struct two_prices : batch_rule<Base> {
   static constexpr int slots(router_config const& c) { return c.experts; }
   static constexpr status fits(router_config const& c, auto const& s, std::int64_t tokens) {
     if (auto const done = rule::fits_experts(c, s.size.size, "size of a routing state must be empty or have an entry an expert"); !done) return done;
+    if (auto const done = rule::fits_from_zero(s.compute, "compute of two_prices must be 0 or more"); !done) return done;
+    if (auto const done = rule::fits_from_zero(s.read, "read of two_prices must be 0 or more"); !done) return done;
     return Base::fits(c, s, tokens);
   }
   static constexpr std::int64_t batch_bytes(router_config const& c, std::int64_t tokens) { return rule::bytes_of(c, tokens, carve<double>); }
@@ -94,6 +96,7 @@ struct two_prices_refilled : batch_rule<Base> {
 
   static constexpr status fits(router_config const& c, auto const& s, std::int64_t tokens) {
     if (auto const done = rule::fits_experts(c, s.size.size, "size of a routing state must be empty or have an entry an expert"); !done) return done;
+    if (auto const done = rule::fits_from_zero(s.read, "read of two_prices_refilled must be 0 or more"); !done) return done;
     return Base::fits(c, s, tokens);
   }
   static constexpr std::int64_t batch_bytes(router_config const& c, std::int64_t tokens) { return rule::bytes_of(c, tokens, carve<double>); }
