@@ -1,6 +1,11 @@
 // The rules that a router_config describes: published vectors, every subset, random configurations, and every way that input can be odd.
 // SPDX-License-Identifier: Apache-2.0
+#include <barrier>
 #include <numeric>
+#include <thread>
+
+#include <moesaic/route/hash.hpp>
+#include <moesaic/route/replay.hpp>
 
 #include "routing/support.hpp"
 
@@ -295,5 +300,92 @@ TEST_CASE("huge finite logits stay finite") {
     CHECK(r.ids[0][0] == 0);
     CHECK(r.count[0] == 2);
     for (auto const w : r.weights[0]) CHECK(std::isfinite(w));
+  }
+}
+
+namespace {
+
+// Threads as the members of a group: what they give is combined in the order of their ranks.
+struct team {
+  static constexpr int members = 4;
+  std::barrier<> all{members};
+  double given[members] = {};
+};
+struct member {
+  team* of;
+  int mine;
+  int rank() const { return mine; }
+  int size() const { return team::members; }
+  void sync() const { of->all.arrive_and_wait(); }
+  template <class T>
+  T sum(T x) const {
+    return combined(x, [](T a, T b) { return a + b; });
+  }
+  template <class T>
+  T max(T x) const {
+    return combined(x, [](T a, T b) { return a < b ? b : a; });
+  }
+
+ private:
+  template <class T, class F>
+  T combined(T x, F f) const {
+    of->given[mine] = static_cast<double>(x);
+    sync();
+    T all = static_cast<T>(of->given[0]);
+    for (int i = 1; i < team::members; ++i) all = f(all, static_cast<T>(of->given[i]));
+    sync();
+    return all;
+  }
+};
+template <class F>
+void by_team(F f) {
+  team of;
+  std::vector<std::thread> threads;
+  for (int rank = 0; rank < team::members; ++rank) threads.emplace_back([&, rank] { f(member{&of, rank}); });
+  for (auto& t : threads) t.join();
+}
+
+// One token by a team: who is chosen, that one member wrote it, and that all of them know how many.
+template <class Policy>
+void check_team(router_config const& c, typename Policy::state const& state, std::vector<double> const& z) {
+  auto const alone = route_all<Policy, double>(c, state, z);
+  auto const k = static_cast<std::size_t>(c.top_k);
+  std::vector<double> scores(z.size()), choice(z.size()), weights(k);
+  std::vector<std::int32_t> ids(k), untouched(k, -7), of[team::members];
+  int found[team::members], count[team::members];
+  by_team([&](member g) {
+    auto const me = static_cast<std::size_t>(g.rank());
+    score_token<Policy>(c, g, state, {}, 0, z.data(), scores.data(), choice.data());
+    of[me] = untouched;
+    found[me] = select_token<Policy>(c, g, state, 0, scores.data(), choice.data(), c.top_k, of[me].data());
+    int const chosen = select_token<Policy>(c, g, state, 0, scores.data(), choice.data(), c.top_k, ids.data());
+    count[me] = finish_token<Policy>(c, g, state, 0, scores.data(), choice.data(), chosen, c.top_k, ids.data(), weights.data());
+  });
+  CHECK(ids == alone.raw_ids);
+  for (std::size_t i = 0; i < k; ++i) CHECK(std::fabs(weights[i] - alone.raw_weights[i]) <= routing_tolerance<double>);
+  for (int rank = 0; rank < team::members; ++rank) {
+    CAPTURE(rank);
+    CHECK(count[rank] == alone.count[0]);
+    CHECK(found[rank] == alone.count[0]);
+    CHECK(of[rank] == (rank == 0 ? ids : untouched));
+  }
+}
+
+}  // namespace
+
+TEST_CASE("of a group of threads one writes the ids, and all know how many") {
+  random_stream random(79);
+  auto const z = random_logits<double>(random, 24);
+  for (router_config c : {router_config{.top_k = 5, .renormalize = true},
+                          router_config{.top_k = 3, .score = score::sigmoid, .groups = 4, .top_groups = 2},
+                          router_config{.top_k = 4, .position = score_position::after_top_k}}) {
+    c.experts = 24;
+    check_team<routing::standard>(c, {}, z);
+    auto few = z;
+    for (std::size_t e = 2; e < few.size(); ++e) few[e] = -infinity<double>;   // slots that stay unused
+    check_team<routing::standard>(c, {}, few);
+    std::vector<std::int32_t> const listed{7, 1, 7, 23, 4}, id{0};
+    check_team<routing::replay<>>(c, {{}, {listed.data(), 1, 5}}, z);
+    check_team<routing::hash<>>(c, {{}, id, {listed.data(), 1, 5}}, z);
   }
 }

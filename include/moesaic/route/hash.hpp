@@ -27,12 +27,14 @@ struct hash : Base {
   }
 
   template <class T, class Group>
-  MOESAIC_FN static int select(router_config const& c, Group const&, state const& s, std::int64_t token, T const*, T const* choice, int slots,
+  MOESAIC_FN static int select(router_config const& c, Group const& g, state const& s, std::int64_t token, T const*, T const* choice, int slots,
                                std::int32_t* ids) {
     auto const id = s.token_ids[token];
     bool const known = id >= 0 && id < s.table.rows;
-    return take_listed(c.experts, known ? s.table.row(id) : nullptr, known ? s.table.columns : 0, slots, ids,
-                       [&](std::int32_t e) { return choice[e] > -std::numeric_limits<T>::infinity(); });
+    auto const open = [&](std::int32_t e) { return choice[e] > -std::numeric_limits<T>::infinity(); };
+    return found_by_one(g, [&] {
+      return take_listed(c.experts, known ? s.table.row(id) : nullptr, known ? s.table.columns : 0, slots, ids, open);
+    });
   }
 };
 

@@ -31,6 +31,15 @@ struct serial_group {
   MOESAIC_FN constexpr void sync() const {}
 };
 
+/// A count, 0 or more, that one member finds for all, f() -> int: what f writes has one writer, and is seen by every member after.
+template <class Group, class F>
+MOESAIC_INLINE int found_by_one(Group const& g, F&& f) {
+  int found = 0;
+  if (g.rank() == 0) found = f();
+  g.sync();
+  return g.max(found);
+}
+
 /// Where in the batch a hook is.
 struct routing_site {
   std::int64_t token = 0;
@@ -129,7 +138,7 @@ struct standard {
   MOESAIC_FN static int select(router_config const& c, Group const& g, auto const& /*state*/, std::int64_t /*token*/, T const* /*scores*/,
                                T const* choice, int slots, std::int32_t* ids) {
     if constexpr (requires { g.top_k(choice, c.experts, slots, ids); }) return g.top_k(choice, c.experts, slots, ids);
-    return top_k(choice, c.experts, slots, ids);
+    return found_by_one(g, [&] { return top_k(choice, c.experts, slots, ids); });
   }
 
   /// How many of the `found` chosen experts are used, from the first on (variable k; 0 is legal). scores, choice [experts]; ids [found], best

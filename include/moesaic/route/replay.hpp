@@ -38,9 +38,9 @@ struct replay : Base {
   }
 
   template <class T, class Group>
-  MOESAIC_FN static int select(router_config const& c, Group const&, state const& s, std::int64_t token, T const*, T const*, int slots,
+  MOESAIC_FN static int select(router_config const& c, Group const& g, state const& s, std::int64_t token, T const*, T const*, int slots,
                                std::int32_t* ids) {
-    return take_listed(c.experts, s.ids.row(token), s.ids.columns, slots, ids, [](std::int32_t) { return true; });
+    return found_by_one(g, [&] { return take_listed(c.experts, s.ids.row(token), s.ids.columns, slots, ids, [](std::int32_t) { return true; }); });
   }
 };
 

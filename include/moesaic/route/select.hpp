@@ -50,7 +50,7 @@ template <class Policy, class T, class Group>
 MOESAIC_FN int select_token(router_config const& c, Group const& g, typename Policy::state const& state, std::int64_t token, T const* scores,
                             T const* choice, int slots, std::int32_t* ids) {
   if (c.experts > 0 && choice[0] == choice[0]) return Policy::select(c, g, state, token, scores, choice, slots, ids);
-  for (int i = 0; i < slots; ++i) ids[i] = -1;
+  for (int i = g.rank(); i < slots; i += g.size()) ids[i] = -1;
   return 0;
 }
 
@@ -59,6 +59,7 @@ template <class Policy, class T, class Group>
 MOESAIC_FN int finish_token(router_config const& c, Group const& g, typename Policy::state const& state, std::int64_t token, T const* scores,
                             T const* choice, int found, int slots, std::int32_t* ids, T* weights) {
   int const count = found > 0 ? Policy::cut(c, state, token, scores, choice, static_cast<std::int32_t const*>(ids), found) : 0;
+  g.sync();                                                // all have read the ids before any of them goes
   for (int i = count + g.rank(); i < slots; i += g.size()) {
     ids[i] = -1;
     weights[i] = T(0);
