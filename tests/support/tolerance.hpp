@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cmath>
+#include <cstdint>
 #include <type_traits>
 
 #include <moesaic/base/floats.hpp>
@@ -55,6 +56,13 @@ constexpr double sum_tolerance(long terms) {
   auto const inner = std::is_same_v<T, double> ? 0x1p-53 : 0x1p-24;
   return static_cast<double>(terms + 1) * inner + roundoff<T>;
 }
+
+/// Distance of a mean of independent samples from what is expected: four standard errors, which one mean in 16,000 passes.
+inline double mean_tolerance(double deviation, double samples) { return 4 * deviation / std::sqrt(samples); }
+
+/// Distance of a price that has settled from the one bisection finds over the same tokens, where the mean cost falls by 1 or more a unit of
+/// price: in stairs of 1 / tokens, whose treads are as wide as chance has it, one in 20,000 ten times the mean.
+constexpr double tread_tolerance(std::int64_t tokens) { return 10.0 / static_cast<double>(tokens); }
 
 /// Largest error of a derivative against central differences in double, relative to the largest of them. With steps of 1e-5 a difference is
 /// itself off by about 1e-10 (step²) and 1e-11 (rounding over step) of a loss of order 1.
