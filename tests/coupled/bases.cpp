@@ -277,3 +277,13 @@ TEST_CASE_TEMPLATE("prices and counts below 0, and prices that are no number, ar
   if constexpr (requires(state s) { s.own; }) check(&state::own, {-1});
   if constexpr (requires(state s) { s.experts; }) check(&state::experts, {-1});
 }
+
+TEST_CASE("a step of fewer than no tokens is refused") {
+  for (std::int64_t const together : {std::int64_t{0}, std::int64_t{3}, std::int64_t{-1}}) {
+    routing::two_phase<>::state s;
+    s.together = together;
+    auto const fits = state_fits<routing::two_phase<>>({.experts = 8, .top_k = 2}, s, 4);
+    CHECK(static_cast<bool>(fits) == (together >= 0));
+    CHECK(fits.found == (together < 0 ? -1 : 0));
+  }
+}

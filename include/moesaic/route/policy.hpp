@@ -294,12 +294,14 @@ constexpr std::int64_t batch_bytes_of(router_config const& c, std::int64_t token
   return 0;
 }
 
-/// Whether a state fits a call: `fits` of the policy, and padding of an entry a token.
+/// Whether a state fits a call: `fits` of the policy, padding of an entry a token, and steps of a number of tokens.
 template <class P>
 constexpr status state_fits(router_config const& c, typename P::state const& state, std::int64_t tokens) {
   if constexpr (requires { state.padding; })
     if (!state.padding.empty() && state.padding.size != tokens)
       return invalid("padding of a routing state must have an entry a token, or none", tokens, state.padding.size);
+  if constexpr (requires { state.together; })
+    if (state.together < 0) return invalid("together of a routing state must be the tokens of a step, or 0 for all", 0, state.together);
   if constexpr (requires { P::fits(c, state, tokens); }) return P::fits(c, state, tokens);
   return {};
 }
