@@ -25,6 +25,10 @@ struct thrifty : moesaic::routing::standard {
   MOESAIC_FN static T price(moesaic::router_config const&, state const& s, moesaic::routing_site at, T /*score*/) {
     return static_cast<T>(s.price * s.cost[at.expert]);
   }
+  /// A layer asks before anything reads the list.
+  static constexpr moesaic::status fits(moesaic::router_config const& c, state const& s, std::int64_t /*tokens*/) {
+    return s.cost.size == c.experts ? moesaic::status{} : moesaic::invalid("cost must have an entry an expert", c.experts, s.cost.size);
+  }
 };
 struct priced : plain {
   using routing = thrifty;

@@ -173,7 +173,7 @@ template <class Where>
 status check(Where& where, list<std::byte> workspace) {
   arena memory(workspace.data, static_cast<std::size_t>(workspace.size));
   if (read_flag(where, memory.take<std::int32_t>(1).data) != 0)
-    return {status_code::not_finite, "some token's router logits were not finite; it got no expert", 0, 0};
+    return {status_code::not_finite, "some token's router logits, or a cost or bias on them, were not finite; it got no expert", 0, 0};
   return {};
 }
 

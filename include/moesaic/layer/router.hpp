@@ -21,8 +21,8 @@ auto check_router() {
                 "routing says it settles, so it must have settle_batch(config, group, state, batch, slots, memory) for this layer's scores, "
                 "because nothing else drops then");
   static_assert(use != purpose::training || (Policy::trainable && !Policy::coupled),
-                "a layer whose purpose is training needs a separable routing policy, because with a coupled one the experts of a token depend on "
-                "other tokens, later ones among them, which it will not see when it generates");
+                "a layer whose purpose is training needs a separable routing policy that says it is trainable, because with a coupled one the "
+                "experts of a token depend on later tokens, which it will not see when it generates, and some rules are those of inference alone");
   static_assert(use != purpose::batch_invariant || (Policy::batch_invariant && !Policy::coupled),
                 "a layer whose purpose is batch_invariant needs a separable routing policy without capacity, because otherwise the output of a "
                 "sequence depends on which others share its batch");
