@@ -68,11 +68,16 @@ template <class Base>
 struct batch_rule : Base {
   static_assert(!Base::coupled,
                 "a rule over a batch needs a separable policy below it, because two rules would each choose for the whole batch: name one of them");
-  static_assert(![] { if constexpr (requires { Base::listed; }) return Base::listed; else return false; }(),
-                "a rule over a batch needs a policy below it that chooses by what experts are worth, because experts that a list names, as for "
-                "replay and hash, stay who they are whatever the step keeps");
   struct state : batch_states::state_with_steps<batch_states::state_with_padding<typename Base::state>> {};
   static constexpr bool coupled = true, batch_invariant = false, causal = false, trainable = false;
+
+  template <router_config c>
+  static auto check() {
+    static_assert(!follows_a_list,
+                  "a rule over a batch needs a policy below it that chooses by what experts are worth, because experts that a list names, as for "
+                  "replay and hash, stay who they are whatever the step keeps");
+    if constexpr (requires { Base::template check<c>(); }) Base::template check<c>();
+  }
 
   /// select_batch has cut as Base does already: once more could be too much.
   template <class T>
@@ -82,6 +87,10 @@ struct batch_rule : Base {
   }
 
  protected:
+  static constexpr bool follows_a_list = [] {
+    if constexpr (requires { Base::listed; }) return Base::listed;
+    else return false;
+  }();
   /// Whether Base chooses as `standard` does, so that a list in order of choice is its choice: by itself, or where it protects nobody.
   template <class T>
   static constexpr bool selects_largest = batch_states::selects_largest<T, Base, state>();
