@@ -38,7 +38,7 @@ struct cap : batch_rule<Base> {
     if (auto const done = rule::fits_from_zero(s.experts, "experts of cap must be 0 or more"); !done) return done;
     return Base::fits(c, s, tokens);
   }
-  static constexpr std::int64_t batch_bytes(router_config const& c, std::int64_t tokens) { return rule::bytes_of(c, tokens, carve<double>); }
+  static constexpr std::int64_t batch_bytes(router_config const& c, std::int64_t tokens) { return rule::bytes_of(c, tokens, rule::template carve_sums<double>); }
 
   template <class T, class Group>
   MOESAIC_FN static void select_batch(router_config const& c, Group const& g, state const& s, routing_batch<T> const& batch,
@@ -47,7 +47,7 @@ struct cap : batch_rule<Base> {
     if (s.experts >= c.experts) return;
     auto const tokens = batch.choice.rows;
     arena from(bytes.data, static_cast<std::size_t>(bytes.size));
-    auto const memory = carve<T>(from, c, tokens);
+    auto const memory = rule::template carve_sums<T>(from, c, tokens);
     for (std::int64_t t = g.rank(); t < tokens; t += g.size())
       if (batch.counts(t)) memory.measures[t] = rule::plain_measure(c, s, batch, t);
     g.sync();
@@ -66,20 +66,6 @@ struct cap : batch_rule<Base> {
     }
     g.sync();
     rule::choose_inside(c, g, s, batch, slots, memory.kept, memory.rows);
-  }
-
- private:
-  template <class T>
-  struct scratch {
-    list<std::uint8_t> kept;
-    list<double> sum;
-    list<typename rule::template measure<T>> measures;
-    view<T> rows;
-  };
-  template <class T>
-  MOESAIC_FN static constexpr scratch<T> carve(arena& memory, router_config const& c, std::int64_t tokens) {
-    return {memory.take<std::uint8_t>(c.experts), memory.take<double>(c.experts), memory.take<typename rule::template measure<T>>(tokens),
-            memory.take<T>(tokens, c.experts)};
   }
 };
 

@@ -156,6 +156,19 @@ struct batch_rule : Base {
     return m;
   }
 
+  /// What a rule needs that keeps experts by a sum over tokens.
+  template <class T>
+  struct sums {
+    list<std::uint8_t> kept;               // [experts]
+    list<double> sum;                      // [experts]
+    list<measure<T>> measures;             // [tokens]
+    view<T> rows;                          // [tokens, experts]
+  };
+  template <class T>
+  MOESAIC_FN static constexpr sums<T> carve_sums(arena& memory, router_config const& c, std::int64_t tokens) {
+    return {memory.take<std::uint8_t>(c.experts), memory.take<double>(c.experts), memory.take<measure<T>>(tokens), memory.take<T>(tokens, c.experts)};
+  }
+
   /// As a term of a sum over tokens.
   MOESAIC_FN static constexpr double term(double x, std::int64_t tokens) {
     double const grid = tokens > 1 ? 0x1.8p12 : 0;         // one token: nothing to add, and its smallest scores still differ
