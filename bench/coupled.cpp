@@ -34,7 +34,7 @@ void batch_rule(benchmark::State& state, std::int64_t tokens, typename Rule::sta
   std::size_t turn = 0;
   for (auto _ : state) {
     auto& b = batches[turn++ % batches.size()];
-    Rule::select_batch(config, serial_group{}, values,
+    Rule::select_batch(config, host::vector_group{{}, pool.level()}, values,
                        routing_batch<float>{{b.scores.data(), tokens, config.experts}, {b.choice.data(), tokens, config.experts}},
                        routing_slots<float>{{b.ids.data(), tokens, config.top_k}, {b.weights.data(), tokens, config.top_k}, {b.count.data(), tokens}},
                        list<std::byte>{b.batch.data(), static_cast<std::int64_t>(b.batch.size())});

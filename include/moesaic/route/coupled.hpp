@@ -194,7 +194,7 @@ struct batch_rule : Base {
       int found = 0;
       if (batch.counts(t)) {
         auto* const ids = slots.ids.row(t);
-        found = Base::select(c, serial_group{}, s, batch.first + t, batch.scores.row(t), batch.choice.row(t), width, ids);
+        found = Base::select(c, alone_of(g), s, batch.first + t, batch.scores.row(t), batch.choice.row(t), width, ids);
         found = cut_as_base(c, s, batch, t, ids, found);
       }
       slots.count[t] = found;
@@ -207,11 +207,11 @@ struct batch_rule : Base {
   MOESAIC_FN static void choose_inside(router_config const& c, Group const& g, auto const& s, routing_batch<T> const& batch,
                                        routing_slots<T> const& slots, list<const std::uint8_t> kept, view<T> rows) {
     for (std::int64_t t = g.rank(); t < batch.choice.rows; t += g.size())
-      choose_token_inside(c, s, batch, slots, t, rows.row(t), [&](std::int32_t e) { return kept[e] != 0; });
+      choose_token_inside(c, g, s, batch, slots, t, rows.row(t), [&](std::int32_t e) { return kept[e] != 0; });
     g.sync();
   }
-  template <class T, class Kept>
-  MOESAIC_FN static void choose_token_inside(router_config const& c, auto const& s, routing_batch<T> const& batch,
+  template <class T, class Group, class Kept>
+  MOESAIC_FN static void choose_token_inside(router_config const& c, Group const& g, auto const& s, routing_batch<T> const& batch,
                                              routing_slots<T> const& slots, std::int64_t t, T* row, Kept&& kept) {
     auto* const ids = slots.ids.row(t);
     int const plain = slots.count[t], width = static_cast<int>(slots.ids.columns);
@@ -219,7 +219,7 @@ struct batch_rule : Base {
     for (int i = 0; i < plain; ++i) stands = stands && kept(ids[i]);
     if (stands) return;
     auto const best = ids[0];
-    int found = select_inside(c, s, batch, t, cuts<T> ? width : plain, row, ids, kept);
+    int found = select_inside(c, g, s, batch, t, cuts<T> ? width : plain, row, ids, kept);
     if (found == 0) ids[0] = best, found = 1;
     else found = cut_as_base(c, s, batch, t, ids, found);
     slots.count[t] = found < plain ? found : plain;
@@ -229,12 +229,12 @@ struct batch_rule : Base {
                                     std::int32_t const* ids, int found) {
     return found > 0 ? Base::cut(c, s, batch.first + t, batch.scores.row(t), batch.choice.row(t), ids, found) : 0;
   }
-  template <class T, class Kept>
-  MOESAIC_FN static int select_inside(router_config const& c, auto const& s, routing_batch<T> const& batch, std::int64_t t, int most,
+  template <class T, class Group, class Kept>
+  MOESAIC_FN static int select_inside(router_config const& c, Group const& g, auto const& s, routing_batch<T> const& batch, std::int64_t t, int most,
                                       T* row, std::int32_t* ids, Kept&& kept) {
     auto const* const choice = batch.choice.row(t);
     for (std::int32_t e = 0; e < c.experts; ++e) row[e] = kept(e) ? choice[e] : -std::numeric_limits<T>::infinity();
-    return Base::select(c, serial_group{}, s, batch.first + t, batch.scores.row(t), static_cast<T const*>(row), most, ids);
+    return Base::select(c, alone_of(g), s, batch.first + t, batch.scores.row(t), static_cast<T const*>(row), most, ids);
   }
 
   /// Calls f(t, e) for the first `most` choices of every token, each expert's by one member of the group, so that it may add without atomics.

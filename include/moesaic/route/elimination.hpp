@@ -2,9 +2,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <bit>
-#include <type_traits>
-
 #include <moesaic/route/coupled.hpp>
 
 namespace moesaic::routing {
@@ -65,7 +62,7 @@ struct elimination : batch_rule<Base> {
       drop_cheapest(c, g, memory, below, gone);
       dropped += gone;
       for (std::int64_t t = g.rank(); t < tokens; t += g.size())
-        if (slots.count[t] > 0) refill(c, s, batch, slots.count[t], memory, t);
+        if (slots.count[t] > 0) refill(c, g, s, batch, slots.count[t], memory, t);
       g.sync();
     }
     if constexpr (rule::template cuts<T>) return rule::choose_inside(c, g, s, batch, slots, memory.kept, memory.rows);
@@ -84,19 +81,20 @@ struct elimination : batch_rule<Base> {
     list<std::uint8_t> kept;               // [experts]
     list<std::int32_t> listed;             // [experts] those of the moment, rising
     list<double> loss;                     // [experts] less the price
-    view<std::int32_t> order;              // [tokens, experts] those of the union after the plain choice, by falling choice, then index
+    view<T> rows;                          // [tokens, experts] choice inside the union, −inf outside
+    view<std::int32_t> order;              // [tokens, experts] the best of it: the plain choice, then what may follow
     view<std::int32_t> has;                // [tokens, k + 1] the token's best of those kept, and the one that would come next
     view<T> share;                         // [tokens, k + 1] of its gate weight that each is worth
-    list<std::int32_t> open, sorted, passed, held;   // [tokens] lengths: of `order`, of what is in order, of what is passed, of `has`
-    list<typename rule::template measure<T>> measures;
-    view<T> rows;                          // [tokens, experts] choice of `order`
+    list<std::int32_t> found, passed, held;   // [tokens] lengths: of `order`, of what has been looked at in it, of `has`
+    list<typename rule::template measure<T>> measures;   // [tokens]
   };
   template <class T>
   MOESAIC_FN static constexpr scratch<T> carve(arena& memory, router_config const& c, std::int64_t tokens) {
     return {memory.take<std::uint8_t>(c.experts), memory.take<std::int32_t>(c.experts), memory.take<double>(c.experts),
-            memory.take<std::int32_t>(tokens, c.experts), memory.take<std::int32_t>(tokens, Base::slots(c) + 1), memory.take<T>(tokens, Base::slots(c) + 1),
-            memory.take<std::int32_t>(tokens), memory.take<std::int32_t>(tokens), memory.take<std::int32_t>(tokens), memory.take<std::int32_t>(tokens),
-            memory.take<typename rule::template measure<T>>(tokens), memory.take<T>(tokens, c.experts)};
+            memory.take<T>(tokens, c.experts), memory.take<std::int32_t>(tokens, at_once(c)),
+            memory.take<std::int32_t>(tokens, Base::slots(c) + 1), memory.take<T>(tokens, Base::slots(c) + 1),
+            memory.take<std::int32_t>(tokens), memory.take<std::int32_t>(tokens), memory.take<std::int32_t>(tokens),
+            memory.take<typename rule::template measure<T>>(tokens)};
   }
 
   template <class T, class Group>
@@ -106,29 +104,41 @@ struct elimination : batch_rule<Base> {
     rule::clear(g, memory.kept);
     rule::each_choice(g, slots, c.experts, [&](std::int64_t, std::int32_t e) { memory.kept[e] = 1; });
     g.sync();
-    int const united = list_where(c, g, memory, [&](std::int32_t e) { return memory.kept[e] != 0; });
     for (std::int64_t t = g.rank(); t < slots.ids.rows; t += g.size()) {
       if (slots.count[t] == 0) continue;
       auto const* const ids = slots.ids.row(t);
       int const count = memory.held[t] = slots.count[t];
       memory.measures[t] = rule::share_measure(c, s, batch, t, ids, count);
       for (int i = 0; i < count; ++i) memory.has(t, i) = ids[i], memory.share(t, i) = rule::gain_of(c, s, batch, t, ids[i], memory.measures[t]);
-      deal(batch.choice.row(t), ids, count, memory.listed.data, united, memory, t);
-      refill(c, s, batch, slots.count[t], memory, t);
+      for (std::int32_t e = 0; e < c.experts; ++e)
+        memory.rows(t, e) = memory.kept[e] != 0 ? batch.choice(t, e) : -std::numeric_limits<T>::infinity();
+      list_next(c, g, memory, t, ids, count);
+      refill(c, g, s, batch, count, memory, t);
     }
     g.sync();
   }
+  // The next best of the union into `order`, a few at a time; done: [count] those that it has seen.
+  template <class T, class Group>
+  MOESAIC_FN static void list_next(router_config const& c, Group const& g, scratch<T> const& memory, std::int64_t t, std::int32_t const* done, int count) {
+    for (int i = 0; i < count; ++i) memory.rows(t, done[i]) = -std::numeric_limits<T>::infinity();
+    memory.passed[t] = 0;
+    memory.found[t] = standard::select(c, alone_of(g), typename standard::state{}, t, static_cast<T const*>(nullptr),
+                                       static_cast<T const*>(memory.rows.row(t)), at_once(c), memory.order.row(t));
+  }
+  MOESAIC_FN static constexpr int at_once(router_config const& c) { return c.experts < 8 ? c.experts : 8; }
+
   // The token's first k of those kept, and the next: what has gone leaves, what comes next in `order` follows.
-  template <class T>
-  MOESAIC_FN static void refill(router_config const& c, state const& s, routing_batch<T> const& batch, int count,
+  template <class T, class Group>
+  MOESAIC_FN static void refill(router_config const& c, Group const& g, state const& s, routing_batch<T> const& batch, int count,
                                 scratch<T> const& memory, std::int64_t t) {
     auto* const has = memory.has.row(t);
     auto* const share = memory.share.row(t);
     int held = 0;
     for (int i = 0; i < memory.held[t]; ++i)
       if (memory.kept[has[i]] != 0) has[held] = has[i], share[held] = share[i], ++held;
-    for (; held <= count && memory.passed[t] < memory.open[t]; ++memory.passed[t]) {
-      if (memory.passed[t] == memory.sorted[t]) put_in_order(memory, t, memory.open[t]);
+    for (; held <= count; ++memory.passed[t]) {
+      if (memory.passed[t] == at_once(c)) list_next(c, g, memory, t, memory.order.row(t), at_once(c));
+      if (memory.passed[t] == memory.found[t]) break;
       auto const e = memory.order(t, memory.passed[t]);
       if (memory.kept[e] != 0) has[held] = e, share[held] = rule::gain_of(c, s, batch, t, e, memory.measures[t]), ++held;
     }
@@ -189,65 +199,6 @@ struct elimination : batch_rule<Base> {
     auto const gone = g.max(least == -g.max(-least) ? mine : -1);
     if (gone % g.size() == g.rank()) memory.kept[gone] = 0;
     g.sync();
-  }
-
-  // Those of the union (rising) that come after the token's `count` chosen into `order`: dealt into buckets by the bits of their choice, the
-  // first of which, so many that they hold `depth` or more, are put in order. The range of the chosen tells how wide a bucket should be.
-  template <class T>
-  MOESAIC_FN static void deal(T const* choice, std::int32_t const* ids, int count, std::int32_t const* united, int n,
-                              scratch<T> const& memory,
-                              std::int64_t t) {
-    using bits = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
-    using unsigned_bits = std::make_unsigned_t<bits>;
-    constexpr int log_buckets = 6, buckets = 1 << log_buckets;
-    auto const falling = [](T x) {                         // integers in the opposite order of the numbers; of zero there is one
-      auto const b = std::bit_cast<bits>(x + T(0));
-      return ~static_cast<unsigned_bits>(b ^ ((b >> (8 * sizeof(T) - 1)) & std::numeric_limits<bits>::max()) ^ std::numeric_limits<bits>::min());
-    };
-    auto const last = ids[count - 1];
-    T const least = choice[last];
-    auto const start = falling(least), range = static_cast<unsigned_bits>(start - falling(choice[ids[0]]));
-    int const width = range != 0 ? static_cast<int>(std::bit_width(range)) + 1 : std::numeric_limits<T>::digits + 2;
-    int const shift = width > log_buckets ? width - log_buckets : 0;
-    auto const bucket = [&](T x) {
-      auto const at = static_cast<unsigned_bits>(falling(x) - start) >> shift;
-      return at < buckets ? static_cast<int>(at) : buckets - 1;
-    };
-    auto const comes = [&](std::int32_t e) {
-      T const x = choice[e];
-      return x <= least && x > -std::numeric_limits<T>::infinity() && (x < least || e > last);
-    };
-    std::int32_t first[buckets + 1] = {};
-    for (int i = 0; i < n; ++i)
-      if (comes(united[i])) ++first[bucket(choice[united[i]]) + 1];
-    int ready = 0;
-    for (int b = 0; b < buckets; ++b) {
-      first[b + 1] += first[b];
-      if (ready < 3 * count && b + 1 < buckets) ready = first[b + 1];
-    }
-    auto* const keys = memory.rows.row(t);
-    auto* const order = memory.order.row(t);
-    for (int i = 0; i < n; ++i) {
-      if (!comes(united[i])) continue;
-      auto const at = first[bucket(choice[united[i]])]++;
-      keys[at] = choice[united[i]], order[at] = united[i];
-    }
-    memory.open[t] = first[buckets - 1], memory.passed[t] = memory.sorted[t] = 0;
-    put_in_order(memory, t, ready);
-  }
-
-  template <class T>
-  MOESAIC_FN static void put_in_order(scratch<T> const& memory, std::int64_t t, int end) {
-    auto* const keys = memory.rows.row(t);
-    auto* const order = memory.order.row(t);
-    for (int i = memory.sorted[t] + 1; i < end; ++i) {
-      T const x = keys[i];
-      auto const e = order[i];
-      int at = i;
-      for (; at > 0 && x > keys[at - 1]; --at) keys[at] = keys[at - 1], order[at] = order[at - 1];
-      keys[at] = x, order[at] = e;
-    }
-    memory.sorted[t] = end;
   }
 
   // Into `listed`, from the lowest: answers how many.

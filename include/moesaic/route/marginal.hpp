@@ -55,7 +55,7 @@ struct marginal : batch_rule<Base> {
       g.sync();
       if (g.rank() == 0) {
         for (int i = 0; i < s.protect && i < slots.count[t]; ++i) memory.key[ids[i]] = -never;
-        slots.count[t] = choose(c, s, batch, slots, memory, logits, t);
+        slots.count[t] = choose(c, g, s, batch, slots, memory, logits, t);
         for (int i = 0; i < slots.count[t]; ++i) memory.taken[ids[i]] = 1;
       }
       g.sync();
@@ -90,9 +90,9 @@ struct marginal : batch_rule<Base> {
   }
 
   /// The token's best by key, as many as it had, listed as Base has them; a Base that cuts sees those that would have followed too.
-  template <class T>
-  MOESAIC_FN static int choose(router_config const& c, state const& s, routing_batch<T> const& batch, routing_slots<T> const& slots,
-                               scratch<T> const& memory, bool logits, std::int64_t t) {
+  template <class T, class Group>
+  MOESAIC_FN static int choose(router_config const& c, Group const& g, state const& s, routing_batch<T> const& batch,
+                               routing_slots<T> const& slots, scratch<T> const& memory, bool logits, std::int64_t t) {
     auto* const ids = slots.ids.row(t);
     int const plain = slots.count[t], width = rule::template cuts<T> ? static_cast<int>(slots.ids.columns) : plain;
     int found = top_k(static_cast<double const*>(memory.key.data), c.experts, width, ids);
@@ -104,7 +104,7 @@ struct marginal : batch_rule<Base> {
     for (std::int32_t e = 0; e < c.experts; ++e) memory.mine[e] = 0;
     int const most = found < plain ? found : plain;
     for (int i = 0; i < most; ++i) memory.mine[ids[i]] = 1;
-    int const own = rule::select_inside(c, s, batch, t, most, memory.row.data, ids, [&](std::int32_t e) { return memory.mine[e] != 0; });
+    int const own = rule::select_inside(c, g, s, batch, t, most, memory.row.data, ids, [&](std::int32_t e) { return memory.mine[e] != 0; });
     int const left = rule::cut_as_base(c, s, batch, t, ids, own == most ? found : own);
     return left < own ? left : own;
   }

@@ -40,6 +40,13 @@ MOESAIC_INLINE int found_by_one(Group const& g, F&& f) {
   return g.max(found);
 }
 
+/// One member of a group by itself, for work that each does for a token of its own: a group of one thread as it is, with what it brings.
+template <class Group>
+MOESAIC_FN constexpr auto alone_of(Group const& g) {
+  if constexpr (requires { g.alone(); }) return g.alone();
+  else return serial_group{};
+}
+
 /// Where in the batch a hook is.
 struct routing_site {
   std::int64_t token = 0;

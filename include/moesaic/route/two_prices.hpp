@@ -61,7 +61,7 @@ struct two_prices : batch_rule<Base> {
       auto const pays = [&](std::int32_t e) { return memory.kept[e] != 0 && gain(t, e) > T(0); };
       slots.count[t] = 0;
       if (!batch.counts(t)) continue;
-      auto const found = rule::select_inside(c, s, batch, t, static_cast<int>(slots.ids.columns), memory.rows.row(t), ids, pays);
+      auto const found = rule::select_inside(c, g, s, batch, t, static_cast<int>(slots.ids.columns), memory.rows.row(t), ids, pays);
       slots.count[t] = rule::cut_as_base(c, s, batch, t, ids, found);
     }
     g.sync();

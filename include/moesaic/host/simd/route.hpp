@@ -17,6 +17,8 @@ namespace moesaic::host {
 struct vector_group : serial_group {
   level instructions = level::portable;
 
+  vector_group alone() const { return *this; }
+
   void softmax(int n, float const* in, float* out) const {
     at_level(instructions, [&](auto here) { softmax_row(here, n, in, out); });
   }
