@@ -70,7 +70,7 @@ TEST_CASE_TEMPLATE("against sorting; balance is perfect; at most top_k experts a
     for (std::int32_t e = 0; e < experts; ++e) {
       auto const at = [&](std::int32_t t) { return r.scores[static_cast<std::size_t>(t * experts + e)]; };
       auto order = partaking;
-      std::stable_sort(order.begin(), order.end(), [&](auto a, auto b) { return at(a) > at(b); });
+      std::sort(order.begin(), order.end(), [&](auto a, auto b) { return at(a) != at(b) ? at(a) > at(b) : a < b; });
       for (std::size_t i = 0; i < each; ++i) wanted[static_cast<std::size_t>(order[i])][static_cast<std::size_t>(e)] = at(order[i]);
     }
     std::vector<int> load(static_cast<std::size_t>(experts));

@@ -132,7 +132,7 @@ ids_of_token by_value(std::vector<T> const& value) {
   for (std::size_t e = 0; e < value.size(); ++e)
     if (value[e] > -infinity<T>) order.push_back(static_cast<std::int32_t>(e));
   auto const at = [&](std::int32_t e) { return value[static_cast<std::size_t>(e)]; };
-  std::stable_sort(order.begin(), order.end(), [&](auto a, auto b) { return at(a) > at(b); });
+  std::sort(order.begin(), order.end(), [&](auto a, auto b) { return at(a) != at(b) ? at(a) > at(b) : a < b; });
   return order;
 }
 
