@@ -128,7 +128,9 @@ TEST_CASE_TEMPLATE("steps choose by themselves; masked pairs are left out", T, f
   std::vector<std::uint8_t> mask(14 * 6);
   for (auto& may : mask) may = random.below(2) == 0;
   using masked = routing::expert_choice<routing::allowed<>>;
-  masked::state const m{{{}, {}, {mask.data(), 14, 6}}, 6};
+  masked::state m;
+  m.mask = {mask.data(), 14, 6};
+  m.factor = 6;
   auto const all = route_all<masked, T>(c, m, logits);           // every expert wants every token that it may have
   for (std::size_t t = 0; t < 14; ++t)
     for (std::int32_t e = 0; e < 6; ++e)

@@ -61,16 +61,6 @@ constexpr capacity_rule absolute_capacity(std::int64_t tokens, std::int64_t grou
   return {.room = room::absolute, .tokens = tokens, .group = group};
 }
 
-namespace detail {
-// A policy's state, with a list of padding where it has none.
-template <class State, bool knows_padding = requires(State const& s) { s.padding; }>
-struct with_padding : State {};
-template <class State>
-struct with_padding<State, false> : State {
-  list<const std::uint8_t> padding = {};  ///< [tokens] 1 = a row that is no token; empty = none
-};
-}  // namespace detail
-
 /// Experts of limited capacity, after any policy has chosen and weighed (arXiv:2101.03961, 2006.16668). A choice that finds no room gets
 /// the id −1 and the weight 0 where it stands, and the others of its token keep their weights; a token that loses all passes by its
 /// residual alone. Padding and tokens without finite logits take no room and do not count in the size of their group, though a group is
@@ -84,7 +74,7 @@ template <class Base = standard>
 struct capacity : Base {
   static constexpr bool settles = true, batch_invariant = false, causal = false;
 
-  struct state : detail::with_padding<typename Base::state> {
+  struct state : state_with_padding<typename Base::state> {
     capacity_rule capacity = {};
     list<std::int32_t> dropped = {}; ///< [experts] or empty: what each expert turns away is added. Monitors want it, and losses that count
                                      ///< choices before any is dropped (Switch)

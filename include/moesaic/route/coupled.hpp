@@ -13,22 +13,7 @@
 
 namespace moesaic::routing {
 
-namespace batch_states {
-template <class State>
-struct state_with_padding : State {
-  list<const std::uint8_t> padding = {};   ///< [tokens] 1 = no token; empty = none
-};
-template <class State>
-  requires requires(State const& s) { s.padding; }
-struct state_with_padding<State> : State {};
-template <class State>
-struct state_with_steps : State {
-  std::int64_t together = 0;               ///< tokens of one step; 0 = the call is one step
-};
-template <class State>
-  requires requires(State const& s) { s.together; }
-struct state_with_steps<State> : State {};
-
+namespace selection {
 /// Whether two policies have one select, whose state is State.
 template <class T, class A, class B, class State>
 constexpr bool same_select() {
@@ -48,7 +33,7 @@ constexpr bool selects_largest() {
     return same_select<T, Policy, protecting, typename protecting::state>() && selects_largest<T, typename protecting::unprotected, State>();
   } else return false;
 }
-}  // namespace batch_states
+}  // namespace selection
 
 /// A rule over the batch on top of Base, whose scores, price, limit, select, cut and weights it keeps: two_phase, marginal, cap, two_prices
 /// and elimination derive from it. The rule only decides which experts a step uses; inside them every token chooses as Base does, as many as
@@ -68,7 +53,7 @@ template <class Base>
 struct batch_rule : Base {
   static_assert(!Base::coupled,
                 "a rule over a batch needs a separable policy below it, because two rules would each choose for the whole batch: name one of them");
-  struct state : batch_states::state_with_steps<batch_states::state_with_padding<typename Base::state>> {};
+  struct state : state_with_steps<state_with_padding<typename Base::state>> {};
   static constexpr bool coupled = true, batch_invariant = false, causal = false, trainable = false;
 
   template <router_config c>
@@ -93,7 +78,7 @@ struct batch_rule : Base {
   }();
   /// Whether Base chooses as `standard` does, so that a list in order of choice is its choice: by itself, or where it protects nobody.
   template <class T>
-  static constexpr bool selects_largest = batch_states::selects_largest<T, Base, state>();
+  static constexpr bool selects_largest = selection::selects_largest<T, Base, state>();
   /// Whether Base has a cut of its own.
   template <class T>
   static constexpr bool cuts = [] {

@@ -19,11 +19,10 @@ namespace moesaic::routing {
 template <class Base = standard>
 struct expert_choice : Base {
   static constexpr bool coupled = true, batch_invariant = false, causal = false, trainable = false;
-  struct state : Base::state {
+  /// together: tokens that are chosen from together, a sequence.
+  struct state : state_with_steps<state_with_padding<typename Base::state>> {
     double factor = 1;                 ///< experts a token on average
     bool round_up = false;             ///< of c; down: c may be 0
-    list<const std::uint8_t> padding = {};  ///< [tokens] 1 = no token; empty = none
-    std::int64_t together = 0;         ///< tokens that are chosen from together (a sequence); 0: the call
   };
 
   /// Tokens that every expert takes, of `tokens` that take part.

@@ -75,6 +75,22 @@ struct routing_slots {
 
 namespace routing {
 
+/// A policy's state with the members of fixed meaning that its rule reads, where the state below has none of that name.
+template <class State>
+struct state_with_padding : State {
+  list<const std::uint8_t> padding = {};   ///< [tokens] 1 = a row that is no token; empty = none
+};
+template <class State>
+  requires requires(State const& s) { s.padding; }
+struct state_with_padding<State> : State {};
+template <class State>
+struct state_with_steps : State {
+  std::int64_t together = 0;               ///< tokens of one step; 0 = the call is one step
+};
+template <class State>
+  requires requires(State const& s) { s.together; }
+struct state_with_steps<State> : State {};
+
 /// The policy that a router_config describes. Derive from it and hide the hooks that differ:
 ///
 ///   struct thrifty : moesaic::routing::standard {
