@@ -2,9 +2,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <bit>
 #include <cstdint>
 
+#include <moesaic/base/bits.hpp>
 #include <moesaic/base/macros.hpp>
 
 namespace moesaic {
@@ -15,13 +15,13 @@ inline constexpr std::uint32_t sign_bit = 0x8000'0000u;
 inline constexpr std::uint32_t infinity = 0x7f80'0000u;   // of float, without sign; above it lie the NaNs
 
 /// 2^exponent for exponents of normal floats.
-MOESAIC_FN constexpr float power_of_two(int exponent) { return std::bit_cast<float>(static_cast<std::uint32_t>(exponent + 127) << 23); }
+MOESAIC_FN constexpr float power_of_two(int exponent) { return bit_cast<float>(static_cast<std::uint32_t>(exponent + 127) << 23); }
 
 /// Value of exponent and mantissa bits `code` (no sign, finite) of a format with `Mantissa` bits of mantissa and exponent bias `Bias`.
 template <int Mantissa, int Bias>
 MOESAIC_FN constexpr float decode(std::uint32_t code) {
   if ((code >> Mantissa) == 0) return static_cast<float>(code) * power_of_two(1 - Bias - Mantissa);   // subnormal
-  return std::bit_cast<float>((code << (23 - Mantissa)) + (static_cast<std::uint32_t>(127 - Bias) << 23));
+  return bit_cast<float>((code << (23 - Mantissa)) + (static_cast<std::uint32_t>(127 - Bias) << 23));
 }
 
 /// The nearest code, ties to even, of a float's bits without sign. Beyond the largest code the numbering goes on as if there were
@@ -34,7 +34,7 @@ MOESAIC_FN constexpr std::uint32_t encode(std::uint32_t magnitude) {
     // Below the smallest normal value codes are equally far apart: let the float adder round to the last place of an anchor whose
     // last place is that distance.
     constexpr auto anchor = power_of_two(1 - Bias - Mantissa + 23);
-    return std::bit_cast<std::uint32_t>(anchor + std::bit_cast<float>(magnitude)) - std::bit_cast<std::uint32_t>(anchor);
+    return bit_cast<std::uint32_t>(anchor + bit_cast<float>(magnitude)) - bit_cast<std::uint32_t>(anchor);
   }
   auto const odd = (magnitude >> shift) & 1u;
   return (magnitude - rebias + ((1u << (shift - 1)) - 1u) + odd) >> shift;
@@ -50,13 +50,13 @@ struct bf16 {
 
   bf16() = default;
   /// Nearest, ties to even; beyond the largest value infinity. NaN stays NaN.
-  MOESAIC_FN constexpr explicit bf16(float x) : bits(encode(std::bit_cast<std::uint32_t>(x))) {}
+  MOESAIC_FN constexpr explicit bf16(float x) : bits(encode(bit_cast<std::uint32_t>(x))) {}
   MOESAIC_FN static constexpr bf16 from_bits(std::uint16_t b) {
     bf16 y(0.0f);
     y.bits = b;
     return y;
   }
-  MOESAIC_FN constexpr operator float() const { return std::bit_cast<float>(static_cast<std::uint32_t>(bits) << 16); }
+  MOESAIC_FN constexpr operator float() const { return bit_cast<float>(static_cast<std::uint32_t>(bits) << 16); }
 
  private:
   MOESAIC_FN static constexpr std::uint16_t encode(std::uint32_t x) {
@@ -72,7 +72,7 @@ struct fp16 {
 
   fp16() = default;
   /// Nearest, ties to even; from 65520 on infinity. NaN stays NaN.
-  MOESAIC_FN constexpr explicit fp16(float x) : bits(encode(std::bit_cast<std::uint32_t>(x))) {}
+  MOESAIC_FN constexpr explicit fp16(float x) : bits(encode(bit_cast<std::uint32_t>(x))) {}
   MOESAIC_FN static constexpr fp16 from_bits(std::uint16_t b) {
     fp16 y(0.0f);
     y.bits = b;
@@ -82,8 +82,8 @@ struct fp16 {
     auto const sign = static_cast<std::uint32_t>(bits & 0x8000u) << 16;
     auto const code = static_cast<std::uint32_t>(bits & 0x7fffu);
     auto const magnitude =
-        code < 0x7c00u ? std::bit_cast<std::uint32_t>(floats::decode<10, 15>(code)) : floats::infinity | ((code & 0x3ffu) << 13);
-    return std::bit_cast<float>(sign | magnitude);
+        code < 0x7c00u ? bit_cast<std::uint32_t>(floats::decode<10, 15>(code)) : floats::infinity | ((code & 0x3ffu) << 13);
+    return bit_cast<float>(sign | magnitude);
   }
 
  private:
@@ -103,7 +103,7 @@ struct e4m3 {
 
   e4m3() = default;
   /// Nearest, ties to even, saturating to ±448, infinity included. NaN stays NaN.
-  MOESAIC_FN constexpr explicit e4m3(float x) : bits(encode(std::bit_cast<std::uint32_t>(x))) {}
+  MOESAIC_FN constexpr explicit e4m3(float x) : bits(encode(bit_cast<std::uint32_t>(x))) {}
   MOESAIC_FN static constexpr e4m3 from_bits(std::uint8_t b) {
     e4m3 y(0.0f);
     y.bits = b;
@@ -112,8 +112,8 @@ struct e4m3 {
   MOESAIC_FN constexpr operator float() const {
     auto const sign = static_cast<std::uint32_t>(bits & 0x80u) << 24;
     auto const code = static_cast<std::uint32_t>(bits & 0x7fu);
-    auto const magnitude = code != 0x7fu ? std::bit_cast<std::uint32_t>(floats::decode<3, 7>(code)) : 0x7fc0'0000u;
-    return std::bit_cast<float>(sign | magnitude);
+    auto const magnitude = code != 0x7fu ? bit_cast<std::uint32_t>(floats::decode<3, 7>(code)) : 0x7fc0'0000u;
+    return bit_cast<float>(sign | magnitude);
   }
 
  private:
@@ -132,9 +132,9 @@ struct e5m2 {
 
   e5m2() = default;
   /// Nearest, ties to even, saturating to ±57344, infinity included. NaN stays NaN.
-  MOESAIC_FN constexpr explicit e5m2(float x) : bits(encode(std::bit_cast<std::uint32_t>(x), 0x7bu)) {}
+  MOESAIC_FN constexpr explicit e5m2(float x) : bits(encode(bit_cast<std::uint32_t>(x), 0x7bu)) {}
   /// Nearest, ties to even; from 61440 on infinity.
-  MOESAIC_FN static constexpr e5m2 unsaturated(float x) { return from_bits(encode(std::bit_cast<std::uint32_t>(x), 0x7cu)); }
+  MOESAIC_FN static constexpr e5m2 unsaturated(float x) { return from_bits(encode(bit_cast<std::uint32_t>(x), 0x7cu)); }
   MOESAIC_FN static constexpr e5m2 from_bits(std::uint8_t b) {
     e5m2 y(0.0f);
     y.bits = b;
@@ -144,8 +144,8 @@ struct e5m2 {
     auto const sign = static_cast<std::uint32_t>(bits & 0x80u) << 24;
     auto const code = static_cast<std::uint32_t>(bits & 0x7fu);
     auto const magnitude =
-        code < 0x7cu ? std::bit_cast<std::uint32_t>(floats::decode<2, 15>(code)) : floats::infinity | ((code & 3u) << 21);
-    return std::bit_cast<float>(sign | magnitude);
+        code < 0x7cu ? bit_cast<std::uint32_t>(floats::decode<2, 15>(code)) : floats::infinity | ((code & 3u) << 21);
+    return bit_cast<float>(sign | magnitude);
   }
 
  private:
@@ -163,16 +163,16 @@ struct e8m0 {
 
   e8m0() = default;
   /// The nearest power of two of |x|, 1.5 · 2^n upwards; saturating to 2^±127. NaN stays NaN.
-  MOESAIC_FN constexpr explicit e8m0(float x) : bits(encode(std::bit_cast<std::uint32_t>(x) & ~floats::sign_bit)) {}
+  MOESAIC_FN constexpr explicit e8m0(float x) : bits(encode(bit_cast<std::uint32_t>(x) & ~floats::sign_bit)) {}
   MOESAIC_FN static constexpr e8m0 from_bits(std::uint8_t b) {
     e8m0 y(1.0f);
     y.bits = b;
     return y;
   }
   MOESAIC_FN constexpr operator float() const {
-    if (bits == 0) return std::bit_cast<float>(0x0040'0000u);   // 2^-127 is a subnormal float
-    if (bits == 255) return std::bit_cast<float>(0x7fc0'0000u);
-    return std::bit_cast<float>(static_cast<std::uint32_t>(bits) << 23);
+    if (bits == 0) return bit_cast<float>(0x0040'0000u);   // 2^-127 is a subnormal float
+    if (bits == 255) return bit_cast<float>(0x7fc0'0000u);
+    return bit_cast<float>(static_cast<std::uint32_t>(bits) << 23);
   }
 
  private:

@@ -2,9 +2,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <bit>
 #include <cstdint>
 
+#include <moesaic/base/bits.hpp>
 #include <moesaic/base/dtype.hpp>
 #include <moesaic/base/floats.hpp>
 #include <moesaic/base/macros.hpp>
@@ -23,7 +23,7 @@ namespace groups {
 /// Nearest integer, ties to even, of |x| < 2^22.
 MOESAIC_FN constexpr int nearest(float x) {
   constexpr auto anchor = 0x1.8p23f;   // floats this large are whole numbers: the adder rounds
-  return static_cast<int>(std::bit_cast<std::uint32_t>(x + anchor) - std::bit_cast<std::uint32_t>(anchor));
+  return static_cast<int>(bit_cast<std::uint32_t>(x + anchor) - bit_cast<std::uint32_t>(anchor));
 }
 
 MOESAIC_FN constexpr float smaller(float a, float b) { return b < a ? b : a; }
@@ -32,8 +32,8 @@ MOESAIC_FN constexpr int clamp(int x, int least, int most) { return x < least ? 
 
 /// E2M1, four bits: sign and one of 0, 0.5, 1, 1.5, 2, 3, 4, 6. Nearest, ties to the even code, saturating to ±6.
 MOESAIC_FN constexpr std::uint32_t encode_e2m1(float x) {
-  auto const sign = std::bit_cast<std::uint32_t>(x) & floats::sign_bit;
-  auto const a = std::bit_cast<float>(std::bit_cast<std::uint32_t>(x) ^ sign);
+  auto const sign = bit_cast<std::uint32_t>(x) & floats::sign_bit;
+  auto const a = bit_cast<float>(bit_cast<std::uint32_t>(x) ^ sign);
   // Counts the midpoints passed; one whose upper neighbour is even belongs to that neighbour.
   auto const magnitude = (a > 0.25f) + (a >= 0.75f) + (a > 1.25f) + (a >= 1.75f) + (a > 2.5f) + (a >= 3.5f) + (a > 5.0f);
   return static_cast<std::uint32_t>(magnitude) | (sign >> 28);
@@ -62,7 +62,7 @@ MOESAIC_FN constexpr group_scale scale_for(float least, float most, bool zero_po
     return {larger(amax, 1e-4f) / e4m3::max, 0};
   } else {
     static_assert(D == dtype::mxfp4, "only int8, int4, e4m3 and mxfp4 have scales");
-    auto const exponent = std::bit_cast<std::uint32_t>(larger(amax, 0x1p-125f)) >> 23;   // floor(log2) + 127
+    auto const exponent = bit_cast<std::uint32_t>(larger(amax, 0x1p-125f)) >> 23;   // floor(log2) + 127
     return {e8m0::from_bits(static_cast<std::uint8_t>(exponent - 2)), 0};
   }
 }

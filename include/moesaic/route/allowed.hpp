@@ -3,8 +3,8 @@
 #pragma once
 
 #include <cstdint>
-#include <limits>
 
+#include <moesaic/base/bits.hpp>
 #include <moesaic/route/policy.hpp>
 
 namespace moesaic::routing {
@@ -35,8 +35,8 @@ struct allowed : Base {
   MOESAIC_FN static void score(router_config const& c, Group const& g, state const& s, std::int64_t token, T const* logits, T* scores) {
     int open = 0;
     for (int e = g.rank(); e < c.experts; e += g.size()) {
-      bool const may = may_use(s, token, e) && logits[e] > -std::numeric_limits<T>::infinity();
-      scores[e] = may ? logits[e] : -std::numeric_limits<T>::infinity();
+      bool const may = may_use(s, token, e) && logits[e] > -infinity<T>;
+      scores[e] = may ? logits[e] : -infinity<T>;
       open |= may;
     }
     open = g.max(open);
@@ -48,7 +48,7 @@ struct allowed : Base {
   template <class T, class Group>
   MOESAIC_FN static void limit(router_config const& c, Group const& g, state const& s, std::int64_t token, T const* scores, T* choice) {
     for (int e = g.rank(); e < c.experts; e += g.size())
-      if (!may_use(s, token, e)) choice[e] = -std::numeric_limits<T>::infinity();
+      if (!may_use(s, token, e)) choice[e] = -infinity<T>;
     g.sync();
     Base::limit(c, g, s, token, scores, choice);
   }

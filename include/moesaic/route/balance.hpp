@@ -5,9 +5,9 @@
 #include <cmath>
 #include <cstdint>
 #include <initializer_list>
-#include <limits>
 
 #include <moesaic/base/arena.hpp>
+#include <moesaic/base/bits.hpp>
 #include <moesaic/base/status.hpp>
 #include <moesaic/base/view.hpp>
 #include <moesaic/config/block_config.hpp>
@@ -66,11 +66,10 @@ inline padding_rows part_of(padding_rows padding, std::int64_t first, std::int64
 
 template <class T, class Group>
 MOESAIC_FN bool finite(Group const& g, T const* z, std::int64_t experts) {
-  constexpr T infinity = std::numeric_limits<T>::infinity();
   int bad = 0, open = 0;
   for (std::int64_t e = g.rank(); e < experts; e += g.size()) {
-    bad |= !(z[e] < infinity);
-    open |= z[e] > -infinity;
+    bad |= !(z[e] < infinity<T>);
+    open |= z[e] > -infinity<T>;
   }
   return g.max(bad) == 0 && g.max(open) != 0;
 }
@@ -129,7 +128,7 @@ inline status check(scratch const& s, std::int64_t experts, int top_k) {
 template <class T, class Group, class At, class Price>
 MOESAIC_FN T priced_row(score kind, Group const& g, T const* z, int n, At const& at, Price const& price, T factor, T* gradient) {
   bool const softmax = kind == score::softmax;
-  T top = -std::numeric_limits<T>::infinity();
+  T top = -infinity<T>;
   if (softmax)
     for (int i = g.rank(); i < n; i += g.size())
       if (at(i) >= 0 && z[at(i)] > top) top = z[at(i)];
@@ -199,7 +198,7 @@ loss<T> mean_of_rows(view<const T> z, padding_rows padding, double coefficient, 
 /// ln Σ e^z of one token.
 template <class T, class Group>
 MOESAIC_FN T log_sum_exp(Group const& g, T const* z, int experts) {
-  T top = -std::numeric_limits<T>::infinity(), sum = T(0);
+  T top = -infinity<T>, sum = T(0);
   for (int e = g.rank(); e < experts; e += g.size()) top = z[e] > top ? z[e] : top;
   top = g.max(top);
   for (int e = g.rank(); e < experts; e += g.size()) sum += std::exp(z[e] - top);
@@ -440,7 +439,7 @@ loss<T> global_entropy(view<const T> router_logits, padding_rows padding, T leas
     p /= static_cast<double>(tokens);
     if (p > 0) entropy -= p * std::log(p);
   }
-  bool const bounded = least < std::numeric_limits<T>::infinity();
+  bool const bounded = least < infinity<T>;
   auto const value = bounded ? static_cast<double>(least) - entropy : -entropy;
   if (bounded && !(value > 0)) return {};
   if (gradient.data != nullptr) {

@@ -4,9 +4,9 @@
 
 #include <cstdint>
 #include <cstring>
-#include <limits>
 #include <type_traits>
 
+#include <moesaic/base/bits.hpp>
 #include <moesaic/base/status.hpp>
 #include <moesaic/base/view.hpp>
 #include <moesaic/route/balance.hpp>
@@ -103,7 +103,7 @@ status quantile_rule(view<const T> scores, padding_rows padding, int top_k, doub
   if (!(keep >= 0 && keep <= 1)) return invalid("keep must be from 0 to 1", 1, static_cast<std::int64_t>(keep));
   std::int64_t tokens = 0;
   for (std::int64_t t = 0; t < scores.rows; ++t) {
-    alpha[t] = std::numeric_limits<T>::quiet_NaN();
+    alpha[t] = not_a_number<T>;
     if (!detail::takes_part(scores, padding, t)) continue;
     ++tokens;
     if (top_k < experts)
@@ -113,7 +113,7 @@ status quantile_rule(view<const T> scores, padding_rows padding, int top_k, doub
   }
   if (tokens == 0 || top_k == experts) return {};
   auto const share = tokens * top_k / experts;
-  constexpr T never = -std::numeric_limits<T>::infinity();
+  constexpr T never = -infinity<T>;
   std::int64_t priced = 0;                                            // experts that some token may have or leave
   for (std::int64_t e = 0; e < experts; ++e) {
     std::int64_t certain = 0, open = 0;                               // tokens that take it at any price, and those it can be priced by

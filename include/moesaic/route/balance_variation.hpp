@@ -5,8 +5,8 @@
 #include <cmath>
 #include <cstdint>
 #include <initializer_list>
-#include <limits>
 
+#include <moesaic/base/bits.hpp>
 #include <moesaic/base/status.hpp>
 #include <moesaic/base/view.hpp>
 #include <moesaic/route/balance.hpp>
@@ -39,7 +39,7 @@ template <class T, class F>
 void each_bound(T const* noisy, int experts, int top_k, std::int32_t* ids, F const& f) {
   int const found = moesaic::top_k(noisy, experts, top_k + 1, ids);
   for (int e = 0; e < experts; ++e) {
-    if (!(noisy[e] > -std::numeric_limits<T>::infinity())) continue;
+    if (!(noisy[e] > -infinity<T>)) continue;
     bool inside = false;
     for (int i = 0; i < top_k && i < found; ++i) inside |= ids[i] == e;
     int const rank = inside ? top_k : top_k - 1;
@@ -74,7 +74,7 @@ loss<T> importance(view<const T> router_logits, padding_rows padding, view<const
   };
   for (auto& sum : totals) sum = 0;
   each_token([&](std::int64_t t, auto const& at) {
-    T top = -std::numeric_limits<T>::infinity(), sum = T(0);
+    T top = -infinity<T>, sum = T(0);
     for (int i = 0; i < n; ++i)
       if (at(i) >= 0 && z(t, at(i)) > top) top = z(t, at(i));
     for (int i = 0; i < n; ++i)

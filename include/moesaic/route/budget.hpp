@@ -4,8 +4,8 @@
 
 #include <cmath>
 #include <cstdint>
-#include <limits>
 
+#include <moesaic/base/bits.hpp>
 #include <moesaic/base/status.hpp>
 #include <moesaic/route/cost_aware.hpp>
 
@@ -32,7 +32,7 @@ struct mean_budget {
   /// `mean`: of the last call. `cheapest`: what the cheapest choice would cost in the mean (cheapest_cost), −infinity if unknown.
   /// Errors: a mean that is NaN, and the price stays; a budget that no price meets, known by `cheapest`, or by the dual at `most`. The price
   /// is then `most`, the best that can be done, and a later call may find the budget met.
-  constexpr status observe(double mean, double cheapest = -std::numeric_limits<double>::infinity()) {
+  constexpr status observe(double mean, double cheapest = -infinity<double>) {
     if (mean != mean) return invalid("the mean cost must be a number", 0, 0);
     auto const excess = mean - target;
     auto const within = [&](double x) { return x > most ? most : x > 0 ? x : 0; };
@@ -99,10 +99,10 @@ struct knapsack : Base {
 
   struct state : Base::state {
     typename source::state charge = {};
-    float budget = std::numeric_limits<float>::infinity();   ///< microseconds a token
+    float budget = infinity<float>;   ///< microseconds a token
   };
   static constexpr status fits(router_config const& c, state const& s, std::int64_t tokens) {
-    bool const unbounded = s.budget == std::numeric_limits<float>::infinity();
+    bool const unbounded = s.budget == infinity<float>;
     if (auto fits = unbounded ? status{} : source_fits<source>(s.charge, c.experts, tokens); !fits) return fits;
     return Base::fits(c, s, tokens);
   }
@@ -110,9 +110,8 @@ struct knapsack : Base {
   template <class T, class Group>
   MOESAIC_FN static int select(router_config const& c, Group const& g, state const& s, std::int64_t token, T const* scores, T const* choice,
                                int slots, std::int32_t* ids) {
-    constexpr T infinity = std::numeric_limits<T>::infinity();
     int found = Base::select(c, g, s, token, scores, choice, slots, ids);
-    if (s.budget == std::numeric_limits<float>::infinity()) return found;
+    if (s.budget == infinity<float>) return found;
     T const budget = static_cast<T>(s.budget);
     auto const charge = [&](std::int32_t e) { return cost_at<source, T>(s.charge, {token, e}); };
     T sum = T(0);
@@ -128,7 +127,7 @@ struct knapsack : Base {
         auto const worth = [&](std::int32_t e) { return choice[e]; };
         auto const ratio = [&](std::int32_t e) {
           T const x = charge(e);
-          return x > T(0) ? choice[e] / x : choice[e] > T(0) ? infinity : choice[e];
+          return x > T(0) ? choice[e] / x : choice[e] > T(0) ? infinity<T> : choice[e];
         };
         T by_worth = T(0), by_ratio = T(0);
         greedy(c.experts, choice, charge, budget, worth, slots, static_cast<std::int32_t*>(nullptr), by_worth);
@@ -147,7 +146,7 @@ struct knapsack : Base {
   template <class T, class Charges>
   MOESAIC_FN static int best_list(int experts, T const* choice, Charges const& charge, T budget, int slots, std::int32_t* ids) {
     std::uint32_t best = 0;
-    T largest = -std::numeric_limits<T>::infinity();
+    T largest = -infinity<T>;
     for (int n = 1; n <= slots && n <= experts; ++n)
       for (std::uint32_t set = (1u << n) - 1; set < (1u << experts);) {
         T worth = T(0), sum = T(0);
@@ -170,7 +169,7 @@ struct knapsack : Base {
     T left = budget;
     worth = T(0);
     auto const fits = [&](std::int32_t e) {
-      return choice[e] > (found == 0 ? -std::numeric_limits<T>::infinity() : T(0)) && charge(e) <= left;
+      return choice[e] > (found == 0 ? -infinity<T> : T(0)) && charge(e) <= left;
     };
     for (std::int32_t last = -1; found < slots; ++found) {
       last = moesaic::detail::next_best(experts, key, fits, last);
@@ -190,13 +189,13 @@ struct knapsack : Base {
 template <class Base = standard>
 struct null_expert : Base {
   struct state : Base::state {
-    float null_choice = -std::numeric_limits<float>::infinity();   ///< θ, in units of choice
+    float null_choice = -infinity<float>;   ///< θ, in units of choice
   };
   template <class T>
   MOESAIC_FN static int cut(router_config const& c, state const& s, std::int64_t token, T const* scores, T const* choice, std::int32_t const* ids,
                             int found) {
     found = Base::cut(c, s, token, scores, choice, ids, found);
-    if (s.null_choice == -std::numeric_limits<float>::infinity()) return found;
+    if (s.null_choice == -infinity<float>) return found;
     int count = 0;
     while (count < found && choice[ids[count]] > static_cast<T>(s.null_choice)) ++count;
     return count;

@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <moesaic/base/bits.hpp>
 #include <moesaic/route/coupled.hpp>
 
 namespace moesaic::routing {
@@ -82,7 +83,7 @@ struct greedy_cap : batch_rule<Base> {
   struct state : rule::state {
     int experts = std::numeric_limits<int>::max();               ///< of each rank
     expert_ranks where = {};
-    float budget = std::numeric_limits<float>::infinity();       ///< of the kept experts' cost together
+    float budget = infinity<float>;       ///< of the kept experts' cost together
     list<const float> cost = {};                                 ///< [experts] > 0, or empty = 1 each
   };
 
@@ -99,7 +100,7 @@ struct greedy_cap : batch_rule<Base> {
   MOESAIC_FN static void select_batch(router_config const& c, Group const& g, state const& s, routing_batch<T> const& batch,
                                       routing_slots<T> const& slots, list<std::byte> bytes) {
     rule::choose_plain(c, g, s, batch, slots);
-    if (s.experts >= c.experts && s.budget == std::numeric_limits<float>::infinity()) return;
+    if (s.experts >= c.experts && s.budget == infinity<float>) return;
     auto const tokens = batch.choice.rows;
     arena from(bytes.data, static_cast<std::size_t>(bytes.size));
     auto const memory = carve<T>(from, c, tokens);

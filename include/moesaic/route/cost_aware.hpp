@@ -3,8 +3,8 @@
 #pragma once
 
 #include <cstdint>
-#include <limits>
 
+#include <moesaic/base/bits.hpp>
 #include <moesaic/route/cost.hpp>
 #include <moesaic/route/policy.hpp>
 
@@ -25,7 +25,7 @@ MOESAIC_FN void list_best_first(Key const& key, int count, std::int32_t* ids) {
     std::int32_t id[few];
     for (int i = 0; i < few; ++i) {
       id[i] = i < count ? ids[i] : 0x7fff'ffff;
-      value[i] = i < count ? static_cast<T>(key(id[i])) : -std::numeric_limits<T>::infinity();
+      value[i] = i < count ? static_cast<T>(key(id[i])) : -infinity<T>;
     }
     for (int i = 0; i < count; ++i) {
       int before = 0;
@@ -68,7 +68,7 @@ MOESAIC_FN constexpr std::int32_t next_best(int experts, Key const& key, Open co
 template <class T>
 MOESAIC_FN int join_best(int experts, T const* scores, T const* choice, int best, int found, int slots, std::int32_t* ids) {
   auto const score = [&](std::int32_t e) { return scores[e]; };
-  auto const open = [&](std::int32_t e) { return choice[e] > -std::numeric_limits<T>::infinity(); };
+  auto const open = [&](std::int32_t e) { return choice[e] > -infinity<T>; };
   std::int32_t last = -1;
   for (int kept = 0; kept < best && kept < slots; ++kept) {
     last = next_best(experts, score, open, last);
@@ -202,14 +202,13 @@ struct running_range {
   /// logits [tokens, experts]. −inf is a mask, not a logit; tokens whose logits are not finite, or fewer than two, are left out.
   template <class T>
   constexpr void observe(view<const T> logits) {
-    constexpr T infinity = std::numeric_limits<T>::infinity();
     for (std::int64_t t = 0; t < logits.rows; ++t) {
-      T least = infinity, most = -infinity;
+      T least = infinity<T>, most = -infinity<T>;
       bool finite = true;
       for (std::int64_t e = 0; e < logits.columns; ++e) {
         T const z = logits(t, e);
-        finite = finite && z < infinity;
-        if (z > -infinity && z < least) least = z;
+        finite = finite && z < infinity<T>;
+        if (z > -infinity<T> && z < least) least = z;
         if (z > most) most = z;
       }
       if (finite && least < most) mean += (static_cast<double>(most - least) - mean) / static_cast<double>(++tokens);

@@ -5,9 +5,9 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
-#include <limits>
 
 #include <moesaic/base/arena.hpp>
+#include <moesaic/base/bits.hpp>
 #include <moesaic/base/status.hpp>
 #include <moesaic/route/policy.hpp>
 
@@ -109,7 +109,7 @@ struct batch_rule : Base {
   template <class T>
   MOESAIC_FN static T gain_of(router_config const& c, auto const& s, routing_batch<T> const& batch, std::int64_t t, std::int32_t e,
                               measure<T> const& m) {
-    if (!(batch.choice(t, e) > -std::numeric_limits<T>::infinity())) return T(0);
+    if (!(batch.choice(t, e) > -infinity<T>)) return T(0);
     T const score = batch.scores(t, e) - m.shift;
     if constexpr (requires { Base::gain(c, s, routing_site{}, score); }) return Base::gain(c, s, routing_site{batch.first + t, e}, score) / m.whole;
     else if (softmax_comes_after(c)) return std::exp(score) / m.whole;
@@ -218,7 +218,7 @@ struct batch_rule : Base {
   MOESAIC_FN static int select_inside(router_config const& c, Group const& g, auto const& s, routing_batch<T> const& batch, std::int64_t t, int most,
                                       T* row, std::int32_t* ids, Kept&& kept) {
     auto const* const choice = batch.choice.row(t);
-    for (std::int32_t e = 0; e < c.experts; ++e) row[e] = kept(e) ? choice[e] : -std::numeric_limits<T>::infinity();
+    for (std::int32_t e = 0; e < c.experts; ++e) row[e] = kept(e) ? choice[e] : -infinity<T>;
     return Base::select(c, alone_of(g), s, batch.first + t, batch.scores.row(t), static_cast<T const*>(row), most, ids);
   }
 
@@ -259,9 +259,9 @@ struct batch_rule : Base {
   /// Of the experts that the token may have: one that it may not, far above, would leave them all nothing.
   template <class T>
   MOESAIC_FN static T largest_score(router_config const& c, routing_batch<T> const& batch, std::int64_t t) {
-    T largest = -std::numeric_limits<T>::infinity();
+    T largest = -infinity<T>;
     for (std::int32_t e = 0; e < c.experts; ++e)
-      if (batch.choice(t, e) > -std::numeric_limits<T>::infinity() && batch.scores(t, e) > largest) largest = batch.scores(t, e);
+      if (batch.choice(t, e) > -infinity<T> && batch.scores(t, e) > largest) largest = batch.scores(t, e);
     return largest;
   }
 };

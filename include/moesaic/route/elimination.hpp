@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <moesaic/base/bits.hpp>
 #include <moesaic/route/coupled.hpp>
 
 namespace moesaic::routing {
@@ -111,7 +112,7 @@ struct elimination : batch_rule<Base> {
       memory.measures[t] = rule::share_measure(c, s, batch, t, ids, count);
       for (int i = 0; i < count; ++i) memory.has(t, i) = ids[i], memory.share(t, i) = rule::gain_of(c, s, batch, t, ids[i], memory.measures[t]);
       for (std::int32_t e = 0; e < c.experts; ++e)
-        memory.rows(t, e) = memory.kept[e] != 0 ? batch.choice(t, e) : -std::numeric_limits<T>::infinity();
+        memory.rows(t, e) = memory.kept[e] != 0 ? batch.choice(t, e) : -infinity<T>;
       list_next(c, g, memory, t, ids, count);
       refill(c, g, s, batch, count, memory, t);
     }
@@ -120,7 +121,7 @@ struct elimination : batch_rule<Base> {
   // The next best of the union into `order`, a few at a time; done: [count] those that it has seen.
   template <class T, class Group>
   MOESAIC_FN static void list_next(router_config const& c, Group const& g, scratch<T> const& memory, std::int64_t t, std::int32_t const* done, int count) {
-    for (int i = 0; i < count; ++i) memory.rows(t, done[i]) = -std::numeric_limits<T>::infinity();
+    for (int i = 0; i < count; ++i) memory.rows(t, done[i]) = -infinity<T>;
     memory.passed[t] = 0;
     memory.found[t] = standard::select(c, alone_of(g), typename standard::state{}, t, static_cast<T const*>(nullptr),
                                        static_cast<T const*>(memory.rows.row(t)), at_once(c), memory.order.row(t));
@@ -160,7 +161,7 @@ struct elimination : batch_rule<Base> {
       T const next = held > count ? share[count] : T(0);
       for (int i = 0; i < held && i < count; ++i)
         if (has[i] % g.size() == g.rank())
-          memory.loss[has[i]] += held == 1 ? std::numeric_limits<double>::infinity() : rule::term(static_cast<double>(share[i] - next), tokens);
+          memory.loss[has[i]] += held == 1 ? infinity<double> : rule::term(static_cast<double>(share[i] - next), tokens);
     }
     int below = 0;
     for (std::int32_t e = g.rank(); e < c.experts; e += g.size()) {
@@ -192,7 +193,7 @@ struct elimination : batch_rule<Base> {
 
   template <class T, class Group>
   MOESAIC_FN static void drop_cheapest(router_config const& c, Group const& g, scratch<T> const& memory) {
-    double least = std::numeric_limits<double>::infinity();
+    double least = infinity<double>;
     std::int32_t mine = -1;
     for (std::int32_t e = g.rank(); e < c.experts; e += g.size())
       if (memory.kept[e] != 0 && memory.loss[e] <= least) least = memory.loss[e], mine = e;

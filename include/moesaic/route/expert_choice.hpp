@@ -4,8 +4,8 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <limits>
 
+#include <moesaic/base/bits.hpp>
 #include <moesaic/route/policy.hpp>
 
 namespace moesaic::routing {
@@ -84,7 +84,7 @@ struct expert_choice : Base {
     };
     std::int64_t size = 0;
     for (std::int32_t t = 0; t < batch.choice.rows && most > 0; ++t) {
-      if (!(batch.choice(t, e) > -std::numeric_limits<T>::infinity())) continue;         // forbidden, or NaN
+      if (!(batch.choice(t, e) > -infinity<T>)) continue;         // forbidden, or NaN
       if (size < most) {
         auto at = size++;
         heap[at] = t;

@@ -4,8 +4,8 @@
 
 #include <cmath>
 #include <cstdint>
-#include <limits>
 
+#include <moesaic/base/bits.hpp>
 #include <moesaic/base/math.hpp>
 #include <moesaic/base/status.hpp>
 #include <moesaic/base/view.hpp>
@@ -52,7 +52,7 @@ MOESAIC_FN void weigh_gradient(router_config const& c, Group const& g, T const* 
 
   T top = T(0), all = T(1);                                            // of a softmax; other scores take their logit alone
   if (softmax) {
-    top = -std::numeric_limits<T>::infinity(), all = T(0);
+    top = -infinity<T>, all = T(0);
     int const n = of_all ? c.experts : slots;
     auto const member = [&](int i) { return of_all ? i : ids[i]; };
     for (int i = g.rank(); i < n; i += g.size())

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 
+#include <moesaic/base/bits.hpp>
 #include <moesaic/base/random.hpp>
 #include <moesaic/route/replay.hpp>
 
@@ -31,7 +32,7 @@ struct hash : Base {
                                std::int32_t* ids) {
     auto const id = s.token_ids[token];
     bool const known = id >= 0 && id < s.table.rows;
-    auto const open = [&](std::int32_t e) { return choice[e] > -std::numeric_limits<T>::infinity(); };
+    auto const open = [&](std::int32_t e) { return choice[e] > -infinity<T>; };
     return found_by_one(g, [&] {
       return take_listed(c.experts, known ? s.table.row(id) : nullptr, known ? s.table.columns : 0, slots, ids, open);
     });

@@ -3,8 +3,8 @@
 #pragma once
 
 #include <cstdint>
-#include <limits>
 
+#include <moesaic/base/bits.hpp>
 #include <moesaic/route/policy.hpp>
 
 namespace moesaic::routing {
@@ -40,12 +40,12 @@ struct hierarchical : Base {
       if constexpr (requires { Base::may_use(s, token, e); }) return Base::may_use(s, token, e);
       else return true;
     };
-    for (int e = g.rank(); e < c.experts; e += g.size()) scores[e] = may(e) ? cap(logits[e]) : -std::numeric_limits<T>::infinity();
+    for (int e = g.rank(); e < c.experts; e += g.size()) scores[e] = may(e) ? cap(logits[e]) : -infinity<T>;
     g.sync();
     for (int i = 0; i < c.groups; ++i) {
       T* const inner = scores + i * width;
       bool open = false;
-      for (int e = 0; e < width; ++e) open = open || inner[e] > -std::numeric_limits<T>::infinity();
+      for (int e = 0; e < width; ++e) open = open || inner[e] > -infinity<T>;
       g.sync();                                                      // all have read it before any of it becomes a share
       if (open) standard::softmax(g, width, inner, inner);
       for (int e = g.rank(); e < width; e += g.size()) inner[e] = open ? inner[e] * gate[i] : T(0);
@@ -56,7 +56,7 @@ struct hierarchical : Base {
   template <class T, class Group>
   MOESAIC_FN static void limit(router_config const& c, Group const& g, typename Base::state const& s, std::int64_t token, T const* scores,
                                T* choice) {
-    constexpr T never = -std::numeric_limits<T>::infinity();
+    constexpr T never = -infinity<T>;
     Base::limit(flat(c), g, s, token, scores, choice);
     g.sync();
     int const width = c.experts / c.groups, each = c.top_k / c.top_groups;
@@ -67,7 +67,7 @@ struct hierarchical : Base {
       bool open = false;
       for (int e = i * width; e < (i + 1) * width; ++e) open = open || choice[e] > never;
       if (!open || !(share[i] > T(0))) share[i] = never;
-      least[i] = std::numeric_limits<T>::infinity(), last[i] = -1;
+      least[i] = infinity<T>, last[i] = -1;
       for (int k = 0; k < each; ++k) {                               // the next after the last one, by choice descending, then index
         int next = -1;
         for (int e = i * width; e < (i + 1) * width; ++e)

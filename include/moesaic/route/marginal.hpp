@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <moesaic/base/bits.hpp>
 #include <moesaic/route/coupled.hpp>
 
 namespace moesaic::routing {
@@ -63,7 +64,7 @@ struct marginal : batch_rule<Base> {
   }
 
  private:
-  static constexpr double never = -std::numeric_limits<double>::infinity();
+  static constexpr double never = -infinity<double>;
 
   template <class T>
   struct scratch {

@@ -4,9 +4,9 @@
 
 #include <cmath>
 #include <cstdint>
-#include <limits>
 
 #include <moesaic/base/arena.hpp>
+#include <moesaic/base/bits.hpp>
 #include <moesaic/base/status.hpp>
 #include <moesaic/base/view.hpp>
 #include <moesaic/config/block_config.hpp>
@@ -88,14 +88,13 @@ namespace monitor_detail {
 /// The largest of a token's logits [experts], or −inf where no router can use them: one is NaN or +inf, or none is above −inf.
 template <class T>
 MOESAIC_FN T usable_logits(T const* logits, int experts) {
-  constexpr T infinity = std::numeric_limits<T>::infinity();
-  T largest = -infinity;
+  T largest = -infinity<T>;
   bool fine = true;
   for (int e = 0; e < experts; ++e) {
-    fine &= logits[e] < infinity;
+    fine &= logits[e] < infinity<T>;
     largest = logits[e] > largest ? logits[e] : largest;
   }
-  return fine ? largest : -infinity;
+  return fine ? largest : -infinity<T>;
 }
 
 /// Adds logits [experts], of which `largest` is the largest.
@@ -104,7 +103,7 @@ MOESAIC_FN void observe_logits(router_monitor const& m, T const* logits, T large
   T sum = T(0), magnitude = T(0);
   for (int e = 0; e < m.shape.experts; ++e) {
     T const size = logits[e] < T(0) ? -logits[e] : logits[e];
-    if (size < std::numeric_limits<T>::infinity()) magnitude = size > magnitude ? size : magnitude;   // −inf is a mask, not a magnitude
+    if (size < infinity<T>) magnitude = size > magnitude ? size : magnitude;   // −inf is a mask, not a magnitude
     sum += std::exp(logits[e] - largest);
   }
   auto& totals = m.totals[0];
@@ -120,7 +119,7 @@ MOESAIC_FN void observe_scores(router_monitor const& m, T const* scores, std::in
   bool const softmax = m.shape.probabilities == probabilities::softmax;
   T largest = T(0), sum = T(0);
   if (softmax) {
-    largest = -std::numeric_limits<T>::infinity();
+    largest = -infinity<T>;
     for (int e = 0; e < experts; ++e) largest = scores[e] > largest ? scores[e] : largest;
   }
   auto const part = [&](std::int64_t e) { return softmax ? std::exp(scores[e] - largest) : scores[e] > T(0) ? scores[e] : T(0); };
@@ -214,7 +213,7 @@ status observe_part(router_monitor const& m, router_observation<T> const& o) {
       continue;
     }
     T const largest = o.logits.data != nullptr ? monitor_detail::usable_logits(o.logits.row(t), m.shape.experts) : T(0);
-    if (!(largest > -std::numeric_limits<T>::infinity())) {
+    if (!(largest > -infinity<T>)) {
       ++totals.not_finite;
       continue;
     }

@@ -5,9 +5,9 @@
 #include <cmath>
 #include <concepts>
 #include <cstdint>
-#include <limits>
 #include <type_traits>
 
+#include <moesaic/base/bits.hpp>
 #include <moesaic/base/math.hpp>
 #include <moesaic/base/status.hpp>
 #include <moesaic/base/view.hpp>
@@ -209,13 +209,13 @@ struct standard {
 
   /// cap · tanh(z / cap); −inf stays: an expert that is forbidden has no share in a softmax.
   template <class T>
-  MOESAIC_FN static T soft_cap(T cap, T z) { return z > -std::numeric_limits<T>::infinity() ? cap * std::tanh(z / cap) : z; }
+  MOESAIC_FN static T soft_cap(T cap, T z) { return z > -infinity<T> ? cap * std::tanh(z / cap) : z; }
 
   /// choice [experts]: the experts of all but the top_groups best groups are masked; of equal groups the lower stays (DeepSeek-V2, -V3).
   /// −inf stays under a mask of zero too, since that expert was forbidden before.
   template <class T, class Group>
   MOESAIC_FN static void limit_to_groups(router_config const& c, Group const& g, T* choice) {
-    constexpr T never = -std::numeric_limits<T>::infinity();
+    constexpr T never = -infinity<T>;
     T const mask = c.group_mask == moesaic::group_mask::zero ? T(0) : never;
     int const width = c.experts / c.groups;
     auto const worth = [&](int group) {
@@ -244,7 +244,7 @@ struct standard {
   template <class T, class Group>
   MOESAIC_FN static void softmax(Group const& g, int n, T const* in, T* out) {
     if constexpr (requires { g.softmax(n, in, out); }) return g.softmax(n, in, out);
-    T largest = -std::numeric_limits<T>::infinity();
+    T largest = -infinity<T>;
     for (int i = g.rank(); i < n; i += g.size()) largest = in[i] > largest ? in[i] : largest;
     largest = g.max(largest);
     T sum = T(0);

@@ -3,8 +3,8 @@
 #pragma once
 
 #include <cstdint>
-#include <limits>
 
+#include <moesaic/base/bits.hpp>
 #include <moesaic/route/policy.hpp>
 
 namespace moesaic {
@@ -15,11 +15,10 @@ namespace moesaic {
 template <class Policy, class T, class Group>
 MOESAIC_FN bool score_token(router_config const& c, Group const& g, typename Policy::state const& state, list<const float> score_bias,
                             std::int64_t token, T const* logits, T* scores, T* choice) {
-  constexpr T infinity = std::numeric_limits<T>::infinity();
   int bad = 0, open = 0;
   for (int e = g.rank(); e < c.experts; e += g.size()) {
-    bad |= !(logits[e] < infinity);
-    open |= logits[e] > -infinity;
+    bad |= !(logits[e] < infinity<T>);
+    open |= logits[e] > -infinity<T>;
   }
   bool finite = g.max(bad) == 0 && g.max(open) != 0;
   if (finite) {
@@ -31,7 +30,7 @@ MOESAIC_FN bool score_token(router_config const& c, Group const& g, typename Pol
       if (!score_bias.empty()) value += static_cast<T>(score_bias[e]);
       value -= static_cast<T>(Policy::price(c, state, routing_site{token, e}, scores[e]));
       bad |= value != value;
-      choice[e] = logits[e] > -infinity ? value : logits[e];
+      choice[e] = logits[e] > -infinity<T> ? value : logits[e];
     }
     finite = g.max(bad) == 0;
   }
@@ -39,7 +38,7 @@ MOESAIC_FN bool score_token(router_config const& c, Group const& g, typename Pol
     g.sync();
     Policy::limit(c, g, state, token, static_cast<T const*>(scores), choice);
   } else {
-    for (int e = g.rank(); e < c.experts; e += g.size()) scores[e] = choice[e] = std::numeric_limits<T>::quiet_NaN();
+    for (int e = g.rank(); e < c.experts; e += g.size()) scores[e] = choice[e] = not_a_number<T>;
   }
   g.sync();
   return finite;

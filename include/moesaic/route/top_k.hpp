@@ -3,8 +3,8 @@
 #pragma once
 
 #include <cstdint>
-#include <limits>
 
+#include <moesaic/base/bits.hpp>
 #include <moesaic/base/macros.hpp>
 
 namespace moesaic {
@@ -15,13 +15,13 @@ namespace detail {
 template <class T>
 MOESAIC_FN T reached_by(T const* choice, int experts, int slots) {
   constexpr int lanes = 16;
-  constexpr T none = -std::numeric_limits<T>::infinity();
+  constexpr T none = -infinity<T>;
   if (slots >= lanes || experts < 4 * lanes) return none;
   T most[lanes];
   for (int l = 0; l < lanes; ++l) most[l] = choice[l];
   for (int e = lanes; e + lanes <= experts; e += lanes)
     for (int l = 0; l < lanes; ++l) most[l] = choice[e + l] > most[l] ? choice[e + l] : most[l];
-  T least = std::numeric_limits<T>::infinity();
+  T least = infinity<T>;
   for (int l = 0; l < lanes; ++l) {
     int better = 0;
     for (int other = 0; other < lanes; ++other) better += most[other] > most[l];
@@ -40,7 +40,7 @@ MOESAIC_FN int top_k(T const* choice, int experts, int slots, std::int32_t* ids)
   for (std::int32_t e = 0; e < experts && slots > 0; ++e) {
     T const value = choice[e];
     if (value < enough) continue;
-    if (!(value > -std::numeric_limits<T>::infinity())) continue;
+    if (!(value > -infinity<T>)) continue;
     if (found == slots && !(value > choice[ids[found - 1]])) continue;
     int at = found < slots ? found++ : slots - 1;
     for (; at > 0 && value > choice[ids[at - 1]]; --at) ids[at] = ids[at - 1];   // strictly greater: of equals the lower index stays first

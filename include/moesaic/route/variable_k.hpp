@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <limits>
 
+#include <moesaic/base/bits.hpp>
 #include <moesaic/route/policy.hpp>
 
 namespace moesaic::routing {
@@ -13,16 +14,17 @@ namespace moesaic::routing {
 /// choice [experts].
 template <class T, class Group, class Admits>
 MOESAIC_FN void admit(int experts, Group const& g, T* choice, bool at_least_one, Admits&& admits) {
-  constexpr T never = -std::numeric_limits<T>::infinity();
+  constexpr T never = -infinity<T>;
   T best = never;
-  int some = 0, lowest = std::numeric_limits<int>::min();  // of −expert, since a group knows maxima
+  constexpr int none = std::numeric_limits<int>::min();
+  int some = 0, lowest = none;  // of −expert, since a group knows maxima
   for (int e = g.rank(); e < experts; e += g.size()) {
     best = choice[e] > best ? choice[e] : best;
     some |= choice[e] > never && admits(e);
   }
   best = g.max(best);
   bool const keep_best = g.max(some) == 0 && at_least_one;
-  for (int e = g.rank(); e < experts && lowest == std::numeric_limits<int>::min(); e += g.size())
+  for (int e = g.rank(); e < experts && lowest == none; e += g.size())
     if (choice[e] == best) lowest = -e;
   lowest = g.max(lowest);
   g.sync();
