@@ -19,3 +19,17 @@
 #else
 #define MOESAIC_INLINE MOESAIC_FN inline
 #endif
+
+/// A function of a kernel: device code under nvcc; elsewhere plain C++, which runs on a model of the device.
+#if defined(__CUDACC__)
+#define MOESAIC_DEVICE __device__ inline __attribute__((always_inline))
+#else
+#define MOESAIC_DEVICE inline
+#endif
+
+/// A function of the hardware seam, device/, declared there and defined for nvcc by device/ptx.cuh, elsewhere by a model of the device.
+#if defined(__CUDACC__)
+#define MOESAIC_PRIMITIVE __device__ inline __attribute__((always_inline))
+#else
+#define MOESAIC_PRIMITIVE
+#endif

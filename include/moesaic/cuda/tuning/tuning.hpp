@@ -1,0 +1,55 @@
+// Which kernels a program holds, and which of them a device gets: numbers only, checked by any compiler.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+
+namespace moesaic::cuda {
+
+/// Variants of an op, from the plainest to the fastest. Every one stays runnable and gives the same answer within the format's bound.
+///   simt   any GPU: plain loads and fused multiply-adds
+///   sm80   cp.async, ldmatrix, mma.sync (Ampere and later)
+///   sm90   copy engine, mbarriers, wgmma, warp-specialised (Hopper: 90a)
+enum class rung : std::uint8_t { simt, sm80, sm90 };
+
+/// The least architecture that runs a rung.
+constexpr int architecture_of(rung r) { return r == rung::simt ? 70 : r == rung::sm80 ? 80 : 90; }
+
+/// What a program compiles in by default. The architectures that nvcc compiles for decide: a program for sm_90a alone holds no sm_80 kernel.
+struct default_tuning {
+#if defined(__CUDA_ARCH_LIST__)
+  static constexpr bool has(rung r) {
+    constexpr int architectures[] = {__CUDA_ARCH_LIST__};
+    bool some80 = false, some90 = false;
+    for (int const a : architectures) some80 = some80 || (a >= 800 && a != 900), some90 = some90 || a == 900;
+    return r == rung::simt || (r == rung::sm80 && some80) || (r == rung::sm90 && some90);
+  }
+#else
+  static constexpr bool has(rung) { return true; }
+#endif
+};
+
+/// The highest rung that the tuning has and an architecture runs. wgmma is of sm_90a alone: later architectures take sm80's kernels.
+template <class Tuning>
+constexpr rung best_rung(int architecture) {
+  if (Tuning::has(rung::sm90) && architecture == 90) return rung::sm90;
+  if (Tuning::has(rung::sm80) && architecture >= 80) return rung::sm80;
+  return rung::simt;
+}
+
+/// What a multiprocessor has: the limits that every tuning is checked against.
+struct architecture_limits {
+  std::int64_t shared_bytes;             ///< dynamic shared memory of a block
+  int registers = 65536;                 ///< 32-bit, of a multiprocessor
+  int threads_of_block = 1024;
+  int registers_of_thread = 255;
+};
+constexpr architecture_limits limits_of(int architecture) {
+  switch (architecture) {
+    case 80: case 87: return {163 * 1024};
+    case 90: case 100: case 103: return {227 * 1024};
+    default: return {99 * 1024};         // 86, 89, 120
+  }
+}
+
+}  // namespace moesaic::cuda

@@ -1,0 +1,70 @@
+// A GPU for tests: runs kernels of the library on the CPU, one fibre a thread, with every liberty that hardware takes, and says what they do wrong.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include <moesaic/cuda/launch.hpp>
+
+namespace moesaic::device_model {
+
+/// When an asynchronous copy or product takes effect: as soon as it is asked for, when nothing else can go on, or at any moment between.
+enum class delivery : std::uint8_t { eager, late, random };
+
+struct options {
+  delivery when = delivery::eager;
+  std::uint64_t seed = 0;                ///< of the order in which threads run; 0: ascending, each as far as it goes
+  int architecture = 90;                 ///< what current_device answers
+  int multiprocessors = 4;
+  int resident_blocks = 0;               ///< blocks alive at once, for kernels whose blocks wait for each other; 0: clusters only
+  bool count_conflicts = false;          ///< bank conflicts, in the race flavour
+};
+
+/// The options of launches from here on, in this thread, until the scope ends.
+class scope {
+ public:
+  explicit scope(options const& o);
+  ~scope();
+  scope(scope const&) = delete;
+  scope& operator=(scope const&) = delete;
+
+ private:
+  options before_;
+};
+
+/// What was wrong in launches since the last call, a sentence each: kind first ("race: ...", "proxy: ...", "deadlock: ...", "model: ..."), both
+/// places where there are two. A launch with findings fails too.
+std::vector<std::string> take_findings();
+
+/// Bank conflicts since the last call: shared-memory instructions of warps, and the passes that they took.
+struct conflict_count {
+  std::uint64_t instructions = 0, passes = 0;
+};
+conflict_count take_conflicts();
+
+/// Whether this program was built with the race detector linked in.
+bool sees_races();
+
+/// Runs `body(params)` in every thread of every block. `name` for messages.
+status run(cuda::grid const& blocks, int threads, std::size_t shared_bytes, void (*body)(void const*), void const* params, char const* name);
+
+}  // namespace moesaic::device_model
+
+namespace moesaic::cuda {
+
+template <kernel Kernel>
+status launch(stream& where, grid const& blocks, typename Kernel::params const& params) {
+  static_assert(sizeof(typename Kernel::params) <= 4096, "a kernel's params must fit the 4 KiB that a launch carries");
+  if (!where.device.why) return where.device.why;
+  if (architecture_of(Kernel::needs) > where.device.architecture)
+    return invalid("the kernel needs a newer architecture than the device has", architecture_of(Kernel::needs), where.device.architecture);
+  auto const body = [](void const* p) { Kernel{}(*static_cast<typename Kernel::params const*>(p)); };
+  return device_model::run(blocks, Kernel::threads, shared_bytes_of<Kernel>(), body, &params, __PRETTY_FUNCTION__);
+}
+
+}  // namespace moesaic::cuda
+
+#include "primitives.hpp"
