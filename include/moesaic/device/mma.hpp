@@ -40,10 +40,14 @@ MOESAIC_PRIMITIVE void mma_sync(mma_accumulator<T> (&d)[4], std::uint32_t const 
 // wgmma (sm_90a): all 128 threads of a warpgroup; d [64, N] += a [64, k] · b [k, N], k = mma_k. Warp w of the warpgroup has rows 16 w .. 16 w + 15 of d;
 // lane l: d[4 j], d[4 j + 1] row l / 4, columns 8 j + 2 (l % 4) and the next; d[4 j + 2], d[4 j + 3] row l / 4 + 8.
 
-/// Operand in shared memory: start address, leading and stride byte offsets, all multiples of 16, and the swizzle.
-///   K-major (rows of 8-row groups lie 16 bytes · … of K inside the swizzle's width): stride = bytes from one group of 8 rows to the next; leading is
-///   not used with a swizzle (1), and without one is the distance of the two 16-byte columns of a step.
-///   One step of K further: start + 32 bytes.
+/// Operand in shared memory: start address, leading and stride byte offsets, all multiples of 16, and the swizzle. W = bytes_of(s), the width of a
+/// row of a tile of 8 rows; tiles start at multiples of 8 W (the swizzle is of address bits), as a tensor map with this swizzle writes them. Bytes of
+/// an operand with rows along
+///   K, a row r of M or N and byte y of its step's 32:   (r % 8) W + (r / 8) stride + y;  none: (r % 8) 16 + (r / 8) stride + (y / 16) leading + y % 16.
+///      The next step of K: start + 32 inside W. With a swizzle `leading` is not read.
+///   M or N (16-bit types), row k of the step's 16 and byte x of its M or N:
+///      (k % 8) W + (k / 8) stride + (x / W) leading + x % W;  none: (k % 8) 16 + (k / 8) leading + (x / 16) stride + x % 16.
+///      The next step of K: two tiles of 8 rows further. `leading` is not read where all of M or N lies inside W.
 MOESAIC_FN constexpr std::uint64_t wgmma_descriptor(std::uint32_t address, std::uint32_t leading_bytes, std::uint32_t stride_bytes, swizzle s) {
   auto const field = [](std::uint32_t bytes) { return static_cast<std::uint64_t>((bytes & 0x3'ffffu) >> 4); };
   std::uint64_t const layout = s == swizzle::none ? 0 : s == swizzle::b128 ? 1 : s == swizzle::b64 ? 2 : 3;
@@ -53,11 +57,15 @@ MOESAIC_FN constexpr std::uint64_t wgmma_descriptor(std::uint32_t address, std::
 /// Whether an operand's rows run along K (0) or along M or N (1; 16-bit types only).
 enum class major : std::uint8_t { k = 0, mn = 1 };
 
+/// N is a multiple of 8, 8 .. 256; of int8 beyond 24 a multiple of 16.
+MOESAIC_FN constexpr bool wgmma_takes(dtype t, int n) { return n >= 8 && n <= 256 && n % (t == dtype::int8 && n > 24 ? 16 : 8) == 0; }
+
 MOESAIC_PRIMITIVE void wgmma_fence();                             ///< wgmma.fence.sync.aligned: before the first one, and after registers were touched
 MOESAIC_PRIMITIVE void wgmma_commit_group();
 template <int Pending>
 MOESAIC_PRIMITIVE void wgmma_wait_group();                        ///< until at most `Pending` groups are under way; before, d and register operands are not touched
-/// wgmma.mma_async.sync.aligned.m64nNk(mma_k): T bf16, fp16, e4m3, int8; N a multiple of 8, 8 .. 256. add false: d = a · b.
+/// wgmma.mma_async.sync.aligned.m64nNk(mma_k): T bf16, fp16, e4m3, int8; N as wgmma_takes says. add false: d = a · b. Every warp of the warpgroup
+/// gives the same descriptors.
 template <dtype T, int N, major A = major::k, major B = major::k>
 MOESAIC_PRIMITIVE void wgmma(mma_accumulator<T> (&d)[N / 2], std::uint64_t a, std::uint64_t b, bool add);
 /// The same with a in registers, laid out as mma_sync's of the warp's 16 rows.
