@@ -3,6 +3,8 @@
 #pragma once
 
 #include <moesaic/base/arena.hpp>
+#include <moesaic/base/bits.hpp>
+#include <moesaic/base/buffer.hpp>
 #include <moesaic/base/constant_math.hpp>
 #include <moesaic/base/dtype.hpp>
 #include <moesaic/base/floats.hpp>
@@ -21,6 +23,7 @@
 #include <moesaic/config/presets/olmoe.hpp>
 #include <moesaic/config/presets/qwen.hpp>
 #include <moesaic/config/random_source.hpp>
+#include <moesaic/config/rope.hpp>
 #include <moesaic/config/rules.hpp>
 #include <moesaic/config/shapes.hpp>
 #include <moesaic/config/spec.hpp>

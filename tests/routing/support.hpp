@@ -18,9 +18,6 @@
 
 namespace moesaic::test {
 
-template <class T>
-inline constexpr T infinity = std::numeric_limits<T>::infinity();
-
 using ids_of_token = std::vector<std::int32_t>;
 
 /// What a call of host::route left, a row a token; unused slots are left out of `ids` and `weights`, wherever they stand.

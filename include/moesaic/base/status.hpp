@@ -38,6 +38,15 @@ inline std::string to_string(status const& s) {
   return text;
 }
 
+/// What a call notes while it runs, at the start of its workspace, for `check` to tell later: each is raised to 1. Where the host can look before a call, it
+/// looks, and only the first is ever raised.
+struct call_flags {
+  std::int32_t not_finite = 0;   ///< router logits of some token were not finite
+  std::int32_t site = 0;         ///< some token's sequence or position lay outside the cache
+  std::int32_t id = 0;           ///< some token id was not in the vocabulary
+  std::int32_t row = 0;          ///< some row whose logits were wanted was not in the batch
+};
+
 /// Thrown by set-up only. The text says what was expected, what was found and where.
 struct error : std::runtime_error {
   using std::runtime_error::runtime_error;

@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include <moesaic/base/math.hpp>
+#include <moesaic/base/status.hpp>
 #include <moesaic/host/pool.hpp>
 #include <moesaic/route/plan.hpp>
 #include <moesaic/route/policy.hpp>
@@ -59,9 +60,9 @@ void gather_choices(pool&, view<const T> expert_out, view<const std::int32_t> sl
   }
 }
 
-/// y[i] = x[rows[i]]. rows [y.rows], indices into x.
+/// y[i] = x[rows[i]]. rows [y.rows], indices into x: check_rows has looked at them. The flags are for backends that find out later.
 template <class T>
-void pick_rows(pool& where, view<const T> x, list<const std::int32_t> rows, view<T> y) {
+void pick_rows(pool& where, view<const T> x, list<const std::int32_t> rows, view<T> y, call_flags* = nullptr) {
   where.for_each(y.rows, [&](std::int64_t i) { std::copy_n(x.row(rows[i]), y.columns, y.row(i)); });
 }
 

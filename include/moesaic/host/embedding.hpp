@@ -16,9 +16,9 @@ namespace moesaic::host {
 /// x[t] = row ids[t] of the table, dequantised exactly (code · scale rounded to fp32), then rounded to T.
 /// table [vocabulary, hidden] in any weight format; ids [tokens]; x [tokens, hidden].
 /// out_of_range for an id outside the vocabulary: nothing is written then.
-/// Promised: the table's stored type where it is known, so that only code for that is made.
+/// Promised: the table's stored type where it is known, so that only code for that is made. The flags are for backends that find out later.
 template <class T, dtype Promised = dtype::same>
-status embed(pool& where, packed_matrix const& table, list<const std::int32_t> ids, view<T> x) {
+status embed(pool& where, packed_matrix const& table, list<const std::int32_t> ids, view<T> x, call_flags* = nullptr) {
   if (x.rows != ids.size || x.columns != table.inputs)
     return {status_code::invalid_argument, "An embedding writes a row of the table's width for every id.",
             x.rows != ids.size ? ids.size : table.inputs, x.rows != ids.size ? x.rows : x.columns};

@@ -161,10 +161,10 @@ inline status check(kv_cache const& c, list<const std::int32_t> sequence, list<c
 
 /// Writes the batch's keys and values into their slots. k, v [tokens, kv_heads · head_dim]; sequence, position [tokens].
 /// Of two tokens with one slot the later stays. out_of_range where a token has no slot: nothing is written then.
-/// Promised: the cache's storage where it is known, so that only code for that is made.
+/// Promised: the cache's storage where it is known, so that only code for that is made. The flags are for backends that find out later.
 template <class T, dtype Promised = dtype::same>
 status append(pool& where, kv_cache const& cache, view<const T> k, view<const T> v, list<const std::int32_t> sequence,
-              list<const std::int32_t> position) {
+              list<const std::int32_t> position, call_flags* = nullptr) {
   if (auto const fits = check(cache, sequence, position); !fits) return fits;
   if (k.rows != sequence.size || v.rows != sequence.size)
     return {status_code::invalid_argument, "Keys and values have one row for every token.", sequence.size,

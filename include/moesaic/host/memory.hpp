@@ -1,51 +1,39 @@
-// Memory of a host call: a flag that kernels raise, an owning buffer, and how layers ask for one.
+// Memory of a host call: flags that a call raises, owning buffers, and how layers ask for them.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <cstring>
-#include <new>
 #include <utility>
 
-#include <moesaic/base/arena.hpp>
+#include <moesaic/base/buffer.hpp>
 #include <moesaic/base/status.hpp>
+#include <moesaic/base/view.hpp>
 #include <moesaic/host/pool.hpp>
 
 namespace moesaic::host {
 
-/// Bytes on a cache line, zeroed. For users without an allocator of their own; any memory serves as well.
-class buffer {
- public:
-  buffer() = default;
-  explicit buffer(std::size_t bytes)
-      : data_(bytes != 0 ? static_cast<std::byte*>(::operator new(bytes, std::align_val_t{arena::alignment})) : nullptr), bytes_(bytes) {
-    if (bytes != 0) std::memset(data_, 0, bytes);
-  }
-  buffer(buffer&& other) noexcept : data_(std::exchange(other.data_, nullptr)), bytes_(std::exchange(other.bytes_, 0)) {}
-  buffer& operator=(buffer&& other) noexcept {
-    std::swap(data_, other.data_);
-    std::swap(bytes_, other.bytes_);
-    return *this;
-  }
-  ~buffer() {
-    if (data_ != nullptr) ::operator delete(data_, std::align_val_t{arena::alignment});
-  }
-
-  std::byte* data() const { return data_; }
-  std::size_t size() const { return bytes_; }
-
- private:
-  std::byte* data_ = nullptr;
-  std::size_t bytes_ = 0;
-};
+using moesaic::buffer;
 
 /// An owning buffer where `where` computes.
 inline buffer allocate(pool&, std::size_t bytes) { return buffer(bytes); }
 
-/// A flag that a call raises when something went wrong on the way: down before, read after.
-inline void clear(pool&, std::int32_t* flag) { *flag = 0; }
-inline std::int32_t read_flag(pool&, std::int32_t const* flag) { return *flag; }
+/// Memory to load weights into, and the same weights where kernels read them: on the host one and the same.
+inline buffer allocate_staging(pool& where, std::size_t bytes) { return allocate(where, bytes); }
+inline buffer move_staged(pool&, buffer&& staged) { return std::move(staged); }
+
+/// What the host may look at before a call: rows that a caller picks (the first that is no row of `count`, otherwise), and values that weights keep.
+inline status check_rows(pool&, list<const std::int32_t> rows, std::int64_t count) {
+  for (auto const row : rows)
+    if (row < 0 || row >= count) return {status_code::out_of_range, "rows must be tokens of the batch", count, row};
+  return {};
+}
+inline bool same_values(pool&, double const* kept, double const* expected, int count) { return std::equal(kept, kept + count, expected); }
+
+/// Flags that a call raises when something went wrong on the way (call_flags): down before, read after.
+inline void clear(pool&, call_flags* flags) { *flags = {}; }
+inline call_flags read_flags(pool&, call_flags const* flags) { return *flags; }
 
 /// What went wrong since the last call, where ops report by themselves (a device's launches). On the host they cannot fail.
 inline status finish(pool&) { return {}; }

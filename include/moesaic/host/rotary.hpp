@@ -6,9 +6,9 @@
 #include <cstdint>
 
 #include <moesaic/base/math.hpp>
-#include <moesaic/base/status.hpp>
 #include <moesaic/base/view.hpp>
 #include <moesaic/config/block_config.hpp>
+#include <moesaic/config/rope.hpp>
 #include <moesaic/host/pool.hpp>
 #include <moesaic/host/simd/parts.hpp>
 
@@ -23,41 +23,21 @@ namespace moesaic::host {
 /// Radians a position for each pair of a head, made once at set-up. Sum is double, or float (float and bf16 activations).
 template <class Sum>
 struct rope_table {
-  static constexpr int max_pairs = 256;
+  static constexpr int max_pairs = most_rope_pairs;
 
   rope_layout layout = rope_layout::half_split;
   int pairs = 0;  ///< head_dim / 2
   Sum frequency[max_pairs] = {};
 };
 
-/// frequency[i] = θ^(−2i / head_dim), then the scaling; computed in double and rounded once. Throws where head_dim is odd or above 512.
-///   linear   divided by factor
-///   llama3   by wavelength λ = 2π / frequency: kept below original / high_freq_factor, divided by factor above
-///            original / low_freq_factor, a linear blend in original / λ between (Llama 3.1's rope_scaling)
+/// Frequencies as config/rope.hpp has them, computed in double and rounded once. Throws where head_dim is odd or above 512.
 template <class Sum>
 rope_table<Sum> make_rope_table(attention_config const& config, int head_dim) {
-  using table = rope_table<Sum>;
-  if (head_dim <= 0 || head_dim % 2 != 0 || head_dim > 2 * table::max_pairs)
-    throw error(
-        "rotary embedding: head_dim must be even and at most 512, because elements turn in pairs and their sines are kept on the stack; "
-        "found " +
-        std::to_string(head_dim));
-  constexpr auto two_pi = 6.283185307179586476925;
-  auto const& scaling = config.scaling;
-  table result;
+  check_rope(head_dim);
+  rope_table<Sum> result;
   result.layout = config.layout;
   result.pairs = head_dim / 2;
-  for (int i = 0; i < result.pairs; ++i) {
-    auto const plain = std::pow(config.rope_theta, -2.0 * i / head_dim);
-    auto keep = 1.0;  // 1 = as it is, 0 = divided by factor
-    if (scaling.kind == rope_scaling_kind::linear) keep = 0.0;
-    if (scaling.kind == rope_scaling_kind::llama3) {
-      auto const turns = scaling.original_positions * plain / two_pi;  // of the original context: original / λ
-      keep = (turns - scaling.low_freq_factor) / (scaling.high_freq_factor - scaling.low_freq_factor);
-      keep = keep < 0.0 ? 0.0 : keep > 1.0 ? 1.0 : keep;
-    }
-    result.frequency[i] = static_cast<Sum>(keep == 1.0 ? plain : (1.0 - keep) * plain / scaling.factor + keep * plain);
-  }
+  for (int i = 0; i < result.pairs; ++i) result.frequency[i] = static_cast<Sum>(rope_frequency(config, head_dim, i));
   return result;
 }
 

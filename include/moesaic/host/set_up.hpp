@@ -73,8 +73,8 @@ owned_kv_cache make_kv_cache(pool&, block_shapes const& s, int sequences, int ma
 
 /// Frequencies of the rotary embedding into [head_dim / 2].
 inline void rope_frequencies(pool&, attention_config const& config, int head_dim, list<double> into) {
-  auto const table = make_rope_table<double>(config, head_dim);
-  for (std::int64_t i = 0; i < into.size; ++i) into[i] = table.frequency[i];
+  check_rope(head_dim);
+  for (std::int64_t i = 0; i < into.size; ++i) into[i] = rope_frequency(config, head_dim, static_cast<int>(i));
 }
 
 /// The table that `rotate` takes, in the precision that T's angles are computed in, of kept frequencies.

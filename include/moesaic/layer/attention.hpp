@@ -16,6 +16,7 @@ namespace moesaic {
 struct row_sites {
   list<const std::int32_t> sequence;     ///< [tokens], index into the cache
   list<const std::int32_t> position;     ///< [tokens]
+  call_flags* flags = nullptr;           ///< where a backend finds out late that one lies outside the cache
 };
 
 /// Keys and values are kept in the cache in the packed layout, so the projections' kernels serve attention too.
@@ -61,7 +62,8 @@ struct attention {
     show(stage::q_rope, q), show(stage::k_rope, k);
 
     auto const scale = attention_scale(config, shape.head_dim);
-    if (auto done = append<scalar, shape.cache>(where, cache, k, v, sites.sequence, sites.position); !done) return done;
+    if (auto done = append<scalar, shape.cache>(where, cache, k, v, sites.sequence, sites.position, sites.flags); !done)
+      return done;
     if (auto done = attend<scalar, shape.cache>(where, scale, cache, q, sites.sequence, sites.position, s.heads); !done) return done;
     if constexpr (requires { tap.attention_probabilities(int{}, std::int64_t{}); })
       if (auto const probs = tap.attention_probabilities(shape.heads, x.rows); probs.data != nullptr) {

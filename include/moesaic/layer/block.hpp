@@ -31,7 +31,7 @@ struct block {
   using policy_state = typename policy_of<Spec>::state;
 
   struct scratch {
-    std::int32_t* not_finite;            // raised when a token's router logits are not finite
+    call_flags* flags;
     view<scalar> normed, stream;         // [tokens, hidden]
     typename attention<Spec>::scratch attention;
     typename moe<Spec>::scratch ffn;
@@ -54,13 +54,13 @@ struct block {
     if (tokens > most_tokens) return invalid("a call takes at most so many tokens, because expert slots are counted in 32 bits", most_tokens, tokens);
     if constexpr (!shape.dense)
       if (auto fits = state_fits<policy_of<Spec>>(config.router, state, tokens); !fits) return fits;
-    if (auto fits = check_weights(w); !fits) return fits;
+    if (auto fits = check_weights(where, w); !fits) return fits;
     arena memory(workspace.data, static_cast<std::size_t>(workspace.size));
     auto const s = carve<std::remove_cvref_t<Tap>>(memory, tokens);
     if (!memory.fits())
       return {status_code::workspace_too_small, "the workspace must have workspace_bytes(tokens) bytes",
               static_cast<std::int64_t>(workspace_bytes<std::remove_cvref_t<Tap>>(tokens)), workspace.size};
-    clear(where, s.not_finite);
+    clear(where, s.flags);
     return tokens == 0 ? status{} : run(where, w, rows, cache, y, s, state, tap, 0);
   }
   static constexpr std::int64_t most_tokens = 0x7fff'ffff / moe<Spec>::slots;
@@ -77,12 +77,12 @@ struct block {
 
     normalize<scalar>(where, config.norm, w.attention_norm, rows.x, s.normed);
     show(stage::attn_norm, s.normed);
-    row_sites const sites{rows.sequence, rows.position};
+    row_sites const sites{rows.sequence, rows.position, s.flags};
     auto const done = attention<Spec>::forward(where, w.attention, s.normed, rows.x, sites, cache, s.stream, s.attention, tap, layer);
     if (!done) return done;
     normalize<scalar>(where, config.norm, w.ffn_norm, s.stream, s.normed);
     show(stage::ffn_norm, s.normed);
-    auto const mixed = moe<Spec>::forward(where, w.ffn, s.normed, s.stream, y, state, s.ffn, s.not_finite, tap, layer);
+    auto const mixed = moe<Spec>::forward(where, w.ffn, s.normed, s.stream, y, state, s.ffn, &s.flags->not_finite, tap, layer);
     show(stage::block_out, y);
     return mixed;
   }
@@ -97,7 +97,7 @@ struct block {
   template <class Tap = no_tap>
   static constexpr scratch carve(arena& memory, std::int64_t tokens) {
     scratch s{};
-    s.not_finite = memory.take<std::int32_t>(1).data;      // first, where `check` finds it
+    s.flags = memory.take<call_flags>(1).data;             // first, where `check` finds it
     s.normed = memory.take<scalar>(tokens, shape.hidden);
     s.stream = memory.take<scalar>(tokens, shape.hidden);
     auto rest = memory;                                    // attention's scratch is free when the feed-forward starts
@@ -133,12 +133,14 @@ struct block {
   /// Answers an owner that converts to the weights. Throws moesaic::error for what is missing, misshapen or not a number.
   template <class Where, tensor_source Source>
   static auto load(Where& where, Source const& source, std::string_view prefix, tensor_names const& names = {}) {
-    auto memory = allocate(where, weights_bytes());
-    auto const w = bind({memory.data(), static_cast<std::int64_t>(memory.size())});
-    load_into(where, w, source, prefix, names);
+    auto const bound = [](auto const& memory) { return bind({memory.data(), static_cast<std::int64_t>(memory.size())}); };
+    auto staged = allocate_staging(where, weights_bytes());
+    load_into(where, bound(staged), source, prefix, names);
+    auto memory = move_staged(where, std::move(staged));
+    auto const w = bound(memory);
     return loaded<weights, decltype(memory)>{std::move(memory), w};
   }
-  /// The same into memory of the caller's own, bound before.
+  /// The same into memory of the caller's own, bound before: of the host, in the layout of `where`.
   template <class Where, tensor_source Source>
   static void load_into(Where& where, weights const& w, Source const& source, std::string_view prefix, tensor_names const& names = {}) {
     loader<Where, Source> from(where, source, prefix, names);
@@ -161,18 +163,30 @@ struct block {
     bool same = true;
     for_each_weight([&](const char*, auto const& given, auto const& wanted) { same = same && same_shape(given, wanted); }, w, expected);
     if (!same) return {status_code::wrong_weights, "the weights must have been loaded for a configuration of the same shapes and storage", 0, 0};
+    return {};
+  }
+  /// The same, and whether they were made for this rotation, where `where` lets the host look.
+  template <class Where>
+  static status check_weights(Where& where, weights const& w) {
+    if (auto fits = check_weights(w); !fits) return fits;
     constexpr auto rope = rope_parameters_of(config.attention);
-    for (int i = 0; i < rope_parameter_count; ++i) same = same && w.attention.rope[i] == rope.value[i];
-    if (!same) return {status_code::wrong_weights, "the weights must have been loaded for the same rope_theta and scaling", 0, 0};
+    if (!same_values(where, w.attention.rope.data, rope.value, rope_parameter_count))
+      return {status_code::wrong_weights, "the weights must have been loaded for the same rope_theta and scaling", 0, 0};
     return {};
   }
 };
 
-/// Whether the last call on this workspace was free of router logits that are not finite. Reads the flag; waits for nothing on the host.
+/// Whether the last call on this workspace went well all the way: router logits finite, and, where the host could not look before, every id, site and
+/// row inside its table. Reads the flags; waits for the call where that runs by itself.
 template <class Where>
 status check(Where& where, list<std::byte> workspace) {
   arena memory(workspace.data, static_cast<std::size_t>(workspace.size));
-  if (read_flag(where, memory.take<std::int32_t>(1).data) != 0)
+  auto const flags = read_flags(where, memory.take<call_flags>(1).data);
+  if (flags.id != 0) return {status_code::out_of_range, "some token id was not below the size of the vocabulary; its row is zero", 0, 0};
+  if (flags.site != 0)
+    return {status_code::out_of_range, "some token's sequence or position lay outside the cache; it was not appended and attended to nothing", 0, 0};
+  if (flags.row != 0) return {status_code::out_of_range, "some row whose logits were wanted was no token of the batch; they are of zeros", 0, 0};
+  if (flags.not_finite != 0)
     return {status_code::not_finite, "some token's router logits, or a cost or bias on them, were not finite; it got no expert", 0, 0};
   return {};
 }

@@ -60,20 +60,20 @@ struct decoder {
     if (logits.rows != wanted) return invalid("logits must have a row a wanted token", wanted, logits.rows);
     if (wanted != 0 && logits.columns != config.vocabulary)
       return invalid("logits must have `vocabulary` columns", config.vocabulary, logits.columns);
-    for (std::int64_t i = 0; !all && i < rows.size; ++i)
-      if (rows[i] < 0 || rows[i] >= count) return {status_code::out_of_range, "rows must be tokens of the batch", count, rows[i]};
+    if (!all)
+      if (auto fits = check_rows(where, rows, count); !fits) return fits;
     if (count > most_tokens) return invalid("a call takes at most so many tokens, because expert slots are counted in 32 bits", most_tokens, count);
-    if (auto fits = check_weights(w); !fits) return fits;
+    if (auto fits = check_weights(where, w); !fits) return fits;
     arena memory(workspace.data, static_cast<std::size_t>(workspace.size));
     auto const start = memory;
     auto const s = carve<viewer>(memory, count, wanted);
     if (!memory.fits())
       return {status_code::workspace_too_small, "the workspace must have workspace_bytes(tokens, rows) bytes",
               static_cast<std::int64_t>(workspace_bytes<viewer>(count, wanted)), workspace.size};
-    clear(where, s.not_finite);
+    clear(where, s.flags);
     if (count == 0) return {};
 
-    if (auto done = embed<scalar, config.embedding.type>(where, w.embedding.table, tokens.ids, s.stream); !done) return done;
+    if (auto done = embed<scalar, config.embedding.type>(where, w.embedding.table, tokens.ids, s.stream, s.flags); !done) return done;
     status done;
     for_each_layer<layer_list>([&]<class Spec>(int layer) {
       if (!done) return;
@@ -85,7 +85,7 @@ struct decoder {
     });
     if (!done || wanted == 0) return done;
     auto const final = all ? s.stream : s.picked;
-    if (!all) pick_rows<scalar>(where, s.stream, rows, s.picked);
+    if (!all) pick_rows<scalar>(where, s.stream, rows, s.picked, s.flags);
     normalize<scalar>(where, config.norm, w.norm, final, final);
     tap(tap_point{layers, stage::final_norm}, view<const scalar>(final));
     linear<config.embedding.type>(where, w.embedding.head, view<const scalar>(final), w.embedding.head_bias, logits);
@@ -100,7 +100,7 @@ struct decoder {
   }();
 
   struct scratch {
-    std::int32_t* not_finite;
+    call_flags* flags;
     view<scalar> stream;                 // [tokens, hidden]
     view<scalar> picked;                 // [rows, hidden]
   };
@@ -111,12 +111,12 @@ struct decoder {
     carve<Tap>(counting, tokens, rows);
     return counting.used() + arena::alignment;
   }
-  // The layers' scratch comes first, all layers in the same place, so that the flag of the whole call is each layer's flag.
+  // The layers' scratch comes first, all layers in the same place, so that the flags of the whole call are each layer's.
   template <class Tap = no_tap>
   static constexpr scratch carve(arena& memory, std::int64_t tokens, std::int64_t rows) {
     auto const start = memory;
-    auto flag = start;
-    scratch s{flag.take<std::int32_t>(1).data, {}, {}};
+    auto flags = start;
+    scratch s{flags.take<call_flags>(1).data, {}, {}};
     for_each_layer<specs_of<layer_list>>([&]<class Spec>(int) {
       auto at = start;
       block<Spec>::template carve<Tap>(at, tokens);
@@ -149,29 +149,21 @@ struct decoder {
     for_each_layer<layer_list>([&]<class Spec>(int) { w.layers.push_back(block<Spec>::carve_weights(memory)); });
     return w;
   }
-  /// Whether weights are of this model's shapes and formats, and all there.
+  /// Whether weights are of this model's shapes and formats, and all there; and made for its rotations, where `where` lets the host look.
   static status check_weights(weights const& w) {
-    arena counting;
-    auto const expected = embedding::carve_weights(config, hidden, counting);
-    auto const norm_expected = norm::carve_weights(config.norm, hidden, counting);
-    auto const& given = w.embedding;
-    bool const same = same_shape(given.table, expected.table) && same_shape(given.head, expected.head) &&
-                      same_shape(given.head_bias, expected.head_bias) && same_shape(w.norm.weight, norm_expected.weight) &&
-                      same_shape(w.norm.bias, norm_expected.bias);
-    status found;
-    if (!same || static_cast<int>(w.layers.size()) != layers)
-      found = {status_code::wrong_weights, "the weights must have been loaded for a model of the same shapes and storage", 0, 0};
-    for_each_layer<layer_list>([&]<class Spec>(int layer) {
-      if (found) found = block<Spec>::check_weights(w.layers[static_cast<std::size_t>(layer)]);
-    });
-    return found;
+    return check_weights_by(w, []<class Spec>(block_weights const& of_layer) { return block<Spec>::check_weights(of_layer); });
+  }
+  template <class Where>
+  static status check_weights(Where& where, weights const& w) {
+    return check_weights_by(w, [&]<class Spec>(block_weights const& of_layer) { return block<Spec>::check_weights(where, of_layer); });
   }
 
   /// Loads and packs every tensor of a model. Throws moesaic::error as block::load. `loaded_layer(i)` is called after each layer, for progress.
   template <class Where, tensor_source Source, class Progress>
   static auto load(Where& where, Source const& source, tensor_names const& names, Progress&& loaded_layer) {
-    auto memory = allocate(where, weights_bytes());
-    auto w = bind({memory.data(), static_cast<std::int64_t>(memory.size())});
+    auto const bound = [](auto const& memory) { return bind({memory.data(), static_cast<std::int64_t>(memory.size())}); };
+    auto staged = allocate_staging(where, weights_bytes());
+    auto const w = bound(staged);
     loader<Where, Source> from(where, source, "", names);
     embedding::load<config.embedding.type>(config, w.embedding, from);
     norm::load(config.norm, w.norm, from, names.final_norm, names.final_norm_bias);
@@ -180,7 +172,9 @@ struct decoder {
       block<Spec>::load_into(where, w.layers[static_cast<std::size_t>(layer)], source, prefix, names);
       loaded_layer(layer);
     });
-    return loaded<weights, decltype(memory)>{std::move(memory), std::move(w)};
+    auto memory = move_staged(where, std::move(staged));
+    auto views = bound(memory);
+    return loaded<weights, decltype(memory)>{std::move(memory), std::move(views)};
   }
   template <class Where, tensor_source Source>
   static auto load(Where& where, Source const& source, tensor_names const& names = {}) {
@@ -201,6 +195,24 @@ struct decoder {
   }
 
  private:
+  template <class Check>
+  static status check_weights_by(weights const& w, Check&& check_layer) {
+    arena counting;
+    auto const expected = embedding::carve_weights(config, hidden, counting);
+    auto const norm_expected = norm::carve_weights(config.norm, hidden, counting);
+    auto const& given = w.embedding;
+    bool const same = same_shape(given.table, expected.table) && same_shape(given.head, expected.head) &&
+                      same_shape(given.head_bias, expected.head_bias) && same_shape(w.norm.weight, norm_expected.weight) &&
+                      same_shape(w.norm.bias, norm_expected.bias);
+    status found;
+    if (!same || static_cast<int>(w.layers.size()) != layers)
+      found = {status_code::wrong_weights, "the weights must have been loaded for a model of the same shapes and storage", 0, 0};
+    for_each_layer<layer_list>([&]<class Spec>(int layer) {
+      if (found) found = check_layer.template operator()<Spec>(w.layers[static_cast<std::size_t>(layer)]);
+    });
+    return found;
+  }
+
   static std::string layer_prefix(tensor_names const& names, int layer) {
     std::string_view const pattern = names.layer.options[0] != nullptr ? names.layer.options[0] : "";
     auto const hole = pattern.find("{}");

@@ -38,7 +38,7 @@ struct soft_moe {
   using weights = soft_moe_weights;
 
   struct scratch {
-    std::int32_t* not_finite;            // raised when a token's logits are not finite
+    call_flags* flags;
     view<sum> logits, dispatch, combine; // [tokens, slots]
     list<std::int32_t> offsets;          // [experts + 1]
     view<scalar> mixed, out;             // [experts · sequences · Each, hidden]
@@ -68,10 +68,10 @@ struct soft_moe {
     if (!memory.fits())
       return {status_code::workspace_too_small, "the workspace must have workspace_bytes(tokens, sequences) bytes",
               static_cast<std::int64_t>(workspace_bytes(x.rows, sequences)), workspace.size};
-    clear(where, s.not_finite);
+    clear(where, s.flags);
     linear<dtype::fp32>(where, w.slots, x, {}, s.logits);                                                  // [tokens, slots]
     if constexpr (Normalised) to_cosines<scalar>(where, x, w.length, static_cast<double>(w.scale[0]), s.logits);
-    soft_weights<sum>(where, s.logits, first, s.dispatch, s.combine, s.not_finite);                        // [tokens, slots], two of them
+    soft_weights<sum>(where, s.logits, first, s.dispatch, s.combine, &s.flags->not_finite);                        // [tokens, slots], two of them
     soft_dispatch<scalar>(where, x, s.dispatch, first, Each, s.mixed);                                     // [slots · sequences, hidden]
     even_offsets(where, sequences * Each, s.offsets);
     experts::forward(where, w.experts, s.mixed, s.offsets, nullptr, s.activated, s.out);                     // [slots · sequences, hidden]
@@ -89,7 +89,7 @@ struct soft_moe {
     auto const matrix = [&] { return memory.take<sum>(tokens, slots); };
     auto const rows = sequences * slots;
     scratch s{};
-    s.not_finite = memory.take<std::int32_t>(1).data;      // first, where `check` finds it
+    s.flags = memory.take<call_flags>(1).data;             // first, where `check` finds it
     s.logits = matrix(), s.dispatch = matrix(), s.combine = matrix();
     s.offsets = memory.take<std::int32_t>(shape.experts + 1);
     s.mixed = memory.take<scalar>(rows, shape.hidden), s.out = memory.take<scalar>(rows, shape.hidden);
