@@ -20,6 +20,7 @@ struct options {
   int architecture = 90;                 ///< what current_device answers
   int multiprocessors = 4;
   int resident_blocks = 0;               ///< blocks alive at once, for kernels whose blocks wait for each other; 0: clusters only
+  bool e4m3_14_bits = false;             ///< sums of e4m3 products as Hopper's tensor cores keep them, not in fp32
   bool count_conflicts = false;          ///< bank conflicts, in the race flavour
 };
 
