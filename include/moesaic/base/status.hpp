@@ -10,7 +10,7 @@
 
 namespace moesaic {
 
-enum class status_code : std::uint8_t { ok, invalid_argument, out_of_range, workspace_too_small, wrong_weights, not_finite };
+enum class status_code : std::uint8_t { ok, invalid_argument, out_of_range, workspace_too_small, wrong_weights, not_finite, no_device, device_failed };
 
 /// Outcome of a call: a code, a sentence with static storage, and what was expected and found where that is a number.
 /// Trivially copyable and free to return. `if (auto done = call(...); !done) report(done);`
@@ -31,7 +31,9 @@ inline std::string to_string(status const& s) {
   if (s) return "ok";
   std::string text = s.what;
   auto const number = [](std::int64_t n) { return std::to_string(n); };
-  if (s.code == status_code::out_of_range)
+  if (s.code == status_code::device_failed)
+    text = "the CUDA runtime says: " + text + " (error " + number(s.found) + ")";
+  else if (s.code == status_code::out_of_range)
     text += " (expected 0 to " + number(s.expected - 1) + ", found " + number(s.found) + ")";
   else if (s.expected != 0 || s.found != 0)
     text += " (expected " + number(s.expected) + ", found " + number(s.found) + ")";
