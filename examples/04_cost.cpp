@@ -34,7 +34,7 @@ constexpr int keys = 2048;  // how far back a token looks, for the tables below
 constexpr double GB = 1e9;
 constexpr double packed_size = static_cast<double>(weight_bytes<pocket>(layout::packed).total());
 static_assert(packed_size < 2.5 * GB, "the packed weights must leave room for other programs in 4 GB of memory");
-constexpr device laptop{.name = "a laptop", .capacity = 4 * GB, .bandwidth = 30e9, .peak = {.fp32 = 200e9}};
+constexpr machine laptop{.name = "a laptop", .capacity = 4 * GB, .bandwidth = 30e9, .peak = {.fp32 = 200e9}};
 static_assert(decode_time<pocket>(laptop, 1, keys) < 1.0 / 50, "50 tokens a second on a laptop");
 static_assert(microseconds(decode_time<presets::qwen3_30b_a3b::layer>(devices::h200, 16, keys)) < 200,
               "a layer of Qwen3-30B-A3B on an H200");

@@ -35,7 +35,7 @@ block_config random_layer(random_stream& random) {
   return c;
 }
 
-device random_device(random_stream& random) {
+machine random_device(random_stream& random) {
   auto const size = [&] { return std::exp2(30 + 12 * random.uniform_double()); };
   return {.bandwidth = size(), .peak = {.fp32 = size(), .bf16 = pick(random, {0, 1}) == 0 ? 0 : size()}, .link = size(), .network = size()};
 }
@@ -50,7 +50,7 @@ workload random_workload(random_stream& random) {
 struct second_reckoning {
   double bytes = 0, flops = 0, seconds = 0;
 
-  second_reckoning(device const& d, block_config const& c, workload const& w) {
+  second_reckoning(machine const& d, block_config const& c, workload const& w) {
     auto const kv_heads = c.attention.kv_heads != 0 ? c.attention.kv_heads : c.attention.heads;
     double const width = c.attention.head_dim, hidden = c.hidden, rows = static_cast<double>(w.sequences * w.tokens);
     double const a_byte = c.storage.weights.type == dtype::bf16 ? 2 : 4, of_cache = c.storage.activations == dtype::bf16 ? 2 : 4;
@@ -71,7 +71,7 @@ struct second_reckoning {
   }
 
  private:
-  void op(device const& d, double read, double computed, double a_second) {
+  void op(machine const& d, double read, double computed, double a_second) {
     bytes += read;
     flops += computed;
     seconds += std::max(read / d.bandwidth, computed / a_second);

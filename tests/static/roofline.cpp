@@ -53,7 +53,7 @@ struct v3_experts {   // of DeepSeek-V3, in fp8; attention stands for its own
 static_assert(prints(compute_bound_rows<v3_experts>(h100) * 0.1, 945, 0) && prints(compute_bound_rows<v3_experts>(h200) * 0.01, 66, 0));
 
 // At that number of rows, and not at half of it, the experts are bound by arithmetic.
-constexpr bool crosses(device const& d, block_config const& c) {
+constexpr bool crosses(machine const& d, block_config const& c) {
   auto const rows = static_cast<std::int64_t>(compute_bound_rows(d, c));
   auto const bound = [&](std::int64_t n) { return roofline(d, c, decoding(n, 0)).experts.bound_by_memory(); };
   return bound(rows / 2) && bound(rows - 1) && !bound(rows + 2);
@@ -119,7 +119,7 @@ static_assert(prints(microseconds(roofline(h200, published, {.sequences = 16, .k
 static_assert(operand_type(dtype::bf16, dtype::e4m3) == dtype::e4m3 && operand_type(dtype::bf16, dtype::int4) == dtype::bf16);
 static_assert(operand_type(dtype::fp32, dtype::e4m3) == dtype::fp32 && operand_type(dtype::fp64, dtype::bf16) == dtype::fp64);
 static_assert(rate(h200, dtype::e4m3) == 1979e12 && rate(a100_80gb, dtype::e4m3) == 312e12);   // no unit for fp8: widened to bf16
-static_assert(rate(device{.bandwidth = 1, .peak = {.fp32 = 7}}, dtype::bf16) == 7 && rate(device{.peak = {.fp32 = 7}}, dtype::int8) == 7);
+static_assert(rate(machine{.bandwidth = 1, .peak = {.fp32 = 7}}, dtype::bf16) == 7 && rate(machine{.peak = {.fp32 = 7}}, dtype::int8) == 7);
 static_assert(prints(ridge(h100, dtype::bf16), 295, 0) && prints(ridge(devices::zen4_core, dtype::bf16), 8, 0));
 static_assert(reaching(h200, 0.5, 0.25).bandwidth == 2.4e12 && rate(reaching(h200, 0.5, 0.25), dtype::bf16) == 989e12 / 4);
 static_assert(prints(rate(devices::epyc_9654, dtype::fp32) / 96 / 2.4 * 3.7e-9, 118, 0) &&   // a core as measured at 3.7 GHz
@@ -197,7 +197,7 @@ constexpr block_config moe_of(int d) {
   c.expert.intermediate = d / 2;
   return c;
 }
-constexpr bool gains(device const& d, double overhead, std::int64_t const (&from)[4]) {
+constexpr bool gains(machine const& d, double overhead, std::int64_t const (&from)[4]) {
   for (int i = 0; i < 4; ++i)
     if (break_even_rows(d, dense_of(64 << 2 * i), moe_of(64 << 2 * i), overhead, 16) != from[i]) return false;
   return true;

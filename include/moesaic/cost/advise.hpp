@@ -38,7 +38,7 @@ constexpr double tile_padding(double rows, int tile) {
 /// Seconds that the mixture's feed-forward saves over a dense layer's in a call of so many tokens, before any cost of routing beyond the
 /// router's matrix: what scoring, sorting and scattering may take together. Negative where it is slower. `tile`: rows that expert kernels
 /// work on at once.
-constexpr double saved_seconds(device const& d, block_config const& dense, block_config const& mixture, std::int64_t rows, int tile = 1) {
+constexpr double saved_seconds(machine const& d, block_config const& dense, block_config const& mixture, std::int64_t rows, int tile = 1) {
   auto const call = workload{.sequences = rows, .tokens = 1, .keys = 0};
   auto const ffn = [](layer_time const& t) { return t.router.seconds + t.experts.seconds + t.shared.seconds; };
   auto t = roofline(d, mixture, call);
@@ -51,7 +51,7 @@ constexpr double saved_seconds(device const& d, block_config const& dense, block
 
 /// The fewest tokens in a call from which on (to 16 M) the mixture is faster, where what routing costs beside its matrix is `overhead`
 /// seconds a layer: launches and latencies that do not shrink with the model, so that a tiny one never gains. 0 = from no number on.
-constexpr std::int64_t break_even_rows(device const& d, block_config const& dense, block_config const& mixture, double overhead,
+constexpr std::int64_t break_even_rows(machine const& d, block_config const& dense, block_config const& mixture, double overhead,
                                        int tile = 1) {
   auto const pays = [&](std::int64_t rows) { return saved_seconds(d, dense, mixture, rows, tile) > overhead; };
   std::int64_t high = 1ll << 24;
@@ -95,7 +95,7 @@ constexpr block_config const& first_mixture(list<const block_config> layers) {
 
 // What a layer and a decoder have alike. `time` answers the roofline of the same model with other layers.
 template <class Time>
-constexpr void advise_on_step(advice& a, device const& d, list<const block_config> layers, workload const& w, roof const& total,
+constexpr void advise_on_step(advice& a, machine const& d, list<const block_config> layers, workload const& w, roof const& total,
                               layer_time const& by_operator, roof const& head, Time time) {
   a.cache_bytes = static_cast<double>(w.sequences * w.keys * moesaic::cache_bytes(layers));
   a.fits = d.capacity == 0 || a.weight_bytes + a.cache_bytes <= d.capacity;
@@ -127,7 +127,7 @@ constexpr void advise_on_step(advice& a, device const& d, list<const block_confi
 
 /// Of one layer: `constexpr auto a = advise<my_layer>(devices::h200, decoding(16, 4096));`.
 template <block_spec Spec>
-constexpr advice advise(device const& d, workload const& w) {
+constexpr advice advise(machine const& d, workload const& w) {
   auto const& c = validated<Spec>::config;
   auto const count = parameters(c);
   advice a;
@@ -141,7 +141,7 @@ constexpr advice advise(device const& d, workload const& w) {
 }
 /// Of a decoder. With `training_tokens`, what a scaling law says of its training as well.
 template <decoder_spec Model>
-constexpr advice advise(device const& d, workload const& w, double training_tokens = 0) {
+constexpr advice advise(machine const& d, workload const& w, double training_tokens = 0) {
   constexpr auto& c = validated<Model>::config;
   list<const block_config> const layers = layer_configs<Model>;
   auto const count = parameters(c, layers);

@@ -15,18 +15,18 @@ struct peak_rates {
   double int8 = 0;
 };
 
-/// `devices::h200`, or a machine of one's own: device{.name = "mine", .bandwidth = 60e9, .peak = {.fp32 = 500e9}}.
-struct device {
+/// `devices::h200`, or a machine of one's own: machine{.name = "mine", .bandwidth = 60e9, .peak = {.fp32 = 500e9}}.
+struct machine {
   const char* name = "";
   double capacity = 0;                 ///< bytes of memory; 0 = not limited
   double bandwidth = 0;                ///< bytes a second out of that memory
   peak_rates peak = {};
-  double link = 0;                     ///< bytes a second, one way, to the other devices of the machine; 0 = it is the only one
+  double link = 0;                     ///< bytes a second, one way, to others beside it; 0 = it is the only one
   double network = 0;                  ///< bytes a second, one way, to other machines
 };
 
 /// Operations a second on operands of a type.
-constexpr double rate(device const& d, dtype type) {
+constexpr double rate(machine const& d, dtype type) {
   auto const& p = d.peak;
   auto const half = p.bf16 > 0 ? p.bf16 : p.fp32;
   switch (type) {
@@ -46,11 +46,11 @@ constexpr dtype operand_type(dtype activations, format weights) {
 }
 
 /// Operations for every byte read at which memory and arithmetic take the same time.
-constexpr double ridge(device const& d, dtype type) { return rate(d, type) / d.bandwidth; }
+constexpr double ridge(machine const& d, dtype type) { return rate(d, type) / d.bandwidth; }
 
 /// The same machine with the fractions of its data sheet that programs reach: an H200 copies at 0.90 of its bandwidth, and the best
 /// matrix products sustain 0.80 of its peak.
-constexpr device reaching(device d, double of_bandwidth, double of_peak) {
+constexpr machine reaching(machine d, double of_bandwidth, double of_peak) {
   d.bandwidth *= of_bandwidth;
   auto const& p = d.peak;
   d.peak = {p.fp64 * of_peak, p.fp32 * of_peak, p.bf16 * of_peak, p.fp8 * of_peak, p.int8 * of_peak};
@@ -61,40 +61,40 @@ constexpr device reaching(device d, double of_bandwidth, double of_peak) {
 namespace devices {
 
 /// NVIDIA H200 SXM data sheet; NVLink 4, and one 400 Gb/s adapter a GPU (DGX H200).
-inline constexpr device h200{.name = "H200 SXM",
+inline constexpr machine h200{.name = "H200 SXM",
                              .capacity = 141e9,
                              .bandwidth = 4.8e12,
                              .peak = {.fp64 = 34e12, .fp32 = 67e12, .bf16 = 989e12, .fp8 = 1979e12, .int8 = 1979e12},
                              .link = 450e9,
                              .network = 50e9};
 /// NVIDIA H100 SXM data sheet; links as the H200's.
-inline constexpr device h100{.name = "H100 SXM",
+inline constexpr machine h100{.name = "H100 SXM",
                              .capacity = 80e9,
                              .bandwidth = 3.35e12,
                              .peak = {.fp64 = 34e12, .fp32 = 67e12, .bf16 = 989e12, .fp8 = 1979e12, .int8 = 1979e12},
                              .link = 450e9,
                              .network = 50e9};
 /// NVIDIA A100 80GB SXM data sheet; NVLink 3, and one 200 Gb/s adapter a GPU (DGX A100). No fp8.
-inline constexpr device a100_80gb{.name = "A100 80GB SXM",
+inline constexpr machine a100_80gb{.name = "A100 80GB SXM",
                                   .capacity = 80e9,
                                   .bandwidth = 2.039e12,
                                   .peak = {.fp64 = 9.7e12, .fp32 = 19.5e12, .bf16 = 312e12, .int8 = 624e12},
                                   .link = 300e9,
                                   .network = 25e9};
 /// NVIDIA Ada architecture white paper, GeForce RTX 4090. No NVLink: devices talk by PCIe 4.0 × 16.
-inline constexpr device rtx_4090{.name = "RTX 4090",
+inline constexpr machine rtx_4090{.name = "RTX 4090",
                                  .capacity = 24e9,
                                  .bandwidth = 1.008e12,
                                  .peak = {.fp64 = 1.29e12, .fp32 = 82.6e12, .bf16 = 165.2e12, .fp8 = 330.3e12, .int8 = 660.6e12},
                                  .link = 31.5e9};
 /// AMD EPYC 9654 data sheet: a socket of 96 Zen 4 cores at the base clock of 2.4 GHz and twelve channels of DDR5-4800. A core does 32 fp32
 /// operations a cycle, and twice that by vdpbf16ps; zen4_core measures the same.
-inline constexpr device epyc_9654{.name = "EPYC 9654",
+inline constexpr machine epyc_9654{.name = "EPYC 9654",
                                   .capacity = 768e9,
                                   .bandwidth = 460.8e9,
                                   .peak = {.fp64 = 3.69e12, .fp32 = 7.37e12, .bf16 = 14.75e12, .int8 = 29.5e12}};
 /// One thread of a Zen 4 server core at 3.7 GHz, as measured: registers alone, and reading a GiB.
-inline constexpr device zen4_core{
+inline constexpr machine zen4_core{
     .name = "one Zen 4 core", .bandwidth = 28e9, .peak = {.fp64 = 59e9, .fp32 = 118e9, .bf16 = 231e9, .int8 = 461e9}};
 
 }  // namespace devices

@@ -52,7 +52,7 @@ constexpr double seconds(double amount, double a_second) {
 }
 }  // namespace detail
 
-constexpr roof under_roof(device const& d, double bytes, double flops, dtype operands) {
+constexpr roof under_roof(machine const& d, double bytes, double flops, dtype operands) {
   roof r{bytes, flops, detail::seconds(bytes, d.bandwidth), detail::seconds(flops, rate(d, operands))};
   r.seconds = r.reading > r.computing ? r.reading : r.computing;
   return r;
@@ -100,7 +100,7 @@ struct decoder_time {
 /// Of one layer. Bytes are weights, each read once (of the experts the distinct ones), and keys and values; what passes between operators
 /// is taken to stay in the caches, and a launch to cost nothing. So this is a bound from below, for weights that no cache keeps from one
 /// call to the next: a budget it misses is missed by every kernel.
-constexpr layer_time roofline(device const& d, block_config const& c, workload const& w, layout l = layout::stored) {
+constexpr layer_time roofline(machine const& d, block_config const& c, workload const& w, layout l = layout::stored) {
   auto const shape = shapes(c);
   auto const bytes = weight_bytes(c, l);
   auto const work = flops(c, 1);
@@ -122,12 +122,12 @@ constexpr layer_time roofline(device const& d, block_config const& c, workload c
   return t;
 }
 template <block_spec Spec>
-constexpr layer_time roofline(device const& d, workload const& w, layout l = layout::stored) {
+constexpr layer_time roofline(machine const& d, workload const& w, layout l = layout::stored) {
   return roofline(d, validated<Spec>::config, w, l);
 }
 
 /// Of a decoder.
-constexpr decoder_time roofline(device const& d, decoder_config const& c, list<const block_config> layers, workload const& w,
+constexpr decoder_time roofline(machine const& d, decoder_config const& c, list<const block_config> layers, workload const& w,
                                 layout l = layout::stored) {
   decoder_time t;
   if (layers.empty()) return t;
@@ -148,24 +148,24 @@ constexpr decoder_time roofline(device const& d, decoder_config const& c, list<c
   return t;
 }
 template <decoder_spec Model>
-constexpr decoder_time roofline(device const& d, workload const& w, layout l = layout::stored) {
+constexpr decoder_time roofline(machine const& d, workload const& w, layout l = layout::stored) {
   return roofline(d, validated<Model>::config, layer_configs<Model>, w, l);
 }
 
 /// Seconds of a layer or a decoder: static_assert(microseconds(decode_time<my_layer>(devices::h200, 16, 4096)) < 200).
 template <class SpecOrModel>
-constexpr double decode_time(device const& d, std::int64_t batch, std::int64_t keys, layout l = layout::stored) {
+constexpr double decode_time(machine const& d, std::int64_t batch, std::int64_t keys, layout l = layout::stored) {
   return roofline<SpecOrModel>(d, decoding(batch, keys), l).total().seconds;
 }
 /// Of `sequences` prompts of `tokens` tokens each, from the first token to the last.
 template <class SpecOrModel>
-constexpr double prefill_time(device const& d, std::int64_t tokens, std::int64_t sequences = 1, layout l = layout::stored) {
+constexpr double prefill_time(machine const& d, std::int64_t tokens, std::int64_t sequences = 1, layout l = layout::stored) {
   return roofline<SpecOrModel>(d, prefilling(tokens, sequences), l).total().seconds;
 }
 
 /// Tokens in a call from which the feed-forward is bound by arithmetic: a dense one at peak / bandwidth · bytes / 2 a weight, a mixture at
 /// E / k times that, because a token brings work for k experts and the call reads all E.
-constexpr double compute_bound_rows(device const& d, block_config const& c) {
+constexpr double compute_bound_rows(machine const& d, block_config const& c) {
   auto const shape = shapes(c);
   auto const bytes = weight_bytes(c);
   auto const work = static_cast<double>(flops(c, 1).experts);
@@ -173,7 +173,7 @@ constexpr double compute_bound_rows(device const& d, block_config const& c) {
   return static_cast<double>(bytes.total() - bytes.always()) * balance / work;
 }
 template <block_spec Spec>
-constexpr double compute_bound_rows(device const& d) {
+constexpr double compute_bound_rows(machine const& d) {
   return compute_bound_rows(d, validated<Spec>::config);
 }
 

@@ -69,7 +69,7 @@ struct expert_parallel_time {
 };
 /// `tokens` on each rank. `imbalance`: load of the fullest rank over the mean, 1 + MaxVio. The network and the links inside a machine work
 /// at the same time; a rank sends a message to each other one. Infinite where there is no wire.
-constexpr expert_parallel_time expert_time(device const& d, block_config const& c, expert_parallel const& p, std::int64_t tokens,
+constexpr expert_parallel_time expert_time(machine const& d, block_config const& c, expert_parallel const& p, std::int64_t tokens,
                                            double imbalance = 1) {
   auto const t = traffic(c, p);
   auto const one_way = [&](double inside, double between) {
@@ -88,7 +88,7 @@ constexpr expert_parallel_time expert_time(device const& d, block_config const& 
 /// Seconds on the wire for each second of an expert's arithmetic, one way and without de-duplication, for elements of so many bytes:
 /// P · F · (1 − 1/R) / (6 m BW) of a gated expert of width m (the widest). Top_k, hidden and the batch cancel: narrow experts are what
 /// makes traffic dear.
-constexpr double traffic_per_arithmetic(device const& d, block_config const& c, int ranks, double bytes_per_element,
+constexpr double traffic_per_arithmetic(machine const& d, block_config const& c, int ranks, double bytes_per_element,
                                         double bytes_a_second) {
   auto const shape = shapes(c);
   return bytes_per_element * rate(d, operand_type(shape.activations, shape.ffn_format)) * (1 - 1.0 / ranks) /
