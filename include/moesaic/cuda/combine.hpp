@@ -1,0 +1,47 @@
+// Expert outputs back to tokens: weighted sum over a token's slots, plus the shared expert, plus the residual; and plain ops on rows.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+
+#include <moesaic/cuda/kernel/combine.hpp>
+#include <moesaic/cuda/launch.hpp>
+
+namespace moesaic::cuda {
+
+/// y[t] = residual[t] + (Σ_i weights[t, i] · expert_out[slot_of_choice[t, i]] + gate[t] · shared[t]), the slots in order, best first.
+/// Sums are in float; the mixture, the shared term, their sum and y are each rounded to T.
+/// expert_out [slots, hidden]; shared [tokens, hidden] or empty; gate [tokens] logits, used as sigmoid, or empty; y may be residual.
+template <class T, class Tuning>
+void combine(basic_stream_ref<Tuning>& where, view<const T> expert_out, view<const std::int32_t> slot_of_choice, view<const float> weights,
+             view<const T> shared, list<const float> gate, view<const T> residual, view<T> y, combine_parts<T> const& parts = {}) {
+  bool const all_wide = is_wide(expert_out, residual, y, parts.moe_out, parts.shared_out, parts.ffn_out) && (shared.data == nullptr || is_wide(shared));
+  auto const go = [&]<int Count>() {
+    start<combine_rows<T, Count>>(where, {.x = blocks_for(y.rows), .early = true},
+                                  {expert_out, slot_of_choice, weights, shared, gate.empty() ? nullptr : gate.data, residual, y, parts});
+  };
+  if (all_wide) go.template operator()<wide<T>>();
+  else go.template operator()<1>();
+}
+
+/// y = a + b, element by element, rounded once. y may be a or b.
+template <class T, class Tuning>
+void add(basic_stream_ref<Tuning>& where, view<const T> a, view<const T> b, view<T> y) {
+  if (is_wide(a, b, y)) start<add_rows<T, wide<T>>>(where, {.x = blocks_for(y.rows), .early = true}, {a, b, y});
+  else start<add_rows<T, 1>>(where, {.x = blocks_for(y.rows), .early = true}, {a, b, y});
+}
+
+/// Rows of the expert GEMMs back in the order of the choices: y [tokens · slots, hidden], zero where a slot is unused. For taps.
+template <class T, class Tuning>
+void gather_choices(basic_stream_ref<Tuning>& where, view<const T> expert_out, view<const std::int32_t> slot_of_choice, view<T> y) {
+  start<gather_rows<T>>(where, {.x = blocks_for(y.rows), .early = true}, {expert_out, slot_of_choice.data, y, nullptr});
+}
+
+/// y[i] = x[rows[i]]. rows [y.rows]; one that is no row of x gives zeros and raises flags->row.
+template <class T, class Tuning>
+void pick_rows(basic_stream_ref<Tuning>& where, view<const T> x, list<const std::int32_t> rows, view<T> y, call_flags* flags = nullptr) {
+  std::int32_t* const flag = flags != nullptr ? &flags->row : nullptr;
+  start<gather_rows<T>>(where, {.x = blocks_for(y.rows), .early = true}, {x, rows.data, y, flag});
+}
+
+}  // namespace moesaic::cuda

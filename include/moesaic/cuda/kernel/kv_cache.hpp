@@ -1,0 +1,82 @@
+// Where keys and values of past tokens lie in device memory, and the kernel that writes a batch's: a block a token.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include <moesaic/base/dtype.hpp>
+#include <moesaic/base/math.hpp>
+#include <moesaic/base/status.hpp>
+#include <moesaic/base/view.hpp>
+#include <moesaic/cuda/kernel/rows.hpp>
+#include <moesaic/cuda/tuning/tuning.hpp>
+
+namespace moesaic::cuda {
+
+/// One layer's cache, a view of device memory. Keys [sequences, kv_heads, max_tokens, head_dim], then values the same: a head's tokens lie one after
+/// another, as a tile of them is read. A token's slot is its position − its sequence's first position.
+struct kv_cache {
+  dtype storage = dtype::bf16;           ///< fp32 or bf16
+  int sequences = 0, kv_heads = 0, head_dim = 0;
+  int max_tokens = 0;                    ///< slots of a sequence
+  std::byte* data = nullptr;             ///< bytes(cache) bytes, 16-byte aligned
+  std::int32_t const* first_position = nullptr;   ///< [sequences] on the device, or null: all start at position 0
+};
+
+MOESAIC_FN constexpr std::int64_t head_elements(kv_cache const& c) { return std::int64_t{c.max_tokens} * c.head_dim; }
+constexpr std::size_t bytes(kv_cache const& c) {
+  return static_cast<std::size_t>(2 * std::int64_t{c.sequences} * c.kv_heads * head_elements(c) * bits(c.storage) / 8);
+}
+
+/// A head's keys or values: [max_tokens, head_dim].
+template <class Stored>
+MOESAIC_DEVICE Stored* keys_of(kv_cache const& c, std::int64_t sequence, int kv_head) {
+  return reinterpret_cast<Stored*>(c.data) + (sequence * c.kv_heads + kv_head) * head_elements(c);
+}
+template <class Stored>
+MOESAIC_DEVICE Stored* values_of(kv_cache const& c, std::int64_t sequence, int kv_head) {
+  return keys_of<Stored>(c, c.sequences + sequence, kv_head);
+}
+
+/// A token's slot; −1 where its sequence or position lies outside the cache.
+MOESAIC_DEVICE std::int64_t slot_of(kv_cache const& c, std::int32_t sequence, std::int32_t position) {
+  if (sequence < 0 || sequence >= c.sequences) return -1;
+  auto const slot = std::int64_t{position} - (c.first_position != nullptr ? c.first_position[sequence] : 0);
+  return slot >= 0 && slot < c.max_tokens ? slot : -1;
+}
+
+template <class T, class Stored>
+struct append_rows {
+  static constexpr int threads = 128;
+  static constexpr rung needs = rung::simt;
+  struct params {
+    kv_cache cache;
+    view<const T> k, v;                  // [tokens, kv_heads · head_dim]
+    std::int32_t const *sequence, *position;   // [tokens]
+    call_flags* flags;                   // or null
+  };
+  struct shared {};
+
+  MOESAIC_DEVICE void operator()(params const& p) const {
+    device::griddepcontrol_launch_dependents();
+    device::griddepcontrol_wait();
+    for (std::int64_t t = device::block_x(); t < p.k.rows; t += device::grid_x()) {
+      auto const sequence = p.sequence[t];
+      auto const slot = slot_of(p.cache, sequence, p.position[t]);
+      if (slot < 0) {
+        if (p.flags != nullptr && device::thread_id() == 0) device::atomic_exch(reinterpret_cast<std::uint32_t*>(&p.flags->site), 1u);
+        continue;
+      }
+      int const head_dim = p.cache.head_dim;
+      for (std::int64_t c = device::thread_id(); c < p.k.columns; c += threads) {
+        auto const h = static_cast<int>(c / head_dim);
+        auto const at = slot * head_dim + c % head_dim;
+        keys_of<Stored>(p.cache, sequence, h)[at] = static_cast<Stored>(static_cast<float>(p.k(t, c)));
+        values_of<Stored>(p.cache, sequence, h)[at] = static_cast<Stored>(static_cast<float>(p.v(t, c)));
+      }
+    }
+  }
+};
+
+}  // namespace moesaic::cuda

@@ -1,0 +1,119 @@
+// Expert ids [tokens, slots] -> runs of slots, one an expert, tokens ascending: a counting sort by one block, without an atomic.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+
+#include <moesaic/base/bits.hpp>
+#include <moesaic/base/view.hpp>
+#include <moesaic/device/device.hpp>
+#include <moesaic/route/plan.hpp>
+
+namespace moesaic::cuda {
+
+/// As moesaic::make_plan, by a block of `Threads` threads, for any number of experts, `Capacity` a pass, and of choices below 2³¹, as slots are.
+/// Every warp has a run of the choices and counts its experts. Sums over lower experts and lower warps say where its choices go; inside the warp they go by
+/// rounds of 32, and by lane.
+template <int Threads, int Capacity>
+struct block_plan {
+  static constexpr int warps = Threads / device::warp_size;
+  struct scratch {
+    std::int32_t next[warps][Capacity];                    // the slot of a warp's next choice of each expert; before the sums, a count
+    typename device::block_scan<Threads>::scratch scan;
+  };
+
+  /// ids [tokens, columns ..]
+  MOESAIC_DEVICE static void make(view<const std::int32_t> const& ids, int columns, dispatch_plan const& plan, scratch& s) {
+    auto const experts = static_cast<int>(plan.expert_offsets.size - 1);
+    share const mine(static_cast<std::int32_t>(ids.rows) * columns);
+    int slots = 0;                                         // of the experts of the passes before
+    for (int first = 0; first < experts; first += Capacity) {
+      int const width = experts - first < Capacity ? experts - first : Capacity;
+      auto* const next = s.next[device::warp_id()];
+      for (int e = device::lane_id(); e < width && mine.begin < mine.end; e += device::warp_size) next[e] = 0;
+      device::warp_sync();
+      for (int at = mine.begin; at < mine.end; at += device::warp_size) {
+        round const r(ids, columns, mine, at, first, width);
+        if (r.leads()) next[r.expert] += r.together();
+        device::warp_sync();                               // another lane may lead the next round
+      }
+      device::block_sync();
+      slots = sum(s, mine.busy, first, width, slots, plan);
+      for (int at = mine.begin; at < mine.end; at += device::warp_size) {
+        round const r(ids, columns, mine, at, first, width);
+        int start = r.leads() ? next[r.expert] : 0;
+        if (r.leads()) next[r.expert] = start + r.together();
+        start = device::shuffle(start, r.leader());
+        if (r.counts()) {
+          plan.slot_of_choice(r.token, r.slot) = start + r.below();
+          plan.token_of_slot[start + r.below()] = r.token;
+        } else if (r.inside && r.unused && first == 0) {
+          plan.slot_of_choice(r.token, r.slot) = -1;
+        }
+        device::warp_sync();
+      }
+      device::block_sync();
+    }
+    if (device::thread_id() == 0) plan.expert_offsets[experts] = slots;
+  }
+
+ private:
+  /// The choices of this warp, in whole rounds.
+  struct share {
+    int busy, begin, end;                                  // warps that have any
+
+    MOESAIC_DEVICE explicit share(int choices) {
+      int const rounds = (choices + device::warp_size - 1) / device::warp_size, each = (rounds + warps - 1) / warps;
+      busy = each > 0 ? (rounds + each - 1) / each : 0;
+      begin = device::warp_id() * each * device::warp_size;
+      end = begin + each * device::warp_size < choices ? begin + each * device::warp_size : choices;
+    }
+  };
+
+  /// A choice a lane.
+  struct round {
+    bool inside, unused;
+    std::int32_t token = 0;
+    int slot = 0, expert = -1;                             // of this pass, else −1
+    std::uint32_t same;                                    // lanes that chose the same
+
+    MOESAIC_DEVICE round(view<const std::int32_t> const& ids, int columns, share const& mine, int at, int first, int width) {
+      auto const choice = static_cast<std::uint32_t>(at + device::lane_id()), row = choice / static_cast<std::uint32_t>(columns);
+      inside = static_cast<int>(choice) < mine.end;
+      token = static_cast<std::int32_t>(row), slot = static_cast<int>(choice - row * static_cast<std::uint32_t>(columns));
+      int const e = inside ? ids(token, slot) : -1;
+      unused = e < 0;
+      if (e >= first && e - first < width) expert = e - first;
+      same = device::match_any(device::all_lanes, static_cast<std::uint32_t>(expert));
+    }
+    MOESAIC_DEVICE bool counts() const { return expert >= 0; }
+    MOESAIC_DEVICE int below() const { return count_ones(same & ((1u << device::lane_id()) - 1)); }
+    MOESAIC_DEVICE bool leads() const { return counts() && below() == 0; }
+    MOESAIC_DEVICE int together() const { return count_ones(same); }
+    MOESAIC_DEVICE int leader() const { return count_ones((same & (~same + 1)) - 1); }
+  };
+
+  // Counts become first slots, of experts `first` .. and each busy warp. Answers the slots after them.
+  MOESAIC_DEVICE static int sum(scratch& s, int busy, int first, int width, int slots, dispatch_plan const& plan) {
+    for (int from = 0; from < width; from += Threads) {
+      int const e = from + device::thread_id();
+      int of_expert = 0, of_all = 0;
+      if (e < width)
+        for (int w = 0; w < busy; ++w) {
+          int const count = s.next[w][e];
+          s.next[w][e] = of_expert;
+          of_expert += count;
+        }
+      int const start = slots + device::block_scan<Threads>::exclusive_sum(of_expert, of_all, s.scan);
+      if (e < width) {
+        plan.expert_offsets[first + e] = start;
+        for (int w = 0; w < busy; ++w) s.next[w][e] += start;
+      }
+      slots += of_all;
+      device::block_sync();                                // first slots are there, the scan's scratch is free
+    }
+    return slots;
+  }
+};
+
+}  // namespace moesaic::cuda

@@ -1,0 +1,68 @@
+// Keys and values of past tokens in device memory, a row a token of each head, and how a batch's are written.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <utility>
+
+#include <moesaic/base/status.hpp>
+#include <moesaic/config/shapes.hpp>
+#include <moesaic/cuda/kernel/kv_cache.hpp>
+#include <moesaic/cuda/launch.hpp>
+#include <moesaic/cuda/memory.hpp>
+
+namespace moesaic::cuda {
+
+/// A layer's cache and its memory. Converts to the view that forward calls take.
+class owned_kv_cache {
+ public:
+  owned_kv_cache(stream& where, kv_cache shape)
+      : memory_(where, bytes(shape)), first_position_(where, static_cast<std::size_t>(shape.sequences) * sizeof(std::int32_t)), view_(shape) {
+    view_.data = memory_.data();
+    view_.first_position = reinterpret_cast<std::int32_t const*>(first_position_.data());
+  }
+
+  operator kv_cache const&() const { return view_; }
+  /// The position of the first token that a sequence keeps: 0 unless set before its tokens come. Set-up: waits for the copy.
+  status set_first_position(stream& where, int sequence, std::int32_t position) {
+    return copy_to_device(where, first_position_.data() + static_cast<std::size_t>(sequence) * sizeof position, &position, sizeof position);
+  }
+
+ private:
+  buffer memory_, first_position_;
+  kv_cache view_;
+};
+
+/// An empty cache for a layer of these shapes: `sequences` sequences of up to max_tokens tokens.
+template <class T>
+owned_kv_cache make_kv_cache(stream& where, block_shapes const& s, int sequences, int max_tokens) {
+  if (sequences < 1 || max_tokens < 1)
+    throw error("cache: expected at least one sequence and one token, found " + std::to_string(sequences) + " and " + std::to_string(max_tokens));
+  return owned_kv_cache(where, kv_cache{s.cache, sequences, s.kv_heads, s.head_dim, max_tokens, nullptr, nullptr});
+}
+
+/// Whether a cache was made for heads of this shape.
+inline status check(stream&, kv_cache const& c, int kv_heads, int head_dim) {
+  if (c.kv_heads != kv_heads) return invalid("The cache must have been made for the layer's number of kv heads.", kv_heads, c.kv_heads);
+  if (c.head_dim != head_dim) return invalid("The cache must have been made for the layer's head dimension.", head_dim, c.head_dim);
+  return {};
+}
+
+/// Writes the batch's keys and values into their slots. k, v [tokens, kv_heads · head_dim]; sequence, position [tokens]. No two tokens of a call may
+/// have one slot. A token without a slot writes nothing and raises flags->site. Stored: the cache's storage, fp32 or bf16.
+template <class T, dtype Stored, class Tuning>
+status append(basic_stream_ref<Tuning>& where, kv_cache const& cache, view<const T> k, view<const T> v, list<const std::int32_t> sequence,
+              list<const std::int32_t> position, call_flags* flags = nullptr) {
+  if (sequence.size != position.size) return invalid("Every token has one sequence and one position.", sequence.size, position.size);
+  if (k.rows != sequence.size || v.rows != sequence.size)
+    return invalid("Keys and values have one row for every token.", sequence.size, k.rows != sequence.size ? k.rows : v.rows);
+  auto const width = std::int64_t{cache.kv_heads} * cache.head_dim;
+  if (k.columns != width || v.columns != width) return invalid("Keys and values are kv_heads · head_dim wide.", width, k.columns != width ? k.columns : v.columns);
+  if (cache.storage != Stored) return invalid("A cache must have been made for the layer's storage.", bits(Stored), bits(cache.storage));
+  start<append_rows<T, scalar_of<Stored>>>(where, {.x = blocks_for(k.rows), .early = true}, {cache, k, v, sequence.data, position.data, flags});
+  return {};
+}
+
+}  // namespace moesaic::cuda

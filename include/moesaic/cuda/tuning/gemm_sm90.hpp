@@ -1,0 +1,84 @@
+// Sizes of the wgmma kernels by format and rows per expert, and what they take of a multiprocessor: numbers only, checked by any compiler.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+
+#include <moesaic/base/dtype.hpp>
+#include <moesaic/cuda/tuning/tuning.hpp>
+
+namespace moesaic::cuda {
+
+/// What a block of a wgmma kernel does at a time. One warpgroup of 64 rows on the side M is a consumer; one more warpgroup brings operands.
+struct gemm_sm90_sizes {
+  bool weights_on_m = true;      ///< rows of weights on M and slots on N, for few slots and for weights through registers; else the other way round
+  int consumers = 1;             ///< warpgroups: M is 64 times as many
+  int n = 8;
+  int stages = 8;                ///< of the ring of operands
+  int blocks = 1;                ///< of a multiprocessor
+  int producer_registers = 0;    ///< a thread, by setmaxnreg; 0: all threads have what the launch gives
+  int consumer_registers = 0;
+
+  friend constexpr bool operator==(gemm_sm90_sizes const&, gemm_sm90_sizes const&) = default;
+  MOESAIC_FN constexpr int m() const { return 64 * consumers; }
+  MOESAIC_FN constexpr int slots() const { return weights_on_m ? n : m(); }
+  MOESAIC_FN constexpr int rows() const { return weights_on_m ? m() : n; }
+  MOESAIC_FN constexpr int threads() const { return 128 * (1 + consumers); }
+};
+
+/// How weights reach wgmma, and what a stage holds.
+struct gemm_sm90_stage {
+  bool through_registers = false;   ///< codes, made bf16 by the threads; else both operands are read from shared memory
+  int inputs = 64;                  ///< of K
+  int weight_bytes = 0, slot_bytes = 0, scale_bytes = 0, zero_bytes = 0, slot_scale_bytes = 0;
+
+  /// Everything at its own multiple of 128, the stage at one of 1024.
+  MOESAIC_FN constexpr std::int64_t bytes() const {
+    auto const padded = [](int n, int to) { return static_cast<std::int64_t>(n + to - 1) / to * to; };
+    return padded(weight_bytes + slot_bytes + static_cast<int>(padded(scale_bytes, 128) + padded(zero_bytes, 128) + padded(slot_scale_bytes, 128)), 1024);
+  }
+};
+
+/// Weights of type `w`, activations bf16 or e4m3, `interval`: inputs between two scales inside a stage (0: no scales).
+MOESAIC_FN constexpr gemm_sm90_stage stage_of(dtype w, dtype x, int interval, bool zero_point, gemm_sm90_sizes const& s) {
+  gemm_sm90_stage stage;
+  stage.through_registers = w != x;
+  stage.inputs = w == dtype::bf16 ? 64 : 128;
+  stage.weight_bytes = s.rows() * stage.inputs * bits(w) / 8;
+  stage.slot_bytes = s.slots() * stage.inputs * bits(x) / 8;
+  if (w == dtype::int8 || w == dtype::int4) stage.scale_bytes = s.rows() * 4 * (stage.inputs / interval);
+  if (w == dtype::mxfp4) stage.scale_bytes = s.rows() * (stage.inputs / interval);
+  if (zero_point) stage.zero_bytes = s.rows() * (stage.inputs / interval);
+  if (x == dtype::e4m3) stage.slot_scale_bytes = s.slots() * 4;
+  return stage;
+}
+
+/// What is expected of the runs of slots that share a matrix.
+enum class run_length : std::uint8_t { few, some, many, long_runs };
+/// At most so many slots a tile for each; beyond the last, the kernels of long runs.
+MOESAIC_FN constexpr int slots_of(run_length r) { return r == run_length::few ? 8 : r == run_length::some ? 32 : r == run_length::many ? 64 : 128; }
+
+/// `bound`: slots that an expert can have; `mean`: that it will have. Few slots more than a tile cost a second look at the weights, in L2; a tile
+/// that is too wide costs its share of shared memory and of the tensor cores whatever it holds.
+constexpr run_length run_length_of(std::int64_t bound, std::int64_t mean) {
+  for (auto const r : {run_length::few, run_length::some, run_length::many})
+    if (bound <= slots_of(r) || 2 * mean <= slots_of(r)) return r;
+  return run_length::long_runs;
+}
+
+/// Default sizes. Bytes under way decide for short runs: at least 64 KiB a multiprocessor; registers for long ones: accumulators of 64 × n a warpgroup,
+/// twice where sums of a group are scaled before they join the others.
+struct gemm_sm90_tuning {
+  static constexpr gemm_sm90_sizes sizes(dtype w, dtype x, run_length r) {
+    if (r == run_length::long_runs) {
+      if (w == dtype::bf16) return {.weights_on_m = false, .consumers = 2, .n = 256, .stages = 4, .producer_registers = 40, .consumer_registers = 232};
+      if (x == dtype::e4m3) return {.weights_on_m = false, .consumers = 2, .n = 128, .stages = 6, .producer_registers = 40, .consumer_registers = 232};
+      return {.consumers = 2, .n = 128, .stages = 4, .producer_registers = 40, .consumer_registers = 232};
+    }
+    auto const n = slots_of(r);
+    if (r == run_length::many) return {.n = n, .stages = 4, .blocks = 2, .producer_registers = 40, .consumer_registers = 208};
+    return {.n = n, .stages = r == run_length::few ? 8 : 6, .blocks = 2};
+  }
+};
+
+}  // namespace moesaic::cuda
