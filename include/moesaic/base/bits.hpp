@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <cstdint>
 #include <limits>
 
 #include <moesaic/base/macros.hpp>
@@ -14,6 +15,9 @@ MOESAIC_INLINE constexpr To bit_cast(From const& from) {
   static_assert(sizeof(To) == sizeof(From), "bit_cast is between types of one size");
   return __builtin_bit_cast(To, from);
 }
+
+/// std::popcount, the same way.
+MOESAIC_INLINE constexpr int count_ones(std::uint32_t word) { return __builtin_popcount(word); }
 
 /// +∞ and a quiet NaN of a floating-point type: constants, where std::numeric_limits has host functions.
 template <class T>

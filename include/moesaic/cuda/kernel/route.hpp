@@ -8,7 +8,7 @@
 
 #include <moesaic/base/bits.hpp>
 #include <moesaic/base/view.hpp>
-#include <moesaic/cuda/kernel/group.hpp>
+#include <moesaic/cuda/kernel/route_group.hpp>
 #include <moesaic/cuda/kernel/plan.hpp>
 #include <moesaic/cuda/kernel/rows.hpp>
 #include <moesaic/cuda/tuning/route.hpp>
