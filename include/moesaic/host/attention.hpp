@@ -78,8 +78,8 @@ status check(kv_cache const& cache, view<const T> q, list<const std::int32_t> se
 /// h / (heads / kv_heads) (arXiv:2305.13245). q, out [tokens, heads · head_dim], out not q; sequence, position [tokens]; scale above 0.
 /// Whose keys and values a batch uses must have been appended. Scores, softmax and sums in float (double for double), rounded to T once.
 /// A token's bits depend on its own slots only: decoded alone or in a batch, with any number of threads.
-/// Promised: the cache's storage where it is known, so that only code for that is made.
-template <class T, dtype Promised = dtype::same>
+/// Promised: the cache's storage where it is known, so that only code for that is made. The head dimension is for backends that compile for it.
+template <class T, dtype Promised = dtype::same, int /*HeadDim*/ = 0>
 status attend(pool& where, double scale, kv_cache const& cache, view<const T> q, list<const std::int32_t> sequence,
               list<const std::int32_t> position, view<T> out) {
   using sum = accumulator<T>;
@@ -122,7 +122,7 @@ status attend(pool& where, double scale, kv_cache const& cache, view<const T> q,
 
 /// The weights that attend() gives to slots, for a tap: probabilities row h · tokens + t, [heads · tokens, keys], zero beyond a
 /// token's own slot. Plain and slow. out_of_range where `keys` is not above every token's slot.
-template <class T>
+template <class T, dtype Promised = dtype::same>
 status attention_probabilities(pool& where, double scale, kv_cache const& cache, view<const T> q, list<const std::int32_t> sequence,
                                list<const std::int32_t> position, view<accumulator<T>> probabilities) {
   using sum = accumulator<T>;
@@ -136,7 +136,7 @@ status attention_probabilities(pool& where, double scale, kv_cache const& cache,
     if (auto const slot = slot_of(cache, sequence[t], position[t]); slot >= probabilities.columns)
       return {status_code::out_of_range, "Probabilities have a column for every slot that a token sees.", probabilities.columns, slot};
 
-  auto const known = cache_detail::with_storage<T, dtype::same>(cache.storage, [&]<class Stored>() {
+  auto const known = cache_detail::with_storage<T, Promised>(cache.storage, [&]<class Stored>() {
     where.for_each(heads * tokens, [&](std::int64_t task) {
       auto const h = task / tokens, t = task % tokens;
       auto const* const keys = keys_of(cache, sequence[t], h / group);

@@ -64,10 +64,10 @@ struct attention {
     auto const scale = attention_scale(config, shape.head_dim);
     if (auto done = append<scalar, shape.cache>(where, cache, k, v, sites.sequence, sites.position, sites.flags); !done)
       return done;
-    if (auto done = attend<scalar, shape.cache>(where, scale, cache, q, sites.sequence, sites.position, s.heads); !done) return done;
+    if (auto done = attend<scalar, shape.cache, shape.head_dim>(where, scale, cache, q, sites.sequence, sites.position, s.heads); !done) return done;
     if constexpr (requires { tap.attention_probabilities(int{}, std::int64_t{}); })
       if (auto const probs = tap.attention_probabilities(shape.heads, x.rows); probs.data != nullptr) {
-        if (auto done = attention_probabilities<scalar>(where, scale, cache, q, sites.sequence, sites.position, probs); !done) return done;
+        if (auto done = attention_probabilities<scalar, shape.cache>(where, scale, cache, q, sites.sequence, sites.position, probs); !done) return done;
         tap(tap_point{layer, stage::attn_probs}, view<const accumulator<scalar>>(probs));
       }
     show(stage::attn_heads, s.heads);

@@ -1,0 +1,453 @@
+// Queries and the cache to attention outputs: a warp a query (simt), tiles of a prompt by mma.sync, and single tokens with their keys split (sm80, sm90).
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+
+#include <moesaic/base/bits.hpp>
+#include <moesaic/base/math.hpp>
+#include <moesaic/base/view.hpp>
+#include <moesaic/cuda/kernel/kv_cache.hpp>
+#include <moesaic/cuda/kernel/rows.hpp>
+#include <moesaic/cuda/tuning/attention.hpp>
+#include <moesaic/device/device.hpp>
+
+namespace moesaic::cuda {
+
+/// out[t] = values of token t's sequence weighted by softmax(q · k · scale) over its slots 0 .. own; query head h reads kv head h / group.
+/// A token whose site lies outside the cache gets zeros: it attends to nothing.
+template <class T>
+struct attention_params {
+  kv_cache cache;
+  view<const T> q;                       // [tokens, heads · head_dim]
+  view<T> out;
+  std::int32_t const *sequence, *position;   // [tokens]
+  float scale;
+  int heads, group;                      // query heads, and those that share a kv head
+
+  MOESAIC_DEVICE std::int64_t slot(std::int64_t token) const { return slot_of(cache, sequence[token], position[token]); }
+};
+
+/// Any types and head_dim: 32 keys at a time, a key a lane for the scores, a column a lane for the sums.
+template <class T, class Stored>
+struct attend_simt {
+  static constexpr int threads = 128;
+  static constexpr rung needs = rung::simt;
+  static constexpr int warps = threads / device::warp_size;
+  using params = attention_params<T>;
+  struct shared {
+    float query[warps][attention_tuning::most_head_dim];
+  };
+  static constexpr int columns_a_lane = attention_tuning::most_head_dim / device::warp_size;
+
+  MOESAIC_DEVICE void operator()(params const& p) const {
+    int const head_dim = p.cache.head_dim, lane = device::lane_id();
+    float* const query = device::shared<shared>().query[device::warp_id()];
+    device::griddepcontrol_launch_dependents();
+    device::griddepcontrol_wait();
+    auto const all = p.q.rows * p.heads;
+    for (std::int64_t i = static_cast<std::int64_t>(device::block_x()) * warps + device::warp_id(); i < all; i += static_cast<std::int64_t>(device::grid_x()) * warps) {
+      auto const t = i / p.heads;
+      auto const h = static_cast<int>(i % p.heads);
+      T const* const q = p.q.row(t) + static_cast<std::int64_t>(h) * head_dim;
+      device::warp_sync();               // the row before is done with `query`
+      for (int d = lane; d < head_dim; d += device::warp_size) query[d] = static_cast<float>(q[d]);
+      device::warp_sync();
+      auto const own = p.slot(t);
+      auto const known = own >= 0 ? p.sequence[t] : 0;
+      Stored const* const keys = keys_of<Stored>(p.cache, known, h / p.group);
+      Stored const* const values = values_of<Stored>(p.cache, known, h / p.group);
+      float top = -infinity<float>, total = 0.0f, sum[columns_a_lane] = {};
+      for (std::int64_t first = 0; first <= own; first += device::warp_size) {
+        bool const visible = first + lane <= own;
+        float score = 0.0f;
+        if (visible)
+          for (int d = 0; d < head_dim; ++d) score += query[d] * static_cast<float>(keys[(first + lane) * head_dim + d]);
+        score = visible ? score * p.scale : -infinity<float>;
+        float const highest = device::warp_max(score), next = highest > top ? highest : top;
+        float const shrink = std::exp(top - next), weight = std::exp(score - next);
+        total = total * shrink + device::warp_sum(weight);
+        top = next;
+        int const count = own - first + 1 < device::warp_size ? static_cast<int>(own - first + 1) : device::warp_size;
+#pragma unroll
+        for (int c = 0; c < columns_a_lane; ++c) sum[c] *= shrink;
+        for (int k = 0; k < count; ++k) {
+          float const w = device::shuffle(weight, k);
+#pragma unroll
+          for (int c = 0; c < columns_a_lane; ++c) {
+            int const d = c * device::warp_size + lane;
+            if (d < head_dim) sum[c] += w * static_cast<float>(values[(first + k) * head_dim + d]);
+          }
+        }
+      }
+      T* const out = p.out.row(t) + static_cast<std::int64_t>(h) * head_dim;
+#pragma unroll
+      for (int c = 0; c < columns_a_lane; ++c) {
+        int const d = c * device::warp_size + lane;
+        if (d < head_dim) out[d] = static_cast<T>(own >= 0 ? sum[c] / total : 0.0f);
+      }
+    }
+  }
+};
+
+/// What a warp holds of 16 query rows: fragments of the queries, running maxima and sums, and the output's accumulators. Lane l has rows l / 4 and
+/// l / 4 + 8. Scores are in units of log2 e, so that weights are powers of two.
+template <int HeadDim>
+struct attention_rows {
+  static constexpr int stride = HeadDim + 8;   ///< of rows in shared memory: an odd number of 16-byte chunks, so that ldmatrix meets no bank twice
+  std::uint32_t query[HeadDim / 16][4];
+  float top[2] = {-infinity<float>, -infinity<float>}, total[2] = {};
+  float out[HeadDim / 8][4] = {};
+
+  /// Queries of 16 rows [16, stride] in shared memory.
+  MOESAIC_DEVICE void load_query(bf16 const* rows) {
+    int const lane = device::lane_id();
+#pragma unroll
+    for (int k = 0; k < HeadDim / 16; ++k) device::ldmatrix<4>(query[k], rows + lane % 16 * stride + k * 16 + lane / 16 * 8);
+  }
+
+  /// Goes on by `Keys` keys and values [Keys, stride] in shared memory, whose first is slot `first`; row i of mine sees slots up to visible[i].
+  template <int Keys>
+  MOESAIC_DEVICE void visit(bf16 const* keys, bf16 const* values, std::int64_t first, std::int64_t const (&visible)[2], float scale) {
+    int const lane = device::lane_id();
+    float score[Keys / 8][4] = {};
+#pragma unroll
+    for (int k = 0; k < HeadDim / 16; ++k)
+#pragma unroll
+      for (int n = 0; n < Keys / 16; ++n) {
+        std::uint32_t b[4];
+        device::ldmatrix<4>(b, keys + (n * 16 + lane / 16 * 8 + lane % 8) * stride + k * 16 + lane / 8 % 2 * 8);
+        std::uint32_t const low[2] = {b[0], b[1]}, high[2] = {b[2], b[3]};
+        device::mma_sync<dtype::bf16>(score[2 * n], query[k], low);
+        device::mma_sync<dtype::bf16>(score[2 * n + 1], query[k], high);
+      }
+    float highest[2] = {top[0], top[1]};
+#pragma unroll
+    for (int n = 0; n < Keys / 8; ++n)
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        bool const sees = first + n * 8 + 2 * (lane % 4) + i % 2 <= visible[i / 2];
+        score[n][i] = sees ? score[n][i] * scale : -infinity<float>;
+        highest[i / 2] = score[n][i] > highest[i / 2] ? score[n][i] : highest[i / 2];
+      }
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      for (int mask = 1; mask <= 2; mask *= 2) {
+        float const other = device::shuffle_xor(highest[r], mask);
+        highest[r] = other > highest[r] ? other : highest[r];
+      }
+      float const base = highest[r] > -infinity<float> ? highest[r] : 0.0f;   // a row that has seen nothing yet
+      float const shrink = device::ex2_approx(top[r] - base);
+      top[r] = highest[r];
+      total[r] *= shrink;
+#pragma unroll
+      for (int n = 0; n < HeadDim / 8; ++n) out[n][2 * r] *= shrink, out[n][2 * r + 1] *= shrink;
+#pragma unroll
+      for (int n = 0; n < Keys / 8; ++n)
+#pragma unroll
+        for (int i = 2 * r; i < 2 * r + 2; ++i) {
+          score[n][i] = device::ex2_approx(score[n][i] - base);
+          total[r] += score[n][i];
+        }
+    }
+#pragma unroll
+    for (int k = 0; k < Keys / 16; ++k) {
+      std::uint32_t const a[4] = {device::cvt_bf16x2(score[2 * k][0], score[2 * k][1]), device::cvt_bf16x2(score[2 * k][2], score[2 * k][3]),
+                                  device::cvt_bf16x2(score[2 * k + 1][0], score[2 * k + 1][1]), device::cvt_bf16x2(score[2 * k + 1][2], score[2 * k + 1][3])};
+#pragma unroll
+      for (int n = 0; n < HeadDim / 16; ++n) {
+        std::uint32_t b[4];
+        device::ldmatrix_trans<4>(b, values + (k * 16 + lane / 8 % 2 * 8 + lane % 8) * stride + n * 16 + lane / 16 * 8);
+        std::uint32_t const low[2] = {b[0], b[1]}, high[2] = {b[2], b[3]};
+        device::mma_sync<dtype::bf16>(out[2 * n], a, low);
+        device::mma_sync<dtype::bf16>(out[2 * n + 1], a, high);
+      }
+    }
+  }
+
+  /// Σ of a row's weights over the four lanes that share it.
+  MOESAIC_DEVICE float whole(int row) const {
+    float sum = total[row];
+    sum += device::shuffle_xor(sum, 1);
+    return sum + device::shuffle_xor(sum, 2);
+  }
+};
+
+/// `Rows` rows of `HeadDim` from global to shared memory by cp.async, `threads` threads together, number `thread` the caller; rows from `count` on are zero.
+template <int HeadDim, int Rows>
+MOESAIC_DEVICE void copy_rows(bf16* to, bf16 const* from, std::int64_t stride, std::int64_t count, int thread, int threads) {
+  constexpr int chunks = HeadDim / 8;
+  for (int i = thread; i < Rows * chunks; i += threads) {
+    int const row = i / chunks, c = i % chunks;
+    bool const there = row < count;
+    device::cp_async<16>(to + row * attention_rows<HeadDim>::stride + c * 8, from + (there ? row * stride : 0) + c * 8, there ? 16 : 0);
+  }
+}
+
+/// The part of a run of tokens of one sequence that lies in one tile of the batch; tokens of short parts are split_attention's.
+template <int Tile>
+MOESAIC_DEVICE bool belongs_to_prompt(std::int32_t const* sequence, std::int64_t tokens, std::int64_t t) {
+  auto const first = t / Tile * Tile, last = first + Tile < tokens ? first + Tile : tokens;
+  int length = 1;
+  for (auto i = t - 1; i >= first && length < attention_tuning::prompt_tokens && sequence[i] == sequence[t]; --i) ++length;
+  for (auto i = t + 1; i < last && length < attention_tuning::prompt_tokens && sequence[i] == sequence[t]; ++i) ++length;
+  return length >= attention_tuning::prompt_tokens;
+}
+
+/// Prompts: a block takes 64 tokens of the batch and one query head, and goes over the keys of every sequence that has enough tokens among them.
+template <int HeadDim>
+struct attend_prompt {
+  static constexpr int tile = attention_tuning::tile_tokens, keys = attention_tuning::tile_keys, stages = attention_tuning::stages(HeadDim);
+  static constexpr int threads = tile / 16 * device::warp_size;
+  static constexpr rung needs = rung::sm80;
+  using params = attention_params<bf16>;
+  using rows = attention_rows<HeadDim>;
+  struct shared {
+    alignas(16) bf16 query[tile * rows::stride];
+    alignas(16) bf16 key[stages][keys * rows::stride];
+    alignas(16) bf16 value[stages][keys * rows::stride];
+  };
+
+  MOESAIC_DEVICE void operator()(params const& p) const {
+    device::griddepcontrol_launch_dependents();
+    device::griddepcontrol_wait();
+    auto const first = static_cast<std::int64_t>(device::block_x()) * tile;
+    auto const last = first + tile < p.q.rows ? first + tile : p.q.rows;
+    for (auto begin = first; begin < last;) {
+      auto end = begin + 1;
+      while (end < last && p.sequence[end] == p.sequence[begin]) ++end;
+      if (end - begin >= attention_tuning::prompt_tokens) visit_run(p, begin, end);
+      begin = end;
+    }
+  }
+
+ private:
+  MOESAIC_DEVICE static void visit_run(params const& p, std::int64_t begin, std::int64_t end) {
+    auto& memory = device::shared<shared>();
+    int const thread = device::thread_id(), lane = device::lane_id(), head = device::block_y();
+    auto const column = static_cast<std::int64_t>(head) * HeadDim;
+    copy_rows<HeadDim, tile>(memory.query, p.q.row(begin) + column, p.q.stride, end - begin, thread, threads);
+    // Rows of the block's tile are those of the run, from row 0 on.
+    int const row = device::warp_id() * 16 + lane / 4;
+    std::int64_t const visible[2] = {begin + row < end ? p.slot(begin + row) : -1, begin + row + 8 < end ? p.slot(begin + row + 8) : -1};
+    std::int64_t longest = -1;
+    for (auto t = begin; t < end; ++t) {
+      auto const slot = p.slot(t);
+      longest = slot > longest ? slot : longest;
+    }
+    auto const sequence = longest >= 0 ? p.sequence[begin] : 0;
+    bf16 const* const key = keys_of<bf16>(p.cache, sequence, head / p.group);
+    bf16 const* const value = values_of<bf16>(p.cache, sequence, head / p.group);
+    auto const fetch = [&](std::int64_t from) {
+      auto const stage = from / keys % stages;
+      if (from <= longest) {
+        copy_rows<HeadDim, keys>(memory.key[stage], key + from * HeadDim, HeadDim, longest + 1 - from, thread, threads);
+        copy_rows<HeadDim, keys>(memory.value[stage], value + from * HeadDim, HeadDim, longest + 1 - from, thread, threads);
+      }
+      device::cp_async_commit_group();
+    };
+    for (int s = 0; s < stages - 1 || s == 0; ++s) fetch(static_cast<std::int64_t>(s) * keys);
+    rows mine;
+    for (std::int64_t from = 0; from <= longest; from += keys) {
+      if constexpr (stages > 1) fetch(from + (stages - 1) * keys);
+      device::cp_async_wait_group<(stages > 1 ? stages - 1 : 0)>();
+      device::block_sync();
+      if (from == 0) mine.load_query(memory.query + device::warp_id() * 16 * rows::stride);
+      auto const stage = from / keys % stages;
+      mine.template visit<keys>(memory.key[stage], memory.value[stage], from, visible, p.scale);
+      device::block_sync();              // all have read the stage before it is filled again
+      if constexpr (stages == 1) fetch(from + keys);
+    }
+    device::cp_async_wait_group<0>();
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      float const whole = mine.whole(r);
+      if (begin + row + 8 * r >= end) continue;
+      bf16* const out = p.out.row(begin + row + 8 * r) + column;
+#pragma unroll
+      for (int n = 0; n < HeadDim / 8; ++n) {
+        float const scale = visible[r] >= 0 ? 1.0f / whole : 0.0f;
+        *reinterpret_cast<std::uint32_t*>(out + n * 8 + 2 * (lane % 4)) = device::cvt_bf16x2(mine.out[n][2 * r] * scale, mine.out[n][2 * r + 1] * scale);
+      }
+    }
+    device::block_sync();                // the memory is free for the next run
+  }
+};
+
+/// Single tokens: the query heads of one kv head are the rows of a tile, and its keys are dealt out to the warps of a block, and with `Cluster` above 1 to
+/// the blocks of a cluster. What they found is joined in one fixed order, so that bits depend on the token's own slots alone.
+template <int HeadDim, int Cluster>
+struct attend_split {
+  static constexpr int warps = 4, keys = attention_tuning::split_keys;
+  static constexpr int threads = warps * device::warp_size;
+  static constexpr rung needs = Cluster > 1 ? rung::sm90 : rung::sm80;
+  using params = attention_params<bf16>;
+  using rows = attention_rows<HeadDim>;
+  /// Of 16 rows, as one warp leaves them for the others.
+  struct found {
+    float top[16], total[16], out[16][HeadDim];
+  };
+  struct warp_memory {
+    alignas(16) bf16 key[keys * rows::stride];
+    alignas(16) bf16 value[keys * rows::stride];
+  };
+  struct shared {
+    alignas(16) bf16 query[16 * rows::stride];
+    union {
+      warp_memory of_warp[warps];
+      found left[warps];                 // when all keys have been read
+    };
+  };
+
+  MOESAIC_DEVICE void operator()(params const& p) const {
+    auto& memory = device::shared<shared>();
+    int const lane = device::lane_id(), warp = device::warp_id(), rank = Cluster > 1 ? device::cluster_rank() : 0;
+    auto const t = static_cast<std::int64_t>(device::block_x()) / Cluster;
+    int const kv_head = device::block_y(), first_head = device::block_z() * 16;   // of the group
+    device::griddepcontrol_launch_dependents();
+    device::griddepcontrol_wait();
+    if (belongs_to_prompt<attention_tuning::tile_tokens>(p.sequence, p.q.rows, t)) return;   // all blocks of the cluster alike
+    int const heads = p.group - first_head < 16 ? p.group - first_head : 16;
+    auto const column = static_cast<std::int64_t>(kv_head * p.group + first_head) * HeadDim;
+    auto const own = p.slot(t);
+    copy_rows<HeadDim, 16>(memory.query, p.q.row(t) + column, HeadDim, heads, device::thread_id(), threads);
+    device::cp_async_commit_group();
+    device::cp_async_wait_group<0>();
+    device::block_sync();
+
+    auto const sequence = own >= 0 ? p.sequence[t] : 0;
+    bf16 const* const key = keys_of<bf16>(p.cache, sequence, kv_head);
+    bf16 const* const value = values_of<bf16>(p.cache, sequence, kv_head);
+    rows mine;
+    mine.load_query(memory.query);
+    std::int64_t const visible[2] = {own, own};
+    auto& tile = memory.of_warp[warp];
+    for (std::int64_t from = (static_cast<std::int64_t>(rank) * warps + warp) * keys; from <= own; from += Cluster * warps * keys) {
+      device::warp_sync();               // the tile before has been read
+      copy_rows<HeadDim, keys>(tile.key, key + from * HeadDim, HeadDim, own + 1 - from, lane, device::warp_size);
+      copy_rows<HeadDim, keys>(tile.value, value + from * HeadDim, HeadDim, own + 1 - from, lane, device::warp_size);
+      device::cp_async_commit_group();
+      device::cp_async_wait_group<0>();
+      device::warp_sync();
+      mine.template visit<keys>(tile.key, tile.value, from, visible, p.scale);
+    }
+    device::block_sync();                // all tiles have been read
+    leave(mine, memory.left[warp]);
+    device::block_sync();
+    if constexpr (Cluster > 1) {
+      join_warps(memory);
+      device::cluster_arrive();
+      device::cluster_wait();
+      if (rank == 0) join_cluster(memory, p.out.row(t) + column, heads);
+      device::cluster_arrive();          // nobody leaves while his memory is read
+      device::cluster_wait();
+    } else {
+      for (int i = device::thread_id(); i < heads * HeadDim; i += threads) {
+        int const r = i / HeadDim, d = i % HeadDim;
+        float top = -infinity<float>, total = 0.0f, out = 0.0f;
+        for (int w = 0; w < warps; ++w) join(memory.left[w].top[r], memory.left[w].total[r], memory.left[w].out[r][d], top, total, out);
+        p.out.row(t)[column + i] = static_cast<bf16>(total > 0.0f ? out / total : 0.0f);
+      }
+    }
+  }
+
+ private:
+  MOESAIC_DEVICE static void leave(rows const& mine, found& to) {
+    int const lane = device::lane_id();
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      int const row = lane / 4 + 8 * r;
+      float const whole = mine.whole(r);
+      if (lane % 4 == 0) to.top[row] = mine.top[r], to.total[row] = whole;
+#pragma unroll
+      for (int n = 0; n < HeadDim / 8; ++n) {
+        to.out[row][n * 8 + 2 * (lane % 4)] = mine.out[n][2 * r];
+        to.out[row][n * 8 + 2 * (lane % 4) + 1] = mine.out[n][2 * r + 1];
+      }
+    }
+  }
+  /// Takes what another has found into (top, total, out).
+  MOESAIC_DEVICE static void join(float other_top, float other_total, float other_out, float& top, float& total, float& out) {
+    float const next = other_top > top ? other_top : top;
+    if (!(next > -infinity<float>)) return;
+    float const mine = device::ex2_approx(top - next), others = device::ex2_approx(other_top - next);
+    total = total * mine + other_total * others;
+    out = out * mine + other_out * others;
+    top = next;
+  }
+  /// The block's warps into what warp 0 left; a thread has a column of a row, and the row's own numbers are written when all have read them.
+  MOESAIC_DEVICE static void join_warps(shared& memory) {
+    constexpr int each = 16 * HeadDim / threads;
+    float tops[each], totals[each];
+#pragma unroll
+    for (int i = 0; i < each; ++i) {
+      int const at = i * threads + device::thread_id(), r = at / HeadDim, d = at % HeadDim;
+      float top = -infinity<float>, total = 0.0f, out = 0.0f;
+      for (int w = 0; w < warps; ++w) join(memory.left[w].top[r], memory.left[w].total[r], memory.left[w].out[r][d], top, total, out);
+      memory.left[0].out[r][d] = out;
+      tops[i] = top, totals[i] = total;
+    }
+    device::block_sync();
+#pragma unroll
+    for (int i = 0; i < each; ++i) {
+      int const at = i * threads + device::thread_id(), r = at / HeadDim;
+      if (at % HeadDim == 0) memory.left[0].top[r] = tops[i], memory.left[0].total[r] = totals[i];
+    }
+  }
+  MOESAIC_DEVICE static void join_cluster(shared& memory, bf16* to, int heads) {
+    auto const read = [](float const& place, int rank) { return bit_cast<float>(device::load_cluster(device::mapa(&place, rank))); };
+    for (int i = device::thread_id(); i < heads * HeadDim; i += threads) {
+      int const r = i / HeadDim, d = i % HeadDim;
+      auto const& left = memory.left[0];
+      float top = -infinity<float>, total = 0.0f, out = 0.0f;
+      for (int rank = 0; rank < Cluster; ++rank) join(read(left.top[r], rank), read(left.total[r], rank), read(left.out[r][d], rank), top, total, out);
+      to[i] = static_cast<bf16>(total > 0.0f ? out / total : 0.0f);
+    }
+  }
+};
+
+/// The weights that attention gives to slots, for a tap: row h · tokens + t of [heads · tokens, keys]. A warp a row, plain and slow.
+template <class T, class Stored>
+struct attention_weights_simt {
+  static constexpr int threads = 128;
+  static constexpr rung needs = rung::simt;
+  struct params {
+    attention_params<T> attention;       // out is not used
+    view<float> probabilities;           // [heads · tokens, keys]
+  };
+  struct shared {};
+
+  MOESAIC_DEVICE void operator()(params const& p) const {
+    constexpr int warps = threads / device::warp_size;
+    auto const& a = p.attention;
+    int const head_dim = a.cache.head_dim;
+    device::griddepcontrol_launch_dependents();
+    device::griddepcontrol_wait();
+    for (std::int64_t i = static_cast<std::int64_t>(device::block_x()) * warps + device::warp_id(); i < p.probabilities.rows;
+         i += static_cast<std::int64_t>(device::grid_x()) * warps) {
+      auto const t = i % a.q.rows;
+      auto const h = static_cast<int>(i / a.q.rows);
+      auto const own = a.slot(t);
+      Stored const* const keys = keys_of<Stored>(a.cache, own >= 0 ? a.sequence[t] : 0, h / a.group);
+      T const* const q = a.q.row(t) + static_cast<std::int64_t>(h) * head_dim;
+      float* const row = p.probabilities.row(i);
+      float top = -infinity<float>, total = 0.0f;
+      for (std::int64_t s = device::lane_id(); s < p.probabilities.columns; s += device::warp_size) {
+        float score = 0.0f;
+        for (int d = 0; s <= own && d < head_dim; ++d) score += static_cast<float>(q[d]) * static_cast<float>(keys[s * head_dim + d]);
+        row[s] = s <= own ? score * a.scale : -infinity<float>;
+        top = row[s] > top ? row[s] : top;
+      }
+      top = device::warp_max(top);
+      for (std::int64_t s = device::lane_id(); s < p.probabilities.columns; s += device::warp_size) {
+        row[s] = s <= own ? std::exp(row[s] - top) : 0.0f;
+        total += row[s];
+      }
+      total = device::warp_sum(total);
+      for (std::int64_t s = device::lane_id(); s < p.probabilities.columns; s += device::warp_size) row[s] = own >= 0 ? row[s] / total : 0.0f;
+    }
+  }
+};
+
+}  // namespace moesaic::cuda
