@@ -41,4 +41,33 @@ MOESAIC_DEVICE void store_outputs(Y* to, float const (&value)[8], int count) {
     if (i < count) to[i] = static_cast<Y>(value[i]);
 }
 
+/// A tile's sums, in shared memory since a block_sync, to rows of y: [Copies][Slots][Pitch] floats, weight row `first_row` + r of slot t.first + s at
+/// [s][r]; copies are added up in order. All `Threads` threads of the block call. Rows is a multiple of 16, Pitch of 4.
+template <int Rows, int Slots, int Copies, int Pitch, int Threads, class X, class Y>
+MOESAIC_DEVICE void finish_tile(gemm_params<X, Y> const& p, slot_tile const& t, int first_row, float const* sums) {
+  // Eight outputs of a slot a thread and turn: with two parts their gates are eight rows, and the ups the next eight.
+  auto const eight_sums = [&](float(&sum)[8], int slot, int row) {
+#pragma unroll
+    for (int i = 0; i < 8; ++i) sum[i] = sums[slot * Pitch + row + i];
+#pragma unroll
+    for (int c = 1; c < Copies; ++c)
+#pragma unroll
+      for (int i = 0; i < 8; ++i) sum[i] += sums[(c * Slots + slot) * Pitch + row + i];
+  };
+  int const rows_of_turn = 8 * p.w.parts, turns_of_slot = Rows / rows_of_turn;
+  for (int turn = device::thread_id(); turn < Slots * turns_of_slot; turn += Threads) {
+    int const slot = turn / turns_of_slot, row = turn % turns_of_slot * rows_of_turn;
+    int const output = (first_row + row) / p.w.parts;
+    if (slot >= t.last - t.first || output >= p.w.outputs) continue;
+    float sum[8], up[8] = {};
+    eight_sums(sum, slot, row);
+    if (p.w.parts == 2) eight_sums(up, slot, row + 8);
+    int const count = p.w.outputs - output < 8 ? p.w.outputs - output : 8;
+#pragma unroll
+    for (int i = 0; i < 8; ++i)
+      if (i < count) sum[i] = finish_sum(p, t.expert, output + i, sum[i], up[i]);
+    store_outputs(p.y + (t.first + slot) * p.y_stride + output, sum, count);
+  }
+}
+
 }  // namespace moesaic::cuda
