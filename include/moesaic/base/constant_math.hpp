@@ -2,10 +2,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <bit>
 #include <cstdint>
-#include <limits>
 
+#include <moesaic/base/bits.hpp>
 #include <moesaic/base/macros.hpp>
 
 /// For numbers that are known when a program is compiled: budgets, scaling laws. Within 1e-15 of the true value, relative (pow: times
@@ -13,16 +12,15 @@
 namespace moesaic::constant_math {
 
 namespace detail {
-inline constexpr double infinity = std::numeric_limits<double>::infinity();
 inline constexpr double ln2 = 0.6931471805599453094, ln2_high = 0x1.62e42feep-1, ln2_low = 0x1.a39ef35793c76p-33;
 
 // 2^n of a normal number.
-MOESAIC_FN constexpr double power_of_two(std::int64_t n) { return std::bit_cast<double>(static_cast<std::uint64_t>(n + 1023) << 52); }
+MOESAIC_FN constexpr double power_of_two(std::int64_t n) { return bit_cast<double>(static_cast<std::uint64_t>(n + 1023) << 52); }
 }  // namespace detail
 
 MOESAIC_FN constexpr double exp(double x) {
   if (x != x) return x;
-  if (x > 709.79) return detail::infinity;
+  if (x > 709.79) return infinity<double>;
   if (x < -745.2) return 0;
   auto const n = static_cast<std::int64_t>(x / detail::ln2 + (x < 0 ? -0.5 : 0.5));
   auto const r = (x - static_cast<double>(n) * detail::ln2_high) - static_cast<double>(n) * detail::ln2_low;   // |r| <= ln2 / 2
@@ -33,17 +31,17 @@ MOESAIC_FN constexpr double exp(double x) {
 
 /// −∞ of 0, NaN of what is negative.
 MOESAIC_FN constexpr double log(double x) {
-  if (x != x || x == detail::infinity) return x;
-  if (x < 0) return std::numeric_limits<double>::quiet_NaN();
-  if (x == 0) return -detail::infinity;
+  if (x != x || x == infinity<double>) return x;
+  if (x < 0) return not_a_number<double>;
+  if (x == 0) return -infinity<double>;
   std::int64_t exponent = 0;
-  if (x < std::numeric_limits<double>::min()) {
+  if (x < 0x1p-1022) {
     x *= 0x1p54;
     exponent = -54;
   }
-  auto const word = std::bit_cast<std::uint64_t>(x);
+  auto const word = bit_cast<std::uint64_t>(x);
   exponent += static_cast<std::int64_t>(word >> 52) - 1023;
-  auto mantissa = std::bit_cast<double>((word & 0x000f'ffff'ffff'ffffu) | 0x3ff0'0000'0000'0000u);
+  auto mantissa = bit_cast<double>((word & 0x000f'ffff'ffff'ffffu) | 0x3ff0'0000'0000'0000u);
   if (mantissa > 1.4142135623730951) {
     mantissa /= 2;
     ++exponent;

@@ -13,12 +13,15 @@
 #define MOESAIC_FN
 #endif
 
-/// Inlined whatever the optimiser thinks: the small functions that a hot loop is made of.
+/// Inlined whatever the optimiser thinks, on the host: the small functions that a hot loop is made of.
 #if defined(__GNUC__) || defined(__clang__)
-#define MOESAIC_INLINE MOESAIC_FN inline __attribute__((always_inline))
+#define MOESAIC_HOST inline __attribute__((always_inline))
 #else
-#define MOESAIC_INLINE MOESAIC_FN inline
+#define MOESAIC_HOST inline
 #endif
+
+/// The same for host and device.
+#define MOESAIC_INLINE MOESAIC_FN MOESAIC_HOST
 
 /// A function of a kernel: device code under nvcc; elsewhere plain C++, which runs on a model of the device.
 #if defined(__CUDACC__)

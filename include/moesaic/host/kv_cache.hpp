@@ -79,7 +79,7 @@ Stored read(std::byte const* matrix, packed_matrix const& m, std::int64_t output
 
 /// The element of T as it is stored: narrower by one rounding to nearest even.
 template <class Stored, class T>
-MOESAIC_INLINE void write(std::byte* at, T x) {
+MOESAIC_HOST void write(std::byte* at, T x) {
   auto const value = static_cast<Stored>(static_cast<accumulator<Stored>>(x));
   std::memcpy(at, &value, sizeof value);
 }

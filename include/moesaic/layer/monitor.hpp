@@ -141,7 +141,7 @@ class layer_monitors {
     for_each_layer<Layers>([&]<class Spec>(int layer) {
       constexpr auto c = validated<Spec>::config.router;
       if constexpr (c.experts > 0) {
-        each_[layer].monitor = router_monitor::carve(memory, {c.experts, probabilities_of(c), options.domains, options.coactivation});
+        each_[layer].monitor = router_monitor::carve(memory, monitor_shape{c.experts, probabilities_of(c), options.domains, options.coactivation});
         each_[layer].detector = collapse_detector::carve(memory, options.limits, c.experts);
         each_[layer].previous = memory.take<std::int32_t>(options.compared_rows, router<Spec>::slots);
         each_[layer].outputs = router<Spec>::shape.router_outputs;

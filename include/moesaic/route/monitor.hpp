@@ -176,7 +176,8 @@ template <class T>
 status check_observation(router_monitor const& m, router_observation<T> const& o) {
   auto const tokens = o.ids.rows;
   auto const experts = m.shape.experts;
-  for (auto const& v : {o.logits, o.scores}) {
+  view<const T> const given[] = {o.logits, o.scores};
+  for (auto const& v : given) {
     if (v.data == nullptr) continue;
     if (v.rows != tokens) return invalid("logits and scores must have a row a token, or be empty", tokens, v.rows);
     if (v.columns != experts) return invalid("logits and scores must have a column an expert", experts, v.columns);

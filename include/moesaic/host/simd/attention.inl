@@ -8,7 +8,7 @@ using lanes_of = decltype(set1(Scalar(0)));
 
 /// Input `Half` of the 16 lanes at `at`. (Byte is a parameter because doubles have no load_bits.)
 template <class Stored, int Half, class Byte>
-MOESAIC_INLINE auto load_input(Byte const* at) {
+MOESAIC_HOST auto load_input(Byte const* at) {
   if constexpr (sizeof(Stored) != 2)
     return load(reinterpret_cast<Stored const*>(at));
   else if constexpr (Half == 0)
@@ -18,7 +18,7 @@ MOESAIC_INLINE auto load_input(Byte const* at) {
 }
 
 template <class Scalar>
-MOESAIC_INLINE Scalar largest_lane(lanes_of<Scalar> x) {
+MOESAIC_HOST Scalar largest_lane(lanes_of<Scalar> x) {
   alignas(64) Scalar lane[packed::lanes];
   store(lane, x);
   auto y = lane[0];

@@ -3,7 +3,7 @@
 
 // A product that the compiler must not contract with a sum into an fma, which it would do on some levels only.
 template <class V>
-MOESAIC_INLINE V uncontracted(V product) {
+MOESAIC_HOST V uncontracted(V product) {
 #if defined(__GNUC__) && !defined(__clang__)   // clang contracts within one expression only
 #if defined(__x86_64__)
   asm("" : "+v"(product));
@@ -16,10 +16,10 @@ MOESAIC_INLINE V uncontracted(V product) {
 
 // f(0), ..., f(N - 1) with constants: arrays indexed by them become registers, where g++ would keep those of nested loops in memory.
 template <class F, int... I>
-MOESAIC_INLINE void unrolled(std::integer_sequence<int, I...>, F const& f) {
+MOESAIC_HOST void unrolled(std::integer_sequence<int, I...>, F const& f) {
   (f(std::integral_constant<int, I>{}), ...);
 }
 template <int N, class F>
-MOESAIC_INLINE void unrolled(F const& f) {
+MOESAIC_HOST void unrolled(F const& f) {
   unrolled(std::make_integer_sequence<int, N>{}, f);
 }

@@ -9,8 +9,8 @@ struct here {};
 inline constexpr std::int64_t dot_chunk_inputs = 256;   // a pair's chunk is 16 KiB as bf16: it stays in L1 while the rows of x pass by
 
 // Lanes of two bf16: sum + w[0] x[0] + w[1] x[1].
-MOESAIC_INLINE f32 dot(f32 sum, u32 w, u32 x) { return {_mm512_dpbf16_ps(sum.v, (__m512bh)w.v, (__m512bh)x.v)}; }
-MOESAIC_INLINE u32 set1_two(const bf16* x) {
+MOESAIC_HOST f32 dot(f32 sum, u32 w, u32 x) { return {_mm512_dpbf16_ps(sum.v, (__m512bh)w.v, (__m512bh)x.v)}; }
+MOESAIC_HOST u32 set1_two(const bf16* x) {
   std::uint32_t two;
   std::memcpy(&two, x, sizeof two);
   return set1_bits(two);
@@ -56,8 +56,8 @@ consteval interleave_table make_interleave_table() {
   return t;
 }
 
-MOESAIC_INLINE __m512i load_table(const void* p) { return _mm512_loadu_si512(p); }
-MOESAIC_INLINE __m512i lookup_bytes(__m512i codes, const std::uint8_t (&table)[2][128], bool sign_only) {
+MOESAIC_HOST __m512i load_table(const void* p) { return _mm512_loadu_si512(p); }
+MOESAIC_HOST __m512i lookup_bytes(__m512i codes, const std::uint8_t (&table)[2][128], bool sign_only) {
   auto const below = _mm512_permutex2var_epi8(load_table(table[0]), codes, load_table(table[0] + 64));
   if (sign_only) return below;
   auto const above = _mm512_permutex2var_epi8(load_table(table[1]), codes, load_table(table[1] + 64));
@@ -66,7 +66,7 @@ MOESAIC_INLINE __m512i lookup_bytes(__m512i codes, const std::uint8_t (&table)[2
 
 // The codes of a row of lanes as pairs of bf16. offset: 16 - zero in both halves of a lane.
 template <dtype W, bool ZeroPoint>
-MOESAIC_INLINE void widen_to_pairs(u32 row, [[maybe_unused]] u32 offset, u32 (&two)[packed::per_lane(W) / 2]) {
+MOESAIC_HOST void widen_to_pairs(u32 row, [[maybe_unused]] u32 offset, u32 (&two)[packed::per_lane(W) / 2]) {
   if constexpr (W == dtype::bf16) two[0] = row;
   if constexpr (bits(W) == 8) {
     static constexpr auto tables = make_byte_tables<W>();
@@ -91,7 +91,7 @@ MOESAIC_INLINE void widen_to_pairs(u32 row, [[maybe_unused]] u32 offset, u32 (&t
 }
 
 template <dtype W>
-MOESAIC_INLINE u32 zero_offset(panel_pair<W> const& pair, std::int64_t k, int panel, std::int64_t pair_offset = 0) {
+MOESAIC_HOST u32 zero_offset(panel_pair<W> const& pair, std::int64_t k, int panel, std::int64_t pair_offset = 0) {
   if (W != dtype::int4 || pair.zeros == nullptr) return set1_bits(0);
   auto const zero = load_bytes(pair.zeros + pair_offset + (k / pair.group * 2 + panel) * packed::lanes).v;
   auto const offset = _mm512_sub_epi32(_mm512_set1_epi32(16), zero);
@@ -100,7 +100,7 @@ MOESAIC_INLINE u32 zero_offset(panel_pair<W> const& pair, std::int64_t k, int pa
 
 // Calls f<ZeroPoint>(): one of two loops, rather than a question at every weight.
 template <dtype W, class F>
-MOESAIC_INLINE void with_zero_point(bool zero_point, F&& f) {
+MOESAIC_HOST void with_zero_point(bool zero_point, F&& f) {
   if constexpr (W == dtype::int4)
     if (zero_point) return f.template operator()<true>();
   f.template operator()<false>();

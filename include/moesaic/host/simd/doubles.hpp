@@ -21,56 +21,56 @@ struct f64 {
 };
 
 template <class F>
-MOESAIC_INLINE f64 each(F f) {
+MOESAIC_HOST f64 each(F f) {
   f64 y;
   for (int i = 0; i < 16; ++i) y.lane[i] = f(i);
   return y;
 }
 
-MOESAIC_INLINE f64 set1(double x) {
+MOESAIC_HOST f64 set1(double x) {
   return each([&](int) { return x; });
 }
-MOESAIC_INLINE f64 load(double const* p) {
+MOESAIC_HOST f64 load(double const* p) {
   f64 y;
   std::memcpy(&y, p, sizeof y);
   return y;
 }
-MOESAIC_INLINE f64 load(double const* p, std::int64_t count) {
+MOESAIC_HOST f64 load(double const* p, std::int64_t count) {
   return each([&](int i) { return i < count ? p[i] : 0.0; });
 }
-MOESAIC_INLINE f64 load(float const* p) {
+MOESAIC_HOST f64 load(float const* p) {
   return each([&](int i) { return static_cast<double>(p[i]); });
 }
-MOESAIC_INLINE f64 load(float const* p, std::int64_t count) {
+MOESAIC_HOST f64 load(float const* p, std::int64_t count) {
   return each([&](int i) { return i < count ? static_cast<double>(p[i]) : 0.0; });
 }
-MOESAIC_INLINE void store(double* p, f64 const& x) { std::memcpy(p, &x, sizeof x); }
-MOESAIC_INLINE void store(double* p, f64 const& x, std::int64_t count) {
+MOESAIC_HOST void store(double* p, f64 const& x) { std::memcpy(p, &x, sizeof x); }
+MOESAIC_HOST void store(double* p, f64 const& x, std::int64_t count) {
   for (std::int64_t i = 0; i < count; ++i) p[i] = x.lane[i];
 }
 
 // Rounded twice, or once where the compiler contracts it: either is within the reference's bound.
-MOESAIC_INLINE f64 fma(f64 const& a, f64 const& b, f64 const& c) {
+MOESAIC_HOST f64 fma(f64 const& a, f64 const& b, f64 const& c) {
   return each([&](int i) { return a.lane[i] * b.lane[i] + c.lane[i]; });
 }
-MOESAIC_INLINE f64 add(f64 const& a, f64 const& b) {
+MOESAIC_HOST f64 add(f64 const& a, f64 const& b) {
   return each([&](int i) { return a.lane[i] + b.lane[i]; });
 }
-MOESAIC_INLINE f64 sub(f64 const& a, f64 const& b) {
+MOESAIC_HOST f64 sub(f64 const& a, f64 const& b) {
   return each([&](int i) { return a.lane[i] - b.lane[i]; });
 }
-MOESAIC_INLINE f64 mul(f64 const& a, f64 const& b) {
+MOESAIC_HOST f64 mul(f64 const& a, f64 const& b) {
   return each([&](int i) { return a.lane[i] * b.lane[i]; });
 }
 // The second operand where one is NaN, as in the other façades.
-MOESAIC_INLINE f64 max(f64 const& a, f64 const& b) {
+MOESAIC_HOST f64 max(f64 const& a, f64 const& b) {
   return each([&](int i) { return a.lane[i] > b.lane[i] ? a.lane[i] : b.lane[i]; });
 }
-MOESAIC_INLINE f64 exp(f64 const& a) {
+MOESAIC_HOST f64 exp(f64 const& a) {
   return each([&](int i) { return std::exp(a.lane[i]); });
 }
 // Far half onto near half, until one is left.
-MOESAIC_INLINE double sum(f64 a) {
+MOESAIC_HOST double sum(f64 a) {
   for (int half = 8; half > 0; half /= 2)
     for (int i = 0; i < half; ++i) a.lane[i] += a.lane[i + half];
   return a.lane[0];

@@ -3,7 +3,7 @@
 
 // p(x) with coefficients from the constant upwards.
 template <int N>
-MOESAIC_INLINE f32 polynomial(f32 x, const float (&c)[N]) {
+MOESAIC_HOST f32 polynomial(f32 x, const float (&c)[N]) {
   auto y = set1(c[N - 1]);
   for (int i = N - 2; i >= 0; --i) y = fma(y, x, set1(c[i]));
   return y;
@@ -26,19 +26,19 @@ MOESAIC_STEPS f32 exp(f32 x) {
   return mul(mul(y, power(half)), power(other_half));
 }
 
-MOESAIC_INLINE f32 negate(f32 x) { return as_float(bit_xor(as_bits(x), set1_bits(0x8000'0000u))); }
-MOESAIC_INLINE f32 absolute(f32 x) { return as_float(bit_and(as_bits(x), set1_bits(0x7fff'ffffu))); }
+MOESAIC_HOST f32 negate(f32 x) { return as_float(bit_xor(as_bits(x), set1_bits(0x8000'0000u))); }
+MOESAIC_HOST f32 absolute(f32 x) { return as_float(bit_and(as_bits(x), set1_bits(0x7fff'ffffu))); }
 
-MOESAIC_INLINE f32 silu(f32 x) { return div(x, add(set1(1.0f), exp(negate(x)))); }
+MOESAIC_HOST f32 silu(f32 x) { return div(x, add(set1(1.0f), exp(negate(x)))); }
 
 // x · sigmoid(2 u), u = √(2/π) (x + 0.044715 x³).
-MOESAIC_INLINE f32 gelu_tanh(f32 x) {
+MOESAIC_HOST f32 gelu_tanh(f32 x) {
   auto const u = mul(x, fma(mul(x, x), set1(-2.0f * 0.79788456f * 0.044715f), set1(-2.0f * 0.79788456f)));
   return div(x, add(set1(1.0f), exp(u)));
 }
 
 // x · Φ(x). Φ(-a) = exp(-a²/2) q(t), t = 1 / (1 + a/4): q is a polynomial fitted to 2^-26, and a² carries its rounding error along.
-MOESAIC_INLINE f32 gelu_erf(f32 x) {
+MOESAIC_HOST f32 gelu_erf(f32 x) {
   constexpr float q[] = {-0x1.4d1f98p-16f, 0x1.9a6676p-4f,  0x1.85864p-4f,   0x1.ec9d7ep-4f,  -0x1.1014ap-6f,
                          0x1.308a32p-2f,   -0x1.4cacd4p-2f, 0x1.8dd1d4p-2f, -0x1.8c0b6cp-3f, 0x1.11d3aep-5f};
   auto const a = min(set1(20.0f), absolute(x));   // beyond, Φ(-a) is zero
@@ -48,10 +48,10 @@ MOESAIC_INLINE f32 gelu_erf(f32 x) {
   return mul(x, select_less(x, set1(0.0f), tail, sub(set1(1.0f), tail)));
 }
 
-MOESAIC_INLINE f32 relu(f32 x) { return select_less(x, set1(0.0f), set1(0.0f), x); }
+MOESAIC_HOST f32 relu(f32 x) { return select_less(x, set1(0.0f), set1(0.0f), x); }
 
 // act(gate), which for a gated activation meets the up projection next.
-MOESAIC_INLINE f32 activate(activation a, f32 x) {
+MOESAIC_HOST f32 activate(activation a, f32 x) {
   switch (a) {
     case activation::swiglu: return silu(x);
     case activation::geglu_tanh:

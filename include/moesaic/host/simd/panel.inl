@@ -15,7 +15,7 @@ inline constexpr float uint4_values[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11,
 inline constexpr float mxfp4_values[16] = {0, 0.5f, 1, 1.5f, 2, 3, 4, 6, -0.0f, -0.5f, -1, -1.5f, -2, -3, -4, -6};
 
 // A byte in the upper bits of each lane, as e4m3, over 256: its exponent and mantissa are those of an fp16 with another bias.
-MOESAIC_INLINE f32 e4m3_over_256(u32 byte_on_top) {
+MOESAIC_HOST f32 e4m3_over_256(u32 byte_on_top) {
   auto const half = bit_and(shift_right_signed<17>(byte_on_top), set1_bits(0xbf80u));
   auto const is_nan = bit_and(byte_on_top, set1_bits(0x7f00'0000u));
   return as_float(select_equal(is_nan, set1_bits(0x7f00'0000u), set1_bits(0x7fc0'0000u), as_bits(half_to_float(half))));
@@ -23,7 +23,7 @@ MOESAIC_INLINE f32 e4m3_over_256(u32 byte_on_top) {
 
 // The codes of the inputs of a row of lanes as floats, exactly (e4m3: over 256). four_bits: what 4-bit codes mean, less zero.
 template <dtype W>
-MOESAIC_INLINE void widen(u32 row, [[maybe_unused]] const float (&four_bits)[16], [[maybe_unused]] f32 zero,
+MOESAIC_HOST void widen(u32 row, [[maybe_unused]] const float (&four_bits)[16], [[maybe_unused]] f32 zero,
                           f32 (&w)[packed::per_lane(W)]) {
   if constexpr (W == dtype::fp32) w[0] = as_float(row);
   if constexpr (W == dtype::bf16) {
@@ -49,7 +49,7 @@ MOESAIC_INLINE void widen(u32 row, [[maybe_unused]] const float (&four_bits)[16]
 
 // Reads alternate between two panels, 1 KiB apart, which hardware prefetchers do not follow. So, beside row `row` of panel 0, two lines of
 // the tile after next are asked for, in the order in which they lie in memory.
-MOESAIC_INLINE void prefetch_later_tile(const std::byte* at, std::int64_t row) {
+MOESAIC_HOST void prefetch_later_tile(const std::byte* at, std::int64_t row) {
   constexpr auto distance = 2 * packed::tile_rows * packed::row_bytes;
   auto const* const line = at + distance + row % packed::tile_rows * packed::row_bytes;
   prefetch(line);
@@ -69,7 +69,7 @@ struct panel_pair {
   std::int64_t edge;            // first input of the last tile, if that is not full
   std::int64_t edge_height;     // its rows
 
-  MOESAIC_INLINE panel_pair(const std::byte* pair, format f, std::int64_t inputs_) : data(pair), inputs(inputs_) {
+  MOESAIC_HOST panel_pair(const std::byte* pair, format f, std::int64_t inputs_) : data(pair), inputs(inputs_) {
     auto const rows = packed::rows(W, inputs);
     group = has_scales(W) && f.group != 0 ? f.group : inputs;
     scales = pair + packed::tile_bytes(W, inputs);
@@ -78,21 +78,21 @@ struct panel_pair {
     edge_height = rows % packed::tile_rows;
   }
   // The end of the run of inputs from k on that share scales and height of tile.
-  MOESAIC_INLINE std::int64_t run_end(std::int64_t k, std::int64_t end) const {
+  MOESAIC_HOST std::int64_t run_end(std::int64_t k, std::int64_t end) const {
     auto const of_group = has_scales(W) ? (k / group + 1) * group : end;
     auto const of_tiles = k < edge ? edge : end;
     return of_group < of_tiles ? (of_group < end ? of_group : end) : (of_tiles < end ? of_tiles : end);
   }
   // Byte offset of the row of panel 0 that holds input k, and from there to panel 1.
-  MOESAIC_INLINE static std::int64_t row_at(std::int64_t k) {
+  MOESAIC_HOST static std::int64_t row_at(std::int64_t k) {
     auto const row = k / per_lane;
     return (row + row / packed::tile_rows * packed::tile_rows) * packed::row_bytes;
   }
-  MOESAIC_INLINE std::int64_t panel_distance(std::int64_t k) const {
+  MOESAIC_HOST std::int64_t panel_distance(std::int64_t k) const {
     return (k < edge ? packed::tile_rows : edge_height) * packed::row_bytes;
   }
 
-  MOESAIC_INLINE f32 scale(std::int64_t k, int panel, std::int64_t pair_offset = 0) const {
+  MOESAIC_HOST f32 scale(std::int64_t k, int panel, std::int64_t pair_offset = 0) const {
     auto const at = (k / group * 2 + panel) * packed::lanes;
     if constexpr (W == dtype::mxfp4) {
       // e8m0 is the exponent of a float, but 2^-127 is a subnormal, and 255 is NaN.
@@ -106,17 +106,17 @@ struct panel_pair {
       return set1(1.0f);
     }
   }
-  MOESAIC_INLINE const float (&four_bits() const)[16] {
+  MOESAIC_HOST const float (&four_bits() const)[16] {
     return W == dtype::mxfp4 ? mxfp4_values : zeros != nullptr ? uint4_values : int4_values;
   }
-  MOESAIC_INLINE f32 zero(std::int64_t k, int panel, std::int64_t pair_offset = 0) const {
+  MOESAIC_HOST f32 zero(std::int64_t k, int panel, std::int64_t pair_offset = 0) const {
     if (W != dtype::int4 || zeros == nullptr) return set1(0.0f);
     return to_float(load_bytes(zeros + pair_offset + (k / group * 2 + panel) * packed::lanes));
   }
 };
 
 template <class X, class Staged>
-MOESAIC_INLINE void stage_row(const X* x, std::int64_t count, Staged* y) {
+MOESAIC_HOST void stage_row(const X* x, std::int64_t count, Staged* y) {
   if constexpr (std::is_same_v<X, Staged>) {
     std::memcpy(y, x, static_cast<std::size_t>(count) * sizeof(X));
   } else {
@@ -183,7 +183,7 @@ inline void block(const float* x, std::int64_t rows, const std::byte* tiles, std
 
 // Calls f<Rows>() with the least block that holds `rows` rows.
 template <class F>
-MOESAIC_INLINE void with_block(std::int64_t rows, F&& f) {
+MOESAIC_HOST void with_block(std::int64_t rows, F&& f) {
   if constexpr (block_rows >= 12) {
     if (rows > 8) return f.template operator()<12>();
     if (rows > 6) return f.template operator()<8>();
@@ -249,7 +249,7 @@ inline void wide(const float* x, panel_pair<W> const& pair, std::int64_t pair_by
 }
 
 // From a pair to the next of the `wide_pairs` that one row meets. One alone is met twice, which costs no more than the latency of its fma.
-MOESAIC_INLINE std::int64_t next_pair(std::int64_t pairs, format f, std::int64_t inputs) {
+MOESAIC_HOST std::int64_t next_pair(std::int64_t pairs, format f, std::int64_t inputs) {
   return pairs == wide_pairs ? packed::pair_bytes(f, inputs) : 0;
 }
 

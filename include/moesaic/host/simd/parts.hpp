@@ -9,6 +9,9 @@
 #include <moesaic/host/simd/doubles.hpp>
 #include <moesaic/host/simd/simd.hpp>
 
+namespace moesaic::host {
+using whole_part = std::integral_constant<std::int64_t, packed::lanes>;
+}
 namespace moesaic::host::in_double {
 #include <moesaic/host/simd/parts.inl>
 }

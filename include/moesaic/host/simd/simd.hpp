@@ -23,6 +23,10 @@
 #include <moesaic/config/block_config.hpp>
 #include <moesaic/host/simd/level.hpp>
 
+#if defined(__CUDACC__)
+#pragma nv_diag_suppress 1675   // "unrecognized GCC pragma": nvcc hands it on to GCC, which knows it
+#endif
+
 namespace moesaic::host::portable {
 #include <moesaic/host/simd/basics.inl>
 #include <moesaic/host/simd/portable.inl>
