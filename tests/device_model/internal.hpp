@@ -25,10 +25,10 @@ class async_op;
 /// Where in the kernel something was asked for: the innermost return addresses of the fibre (resolved to file and line only for a report), or, in a
 /// program that interprets another language, whatever its `place_source` answered.
 struct place {
-  static constexpr int depth = 6;
+  static constexpr int depth = 8;
   void const* at[depth] = {};
 };
-/// The place that the running thread is at. Cheap: six loads.
+/// The place that the running thread is at. Cheap: a few loads.
 [[gnu::noinline]] place here();
 /// "gemm.hpp:41", innermost line outside device/. Slow (addr2line).
 std::string to_string(place const& p);
@@ -96,8 +96,9 @@ struct thread {
   int listed = -1;                     ///< place in the machine's list of threads with undelivered copies
   std::vector<async_op*> bulk_open;    ///< bulk stores not yet in a group
   std::vector<std::vector<async_op*>> bulk_groups;
-  bool bulk_fence_needed = false;
-  int cluster_phase = 0;
+  std::uint32_t cluster_phase = 0;     ///< of its last cluster_arrive
+  bool cluster_arrived = false;        ///< and has yet to wait
+  bool timed_out = false;              ///< woken from a try_wait that nothing ended
 };
 
 /// A warp's meeting of lanes (see `meet`).
@@ -137,8 +138,7 @@ struct named_barrier : sync_point {
 struct block {
   int x = 0, y = 0, z = 0;
   int rank = 0;                        ///< in its cluster
-  block** cluster = nullptr;           ///< the cluster's blocks, by rank
-  int cluster_blocks = 1;
+  struct cluster* cluster = nullptr;
   std::byte* shared = nullptr;         ///< 1024-aligned
   std::size_t shared_bytes = 0;
   std::vector<thread*> threads;
@@ -146,12 +146,21 @@ struct block {
   std::vector<mbarrier_state> mbarriers;
   named_barrier barriers[16];
   int running = 0;                     ///< threads not ended
-  int slot = 0;
+  int slot = 0;                        ///< of the memory that shared memory is taken from
   void* race = nullptr;
   bool holds(void const* p, std::size_t bytes = 1) const {
     auto const* const b = static_cast<std::byte const*>(p);
     return b >= shared && b + bytes <= shared + shared_bytes;
   }
+};
+
+/// Blocks that run together and reach into each other's shared memory. Without clusters, one block.
+struct cluster : sync_point {
+  std::vector<std::unique_ptr<block>> blocks;   ///< by rank
+  int running = 0;                     ///< threads not ended
+  int arrived = 0;                     ///< at the cluster's barrier, in this phase
+  std::uint32_t phase = 0;
+  std::vector<thread*> waiters;
 };
 
 /// The running thread; null outside of launches.
@@ -188,20 +197,29 @@ void meet(collective const& what, std::uint32_t lanes, void* mine);
 /// without a wait (wgmma) says `only_by_wait`: then a stall does not complete it.
 class async_op {
  public:
-  virtual ~async_op() = default;
+  async_op() = default;
+  async_op(async_op const&) = delete;
+  async_op& operator=(async_op const&) = delete;
+  virtual ~async_op();                 ///< tells the race detector
   virtual void complete() = 0;
 
   char const* name = "";               ///< "tma_load_2d"
   thread* issuer = nullptr;            ///< set by issue
   int issuer_id = 0;
-  block* home = nullptr;               ///< set by issue
+  block* home = nullptr;               ///< set by issue, unless it is set already
   place asked;                         ///< set by issue, unless it is set already
   bool done = false;                   ///< set by the machine after complete
   bool only_by_wait = false;
   bool release_when_done = true;       ///< the machine deletes it then; false: its owner does, after `done`
   bool may_outlive_block = false;      ///< else it is an error when the block ends first
   void* race = nullptr;                ///< of the race detector
-  int index = -1;                      ///< in the machine's list of pending ones
+  /// Shared memory that it reads or writes, listed before `issue`, which tells the race detector: also when it completes at once.
+  struct touch {
+    void const* at;
+    std::size_t bytes;
+    bool write;
+  };
+  std::vector<touch> touches;
 };
 /// Takes ownership (deleted when done, or at the launch's end). Returns it, which is dangling when it is done and release_when_done.
 void issue(async_op* op);
@@ -227,7 +245,6 @@ std::uint64_t hash(void const* p, std::size_t bytes);
 [[gnu::weak]] void matrix_thread_end(thread& t);       ///< reports groups in flight
 [[gnu::weak]] void matrix_thread_abandoned(thread& t); ///< frees t.matrix
 [[gnu::weak]] void matrix_warp_end(warp& w);           ///< frees w.matrix
-/// fence.proxy.async and mbarrier waits do not touch the matrix instructions' state; wgmma reads shared memory through the async proxy: async_access.
 
 // --- the race detector ----------------------------------------------------------------------------------------------------------------
 
@@ -259,12 +276,13 @@ struct observer {
   // The library's own accesses for a thread: ldmatrix rows, atomics, DSMEM. Generic proxy.
   virtual void access(thread& t, void const* at, std::size_t bytes, bool write, bool atomic, place const& where) = 0;
 
-  // Asynchronous operations, through the async proxy (TMA, bulk, wgmma) as agents of their own. issue: joins its issuer's history. access: what it will
-  // read or write of shared memory, told right after its issue. done: it has completed. waited: thread t has waited for it.
+  // Asynchronous operations, through the async proxy (TMA, bulk, wgmma) as agents of their own. issue: joins its issuer's history; op.touches says what it
+  // will read or write of shared memory. done: it has completed. waited: thread t has waited for it (of a bulk store: for the reading of its source).
+  // dropped: it is about to be deleted, done or not.
   virtual void issue(async_op& op, thread& t) = 0;
-  virtual void access(async_op& op, void const* at, std::size_t bytes, bool write) = 0;
   virtual void done(async_op& op) = 0;
   virtual void waited(async_op& op, thread& t) = 0;
+  virtual void dropped(async_op& op) = 0;                ///< frees op.race
   // cp.async: generic proxy, of the thread's own.
   virtual void copy_issue(thread_copy& c, thread& t) = 0;
   virtual void copy_waited(thread_copy& c, thread& t) = 0;       ///< then the copy's writes are the thread's own
