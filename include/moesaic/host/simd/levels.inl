@@ -10,7 +10,7 @@ namespace moesaic::host::portable {
 #undef MOESAIC_STEPS
 
 #if defined(__x86_64__)
-#define MOESAIC_STEPS MOESAIC_INLINE
+#define MOESAIC_STEPS MOESAIC_HOST
 
 #include <moesaic/host/simd/target_avx2.inl>
 namespace moesaic::host::avx2 {
