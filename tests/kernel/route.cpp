@@ -1,0 +1,138 @@
+// The plain router on a model of a device: sizes, ties, padding, tokens that are not finite, no tokens, and the plan.
+// SPDX-License-Identifier: Apache-2.0
+#include "route.hpp"
+
+using namespace moesaic;
+using namespace moesaic::test;
+
+namespace {
+
+constexpr std::uint64_t seed = 20261124;
+constexpr float inf = std::numeric_limits<float>::infinity();
+
+struct mixtral {
+  static constexpr router_config config{.experts = 8, .top_k = 2, .renormalize = true};
+};
+struct qwen2 {
+  static constexpr router_config config{.experts = 60, .top_k = 4};
+};
+struct qwen3 {
+  static constexpr router_config config{.experts = 128, .top_k = 8, .renormalize = true};
+};
+struct deepseek {
+  static constexpr router_config config{.experts = 256, .top_k = 8, .score = score::sigmoid, .groups = 8, .top_groups = 4, .renormalize = true,
+                                        .routed_scale = 2.5, .score_bias = true};
+};
+
+struct padded : routing::standard {
+  using state = routing::state_with_padding<routing::standard::state>;
+};
+
+}  // namespace
+
+TEST_CASE_TEMPLATE("experts, weights and plan are the host's, whatever the number of tokens and experts", Config, mixtral, qwen2, qwen3, deepseek) {
+  for (std::int64_t const tokens : {0, 1, 3, 64, 130})
+    for (std::uint64_t s = seed; s < seed + (tokens < 64 ? 3 : 1); ++s) {
+      CAPTURE(tokens);
+      CAPTURE(s);
+      check_on_model<routing::standard>(Config{}, {}, draw_batch(Config::config, tokens, s));
+    }
+}
+
+TEST_CASE("a configuration of the call does what a constant one does") {
+  for (auto const& config : {mixtral::config, qwen2::config, deepseek::config}) check_on_model<routing::standard>(config, {}, draw_batch(config, 21, seed + 1));
+}
+
+TEST_CASE("every score, position, mask of groups and weight that a configuration may ask for") {
+  for (auto const score : {score::softmax, score::sigmoid, score::sqrt_softplus, score::relu, score::identity})
+    for (auto const position : {score_position::before_top_k, score_position::after_top_k})
+      for (int variant = 0; variant < 6; ++variant) {
+        router_config c{.experts = 24, .top_k = 5, .score = score, .position = position};
+        if (variant == 1) c.renormalize = true, c.sum_floor = 0.5, c.routed_scale = 1.5;
+        if (variant == 2) c.logit_softcap = 2.0;
+        if (variant == 3) c.groups = 6, c.top_groups = 3, c.group_worth = group_worth::max;
+        if (variant == 4) c.groups = 4, c.top_groups = 2, c.group_mask = group_mask::zero, c.score_bias = true;
+        if (variant == 5) c.weights = combine_weight::ones;
+        CAPTURE(static_cast<int>(score));
+        CAPTURE(static_cast<int>(position));
+        CAPTURE(variant);
+        check_on_model<routing::standard>(c, {}, draw_batch(c, 9, seed + static_cast<std::uint64_t>(variant)));
+      }
+}
+
+TEST_CASE_TEMPLATE("of equal experts the lower ones are chosen, of −0 and 0 too", Config, mixtral, qwen2, qwen3) {
+  auto b = draw_batch(Config::config, 6, seed);
+  for (std::int64_t t = 0; t < b.logits.rows; ++t)
+    for (std::int64_t e = 0; e < b.logits.columns; ++e) {
+      float& z = b.logits(t, e);
+      if (t == 0) z = 0.25f;
+      if (t == 1) z = e % 3 == 0 ? 0.0f : -0.0f;
+      if (t == 2) z = e == b.logits.columns - 1 ? 1.0f : -inf;              // one expert is left
+      if (t == 3) z = e % 2 == 0 ? -1.0f : -inf;
+    }
+  router_config c = Config::config;
+  c.score = score::identity, c.renormalize = false;
+  check_on_model<routing::standard>(c, {}, b);
+  check_on_model<routing::standard>(Config{}, {}, b);
+}
+
+TEST_CASE("tokens that are not finite raise the flag and get nobody, padding gets nobody and is silent") {
+  auto b = draw_batch(qwen3::config, 12, seed);
+  std::vector<std::uint8_t> padding(12, 0);
+  padding[1] = padding[2] = padding[11] = 1;
+  b.logits(2, 5) = std::nanf("");
+  SUBCASE("padding alone") {}
+  SUBCASE("NaN") { b.logits(4, 77) = std::nanf(""); }
+  SUBCASE("infinity") { b.logits(4, 127) = inf; }
+  SUBCASE("all forbidden") {
+    for (int e = 0; e < 128; ++e) b.logits(4, e) = -inf;
+  }
+  padded::state state;
+  state.padding = padding;
+  check_on_model<padded>(qwen3{}, state, b);
+  check_on_model<padded>(qwen3::config, state, b);
+}
+
+TEST_CASE("all tokens to one expert, and the rows of scores longer than the experts") {
+  auto b = draw_batch(qwen2::config, 70, seed);
+  for (std::int64_t t = 0; t < 70; ++t)
+    for (int e = 56; e < 60; ++e) b.logits(t, e) = 30.0f - static_cast<float>(e);
+  check_on_model<routing::standard>(qwen2{}, {}, b);
+}
+
+TEST_CASE("kernels for any device, without redux, and blocks of the default size") {
+  struct oldest {
+    static constexpr bool has(cuda::rung r) { return r == cuda::rung::simt; }
+  };
+  check_on_model<routing::standard, qwen3, oldest>({}, {}, draw_batch(qwen3::config, 70, seed));
+}
+
+TEST_CASE("route and plan as calls of their own, and together without counters") {
+  auto const b = draw_batch(qwen2::config, 37, seed);
+  auto const want = route_on_host<routing::standard>(qwen2::config, {}, b);
+  each_schedule([&] {
+    auto got = results_for<routing::standard>(qwen2::config, 37);
+    small_stream where;
+    cuda::route<routing::standard>(where, qwen2{}, {}, b.logits.view(), {}, got.scores.view(), got.choice.view(), got.slots(), {}, &got.not_finite);
+    check_routed(got, want);
+    cuda::plan(where, got.ids.view(), got.plan());
+    check_planned(got, want);
+    auto both = results_for<routing::standard>(qwen2::config, 37);
+    cuda::route_and_plan<routing::standard>(where, qwen2{}, {}, b.logits.view(), {}, both.scores.view(), both.choice.view(), both.slots(), {}, &both.not_finite,
+                                            nullptr, both.plan());
+    check_routed(both, want);
+    check_planned(both, want);
+    CHECK(static_cast<bool>(cuda::finish(where)));
+    check_findings();
+  });
+}
+
+TEST_CASE("the plan of a dense layer") {
+  std::int32_t offsets[2] = {-7, -7};
+  cuda::stream_ref where;
+  cuda::plan_whole(where, 19, offsets);
+  CHECK(static_cast<bool>(cuda::finish(where)));
+  CHECK(offsets[0] == 0);
+  CHECK(offsets[1] == 19);
+  check_findings();
+}
