@@ -1,5 +1,5 @@
-# moesaic_test(<name> SOURCES <file>... [LIBRARIES <target>...] [DEFINITIONS <x=y>...] [TIMEOUT <seconds>])
-# makes one doctest program of the files and a ctest entry for each of them, called <name>.<file>, so that a failure names its place.
+# moesaic_test(<name> SOURCES <file>... [LIBRARIES <target>...] [DEFINITIONS <x=y>...] [TIMEOUT <seconds>] [NAMED <other name>])
+# makes one doctest program of the files and a ctest entry for each of them, called <name>.<file> (or <other name>.<file>), so that a failure names its place.
 # SPDX-License-Identifier: Apache-2.0
 
 # main() comes from an archive: a file that brings its own keeps it.
@@ -8,9 +8,12 @@ target_link_libraries(moesaic_test_main PUBLIC doctest::doctest PRIVATE moesaic_
 target_compile_features(moesaic_test_main PUBLIC cxx_std_20)
 
 function(moesaic_test name)
-  cmake_parse_arguments(PARSE_ARGV 1 arg "" "TIMEOUT" "SOURCES;LIBRARIES;DEFINITIONS")
+  cmake_parse_arguments(PARSE_ARGV 1 arg "" "TIMEOUT;NAMED" "SOURCES;LIBRARIES;DEFINITIONS")
   if(NOT arg_TIMEOUT)
     set(arg_TIMEOUT 300)
+  endif()
+  if(NOT arg_NAMED)
+    set(arg_NAMED ${name})
   endif()
   set(program moesaic_test_${name})
   add_executable(${program} ${arg_SOURCES})
@@ -21,7 +24,7 @@ function(moesaic_test name)
   foreach(source IN LISTS arg_SOURCES)
     cmake_path(GET source STEM stem)
     cmake_path(GET source FILENAME file)
-    set(test ${MOESAIC_TEST_PREFIX}${name}.${stem})
+    set(test ${MOESAIC_TEST_PREFIX}${arg_NAMED}.${stem})
     add_test(NAME ${test} COMMAND ${program} --source-file=*/${file})
     set_tests_properties(${test} PROPERTIES TIMEOUT ${arg_TIMEOUT} FAIL_REGULAR_EXPRESSION "test cases: +0 ")
   endforeach()

@@ -1,0 +1,22 @@
+# moesaic_kernel_test(<name> SOURCES <file>... [LIBRARIES <target>...] [DEFINITIONS <x=y>...] [TIMEOUT <seconds>] [PLAIN_ONLY])
+# A doctest program whose kernels run on the device model (tests/device_model), as moesaic_test makes it; and where no sanitizer was asked for, a second
+# one, race.<name>: compiled for ThreadSanitizer but linked with the model's race detector in its place.
+# SPDX-License-Identifier: Apache-2.0
+
+function(moesaic_kernel_test name)
+  cmake_parse_arguments(PARSE_ARGV 1 arg "PLAIN_ONLY" "TIMEOUT" "SOURCES;LIBRARIES;DEFINITIONS")
+  if(NOT arg_TIMEOUT)
+    set(arg_TIMEOUT 300)
+  endif()
+  # Frame pointers and lines: findings name places. g++ does not know #pragma unroll.
+  set(options -g1 -fno-omit-frame-pointer -fno-optimize-sibling-calls -Wno-unknown-pragmas)
+  moesaic_test(${name} SOURCES ${arg_SOURCES} LIBRARIES moesaic_device_model ${arg_LIBRARIES} DEFINITIONS ${arg_DEFINITIONS} TIMEOUT ${arg_TIMEOUT})
+  target_compile_options(moesaic_test_${name} PRIVATE ${options})
+  if(MOESAIC_SANITIZE OR arg_PLAIN_ONLY)
+    return()
+  endif()
+  set(MOESAIC_TEST_PREFIX "${MOESAIC_TEST_PREFIX}race.")
+  moesaic_test(race_${name} NAMED ${name} SOURCES ${arg_SOURCES} LIBRARIES moesaic_device_model moesaic_device_model_race ${arg_LIBRARIES}
+               DEFINITIONS ${arg_DEFINITIONS} TIMEOUT ${arg_TIMEOUT})
+  target_compile_options(moesaic_test_race_${name} PRIVATE ${options} -O1 -fsanitize=thread)
+endfunction()

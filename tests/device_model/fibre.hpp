@@ -1,0 +1,16 @@
+// Switching stacks: 14 instructions on x86-64, ucontext elsewhere.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstddef>
+
+namespace moesaic::device_model::internal {
+
+/// Saves the running stack's pointer in `from` and goes on where `to` was saved.
+extern "C" void moesaic_device_model_switch(void** from, void* to);
+/// A stack pointer to switch to for the first time; `entry` never returns.
+void* fresh_stack(std::byte* top, void (*entry)());
+/// Frame pointer that a switched-from stack was saved with; null where the machine is not known.
+void* saved_frame(void* stack_pointer);
+
+}  // namespace moesaic::device_model::internal
