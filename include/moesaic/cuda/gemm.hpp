@@ -1,0 +1,73 @@
+// Which matrix kernel a call gets, and its launch: what linear and both expert products share.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <type_traits>
+
+#include <moesaic/base/floats.hpp>
+#include <moesaic/cuda/kernel/gemm.hpp>
+#include <moesaic/cuda/kernel/gemm_simt.hpp>
+#include <moesaic/cuda/kernel/gemm_sm80.hpp>
+#include <moesaic/cuda/launch.hpp>
+#include <moesaic/cuda/tuning/gemm.hpp>
+
+namespace moesaic::cuda {
+
+namespace gemm_detail {
+
+template <class Kernel>
+void start(stream& where, typename Kernel::params const& p) {
+  auto const blocks = Kernel::blocks_for(p.rows, p.w.count, p.w.rows);
+  cuda::start<Kernel>(where, {.x = static_cast<unsigned>(blocks)}, p);
+}
+
+template <class Tuning>
+constexpr gemm_tile tile_of(dtype w, gemm_load load) {
+  if constexpr (requires { Tuning::sm80_tile(w, load); }) return Tuning::sm80_tile(w, load);
+  else return sm80_tile(w, load);
+}
+
+/// Whether sm80 takes these weights and rows: groups that are 32 or a multiple of 64 inputs, scales and rows of x that 16-byte copies reach.
+template <dtype W, class Y>
+bool sm80_takes(gemm_params<bf16, Y> const& p) {
+  bool const group = !has_scales(W) || p.w.group == p.w.inputs || p.w.group == 32 || p.w.group % 64 == 0;
+  bool const scales = W == dtype::bf16 || W == dtype::e4m3 || p.w.rows % 16 == 0;
+  return group && scales && reinterpret_cast<std::uintptr_t>(p.x) % 16 == 0 && p.x_stride % 8 == 0;
+}
+
+template <dtype W, class Tuning, gemm_load Load, class Y>
+void start_sm80(stream& where, gemm_params<bf16, Y> const& p) {
+  constexpr auto tile = tile_of<Tuning>(W, Load);
+  if constexpr (has_scales(W))
+    if (p.w.group == 32) return start<gemm_sm80<W, Y, tile, 2>>(where, p);
+  if constexpr (W != dtype::mxfp4) start<gemm_sm80<W, Y, tile>>(where, p);
+}
+
+template <dtype W, class X, class Y>
+void start_simt(stream& where, gemm_params<X, Y> const& p, std::int64_t slots_of_matrix) {
+  if (simt_few(slots_of_matrix)) start<gemm_simt_few<W, X, Y>>(where, p);
+  else start<gemm_simt_many<W, X, Y>>(where, p);
+}
+
+}  // namespace gemm_detail
+
+/// Starts the best kernel for `p`, the product with matrix `m`. Runs of slots: p.offsets; how long they are is on the device, so tiles are chosen for even ones.
+template <dtype W, class Tuning, class X, class Y>
+void start_gemm(basic_stream_ref<Tuning>& where, packed_matrix const& m, gemm_params<X, Y> const& p) {
+  if (p.rows == 0) return;
+  if (m.stored.type != W) return where.record(invalid("the weights are not of the type that the call was compiled for", static_cast<int>(W), static_cast<int>(m.stored.type)));
+  if (!layout::takes(m)) return where.record(invalid("CUDA kernels need inputs that are a multiple of 16, and gate and up outputs of 8", 16, m.inputs));
+  auto const slots_of_matrix = packed::ceil_div(p.rows, p.w.count);
+  if constexpr (Tuning::has(rung::sm80) && std::is_same_v<X, bf16> && sm80_multiplies(W))
+    if (where.best() >= rung::sm80 && gemm_detail::sm80_takes<W>(p)) {
+      switch (gemm_load_of(slots_of_matrix)) {
+        case gemm_load::few: return gemm_detail::start_sm80<W, Tuning, gemm_load::few>(where, p);
+        case gemm_load::some: return gemm_detail::start_sm80<W, Tuning, gemm_load::some>(where, p);
+        case gemm_load::many: return gemm_detail::start_sm80<W, Tuning, gemm_load::many>(where, p);
+      }
+    }
+  gemm_detail::start_simt<W>(where, p, slots_of_matrix);
+}
+
+}  // namespace moesaic::cuda
