@@ -84,7 +84,6 @@ struct cluster_watch {
   detector clocks;
   int per_block;
   int alive;                                    ///< blocks not ended
-  std::deque<told_operation> operations;
   std::vector<slot_user> users;                 ///< of operation slots: the latest
   std::unordered_map<void const*, told_point> global;
   std::vector<conflict_counter> conflicts;      ///< a block each
@@ -226,27 +225,27 @@ class watch final : public observer {
     auto& w = home_of(t);
     bool const of_warp = std::strncmp(op.name, "wgmma", 5) == 0;
     auto const first = t.id / 32 * 32;
-    w.operations.push_back({&w, of_warp ? w.clocks.begin_of_warp(w.clocks.thread(t.home->rank, first), std::min(32, w.per_block - first))
-                                        : w.clocks.begin(number_of(t)),
-                            state().where.of(op.asked)});
-    auto& told = w.operations.back();
+    auto& told = *new told_operation{&w, of_warp ? w.clocks.begin_of_warp(w.clocks.thread(t.home->rank, first), std::min(32, w.per_block - first))
+                                                 : w.clocks.begin(number_of(t)),
+                                     state().where.of(op.asked)};
     auto const slot = static_cast<std::size_t>(told.op.by & ~slot_bit);
     if (w.users.size() <= slot) w.users.resize(slot + 1);
     w.users[slot] = {op.name, told.op.clock, t.id, t.home->rank};
     op.race = &told;
-  }
-  void access(async_op& op, void const* at, std::size_t bytes, bool write) override {
-    if (op.race == nullptr || bytes == 0) return;
-    auto& told = *static_cast<told_operation*>(op.race);
-    auto const* const b = block_of(at);
-    if (b == nullptr || b->race != told.home) return;
-    told.home->clocks.access(told.op, b->rank, offset_in(*b, at), bytes, write, told.place);
+    for (auto const& touch : op.touches) {
+      auto const* const b = block_of(touch.at);
+      if (b != nullptr && b->race == t.race) w.clocks.access(told.op, b->rank, offset_in(*b, touch.at), touch.bytes, touch.write, told.place);
+    }
   }
   void done(async_op& op) override {
     if (op.race == nullptr) return;
     auto& told = *static_cast<told_operation*>(op.race);
     told.op.history = nullptr;                  // all its accesses were told when it was asked for
     told.op.fence_history = nullptr;
+  }
+  void dropped(async_op& op) override {
+    delete static_cast<told_operation*>(op.race);
+    op.race = nullptr;
   }
   void waited(async_op& op, thread& t) override {
     if (op.race != nullptr) home_of(t).clocks.waited(static_cast<told_operation*>(op.race)->op, number_of(t));
