@@ -1,0 +1,116 @@
+// Attention over the cache, append included: prompts, single tokens and mixtures of both, against the host's.
+// SPDX-License-Identifier: Apache-2.0
+#include <moesaic/cuda/attention.hpp>
+#include <moesaic/cuda/kv_cache.hpp>
+#include <support/cache.hpp>
+
+#include "schedules.hpp"
+
+using namespace moesaic;
+using namespace moesaic::test;
+
+namespace {
+
+struct run {
+  std::int32_t sequence, first, tokens;
+};
+
+/// Batches one after another into caches of both backends; the outputs of each are compared.
+template <class T, dtype Stored, int HeadDim>
+void check_batches(int kv_heads, int group, std::vector<std::vector<run>> const& batches, int max_tokens, double tolerance, int architecture) {
+  CAPTURE(HeadDim);
+  CAPTURE(group);
+  CAPTURE(architecture);
+  int const head_dim = HeadDim, sequences = 3;
+  std::vector<std::int32_t> const starts{0, 2, 0};
+  owning_cache const reference(Stored == dtype::bf16 ? dtype::bf16 : dtype::fp32, sequences, kv_heads, head_dim, max_tokens, starts);
+  host::pool pool;
+  random_stream random(51);
+  std::vector<attention_batch<T>> input;
+  std::vector<matrix<T>> want;
+  double const scale = 0.3 / head_dim * 16;
+  for (auto const& runs : batches) {
+    attention_batch<T> b;
+    for (auto const& r : runs)
+      for (std::int32_t i = 0; i < r.tokens; ++i) b.sequence.push_back(r.sequence), b.position.push_back(r.first + i);
+    auto const tokens = static_cast<std::int64_t>(b.sequence.size());
+    b.q = random_matrix<T>(tokens, kv_heads * group * head_dim, random);
+    b.k = random_matrix<T>(tokens, kv_heads * head_dim, random);
+    b.v = random_matrix<T>(tokens, kv_heads * head_dim, random);
+    want.push_back(append_and_attend<T>(pool, scale, reference, b));
+    input.push_back(std::move(b));
+  }
+  under_every_schedule([&](cuda::stream_ref& where) {
+    cuda::kv_cache cache{Stored, sequences, kv_heads, head_dim, max_tokens, nullptr, starts.data()};
+    host::buffer memory(cuda::bytes(cache));
+    cache.data = memory.data();
+    for (std::size_t i = 0; i < input.size(); ++i) {
+      auto const& b = input[i];
+      auto out = unwritten<T>(b.q.rows, b.q.columns);
+      call_flags flags;
+      REQUIRE(cuda::append<T, Stored>(where, cache, b.k.view(), b.v.view(), b.sequence, b.position, &flags));
+      REQUIRE(cuda::attend<T, Stored, HeadDim>(where, scale, cache, b.q.view(), b.sequence, b.position, out.view()));
+      CHECK(flags.site == 0);
+      check_close(out, want[i], tolerance);
+    }
+  }, architecture);
+}
+
+}  // namespace
+
+TEST_CASE("any types, a warp a query") {
+  std::vector<std::vector<run>> const batches{{{0, 0, 5}, {1, 2, 1}, {2, 0, 3}}, {{2, 3, 1}, {0, 5, 1}}, {{0, 6, 60}}};
+  check_batches<float, dtype::fp32, 20>(2, 3, batches, 80, 1e-5, 90);
+  check_batches<float, dtype::bf16, 16>(1, 1, batches, 80, 1e-5, 80);
+}
+
+TEST_CASE("prompts and single tokens by matrix instructions") {
+  std::vector<std::vector<run>> const batches{{{0, 0, 70}, {1, 2, 3}, {2, 0, 20}}, {{2, 20, 1}, {0, 70, 1}, {1, 5, 1}}, {{1, 6, 130}, {0, 71, 2}}};
+  check_batches<bf16, dtype::bf16, 32>(2, 2, batches, 160, stage_tolerance<bf16>, 80);
+  check_batches<bf16, dtype::bf16, 32>(2, 2, batches, 160, stage_tolerance<bf16>, 90);
+  check_batches<bf16, dtype::bf16, 144>(1, 2, {{{0, 0, 9}}, {{0, 9, 1}}}, 40, stage_tolerance<bf16>, 90);     // wide heads: one stage
+  check_batches<bf16, dtype::bf16, 16>(1, 20, {{{0, 0, 1}}, {{0, 1, 1}, {1, 2, 1}}}, 40, stage_tolerance<bf16>, 90);   // more than 16 heads a kv head
+}
+
+TEST_CASE("a long sequence is dealt out to all blocks of a cluster") {
+  check_batches<bf16, dtype::bf16, 16>(1, 4, {{{0, 0, 1100}}, {{0, 1100, 1}}}, 1200, stage_tolerance<bf16>, 90);
+}
+
+TEST_CASE("a token outside the cache is flagged, writes nothing and attends to nothing") {
+  under_every_schedule([&](cuda::stream_ref& where) {
+    cuda::kv_cache cache{dtype::bf16, 1, 1, 16, 8, nullptr, nullptr};
+    host::buffer memory(cuda::bytes(cache));
+    cache.data = memory.data();
+    random_stream random(52);
+    auto const x = random_matrix<bf16>(3, 16, random);
+    std::vector<std::int32_t> const sequence{0, 1, 0}, position{0, 0, 8};
+    call_flags flags;
+    REQUIRE(cuda::append<bf16, dtype::bf16>(where, cache, x.view(), x.view(), sequence, position, &flags));
+    CHECK(flags.site == 1);
+    auto out = unwritten<bf16>(3, 16);
+    REQUIRE(cuda::attend<bf16, dtype::bf16, 16>(where, 1.0, cache, x.view(), sequence, position, out.view()));
+    CHECK(same_bits(view<const bf16>(out.data.data(), 1, 16), view<const bf16>(x.data.data(), 1, 16)));   // it sees its own value alone
+    for (std::int64_t t = 1; t < 3; ++t)
+      for (std::int64_t c = 0; c < 16; ++c) CHECK(static_cast<float>(out(t, c)) == 0.0f);
+  });
+}
+
+TEST_CASE("probabilities for a tap") {
+  owning_cache const reference(dtype::fp32, 1, 2, 16, 40);
+  host::pool pool;
+  random_stream random(53);
+  attention_batch<float> b{random_matrix<float>(37, 64, random), random_matrix<float>(37, 32, random), random_matrix<float>(37, 32, random), {}, {}};
+  for (std::int32_t i = 0; i < 37; ++i) b.sequence.push_back(0), b.position.push_back(i);
+  append_and_attend<float>(pool, 0.25, reference, b);
+  matrix<float> want(4 * 37, 40);
+  REQUIRE(host::attention_probabilities<float>(pool, 0.25, reference.view, b.q.view(), b.sequence, b.position, want.view()));
+  under_every_schedule([&](cuda::stream_ref& where) {
+    cuda::kv_cache cache{dtype::fp32, 1, 2, 16, 40, nullptr, nullptr};
+    host::buffer memory(cuda::bytes(cache));
+    cache.data = memory.data();
+    REQUIRE(cuda::append<float, dtype::fp32>(where, cache, b.k.view(), b.v.view(), b.sequence, b.position));
+    auto y = unwritten<float>(4 * 37, 40);
+    REQUIRE(cuda::attention_probabilities<float, dtype::fp32>(where, 0.25, cache, b.q.view(), b.sequence, b.position, y.view()));
+    check_close(y, want, stage_tolerance<float>);
+  });
+}

@@ -1,0 +1,32 @@
+// Rotary embedding: against the host's, both layouts.
+// SPDX-License-Identifier: Apache-2.0
+#include <moesaic/cuda/rotary.hpp>
+#include <moesaic/host/rotary.hpp>
+
+#include "schedules.hpp"
+
+using namespace moesaic;
+using namespace moesaic::test;
+
+TEST_CASE_TEMPLATE("rotate", T, float, bf16) {
+  for (auto const layout : {rope_layout::half_split, rope_layout::interleaved})
+    for (int const head_dim : {2, 16, 64}) {
+      CAPTURE(head_dim);
+      constexpr int heads = 5;
+      attention_config const config{.rope_theta = 5e5, .layout = layout, .scaling = {.kind = rope_scaling_kind::llama3, .factor = 8}};
+      std::vector<std::int32_t> const positions{0, 1, 17, 4095, 131071};
+      random_stream random(21);
+      auto const x = random_matrix<T>(5, heads * head_dim + 8, random);
+      auto const columns = [](matrix<T>& m, int d) { return view<T>(m.data.data(), m.rows, heads * d, m.columns); };
+      host::pool pool;
+      auto want = x;
+      host::rotate<T>(pool, config, head_dim, positions, columns(want, head_dim), heads);
+      under_every_schedule([&](cuda::stream_ref& where) {
+        std::vector<double> frequency(static_cast<std::size_t>(head_dim / 2));
+        cuda::rope_frequencies(where, config, head_dim, frequency);
+        auto y = x;
+        cuda::rotate<T>(where, cuda::rope_of<T>(where, layout, frequency), positions, columns(y, head_dim), heads);
+        check_close(y, want, sum_tolerance<T>(2));
+      });
+    }
+}

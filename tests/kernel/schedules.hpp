@@ -1,0 +1,54 @@
+// Runs a piece of a kernel test under every delivery and several orders of threads, and wants no finding of the model.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include <doctest/doctest.h>
+#include <device_model/model.hpp>
+#include <support/compare.hpp>
+#include <support/matrix.hpp>
+#include <support/tolerance.hpp>
+
+namespace moesaic::test {
+
+/// f(where) on a device of architecture 90 or older ones, under each schedule; results must be checked inside.
+template <class F>
+void under_every_schedule(F&& f, int architecture = 90) {
+  using device_model::delivery;
+  struct schedule {
+    delivery when;
+    std::uint64_t seed;
+  };
+  for (auto const& s : {schedule{delivery::eager, 0}, {delivery::late, 0}, {delivery::late, 7}, {delivery::random, 8}}) {
+    INFO("delivery ", static_cast<int>(s.when), ", seed ", s.seed);
+    device_model::scope const options({.when = s.when, .seed = s.seed, .architecture = architecture});
+    cuda::stream_ref where;
+    f(where);
+    auto const done = cuda::finish(where);
+    CHECK_MESSAGE(done, to_string(done));
+    for (auto const& finding : device_model::take_findings()) FAIL_CHECK(finding);
+  }
+}
+
+/// Of T, all NaN: what a kernel does not write shows.
+template <class T>
+matrix<T> unwritten(std::int64_t rows, std::int64_t columns) {
+  matrix<T> m(rows, columns);
+  for (auto& x : m.data) x = static_cast<T>(not_a_number<float>);
+  return m;
+}
+
+template <class Got, class Want>
+void check_close(matrix<Got> const& got, matrix<Want> const& want, double tolerance) {
+  auto const found = compare(got.view(), want.view());
+  CHECK_MESSAGE(found.worst <= tolerance, to_string(found));
+}
+template <class T>
+void check_bits(matrix<T> const& got, matrix<T> const& want) {
+  CHECK_MESSAGE(same_bits(got.view(), want.view()), to_string(compare(got.view(), want.view())));
+}
+
+}  // namespace moesaic::test
