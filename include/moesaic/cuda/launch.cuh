@@ -39,23 +39,14 @@ __global__ void __launch_bounds__(Kernel::threads, blocks_of<Kernel>()) entry(__
   else __trap();
 }
 
-/// Says once a device that a kernel takes more shared memory, or larger clusters, than any does unasked.
-template <class Kernel>
-cudaError_t allow(bool large_cluster) {
-  static std::atomic<std::uint64_t> shared_on{0}, clusters_on{0};       // a bit a device; those from the 64th on are told each time
-  constexpr std::size_t unasked = 48 * 1024, shared = shared_bytes_of<Kernel>();
+/// Sets an attribute of a kernel once a device; `done` has a bit a device, and those from the 64th on are told each time.
+inline cudaError_t set_once(std::atomic<std::uint64_t>& done, void const* kernel, cudaFuncAttribute attribute, int value) {
   int device = 0;
-  auto const once = [&](std::atomic<std::uint64_t>& on, cudaFuncAttribute attribute, int value) {
-    auto answer = cudaGetDevice(&device);
-    auto const bit = device < 64 ? std::uint64_t{1} << device : 0;
-    if (answer != cudaSuccess || (on.load(std::memory_order_relaxed) & bit) != 0) return answer;
-    answer = cudaFuncSetAttribute(reinterpret_cast<void const*>(&entry<Kernel>), attribute, value);
-    if (answer == cudaSuccess) on.fetch_or(bit, std::memory_order_relaxed);
-    return answer;
-  };
-  auto answer = cudaSuccess;
-  if constexpr (shared > unasked) answer = once(shared_on, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared));
-  if (large_cluster && answer == cudaSuccess) answer = once(clusters_on, cudaFuncAttributeNonPortableClusterSizeAllowed, 1);
+  auto answer = cudaGetDevice(&device);
+  auto const bit = device < 64 ? std::uint64_t{1} << device : 0;
+  if (answer != cudaSuccess || (done.load(std::memory_order_relaxed) & bit) != 0) return answer;
+  answer = cudaFuncSetAttribute(kernel, attribute, value);
+  if (answer == cudaSuccess) done.fetch_or(bit, std::memory_order_relaxed);
   return answer;
 }
 
@@ -65,6 +56,7 @@ status launch(stream& where, grid const& blocks, typename Kernel::params const& 
   constexpr auto needs = architecture_of(Kernel::needs);
   constexpr auto shared = static_cast<std::int64_t>(shared_bytes_of<Kernel>());
   constexpr unsigned most_yz = 65535, portable_cluster = 8;
+  constexpr std::int64_t shared_unasked = 48 * 1024;
   if (!where.device.why) return where.device.why;
   auto const architecture = where.device.architecture;
   if (architecture < needs) return invalid("the kernel needs a newer architecture than the device has", needs, architecture);
@@ -91,10 +83,17 @@ status launch(stream& where, grid const& blocks, typename Kernel::params const& 
     early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
     early.val.programmaticStreamSerializationAllowed = 1;
   }
-  auto const allowed = allow<Kernel>(blocks.cluster > portable_cluster);
-  if (allowed != cudaSuccess) return status_of(allowed);
+
+  // The kernel's address is taken here alone: each translation unit has a copy of `entry`, and what is said of it and what is started must be one.
+  auto const function = reinterpret_cast<void const*>(&entry<Kernel>);
+  static std::atomic<std::uint64_t> large_shared{0}, large_clusters{0};
+  auto answer = cudaSuccess;
+  if constexpr (shared > shared_unasked) answer = set_once(large_shared, function, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared));
+  if (blocks.cluster > portable_cluster && answer == cudaSuccess)
+    answer = set_once(large_clusters, function, cudaFuncAttributeNonPortableClusterSizeAllowed, 1);
+  if (answer != cudaSuccess) return status_of(answer);
   void* arguments[] = {const_cast<typename Kernel::params*>(&params)};
-  return status_of(cudaLaunchKernelExC(&config, reinterpret_cast<void const*>(&entry<Kernel>), arguments));
+  return status_of(cudaLaunchKernelExC(&config, function, arguments));
 }
 
 }  // namespace moesaic::cuda

@@ -7,6 +7,9 @@
 #include <moesaic/base/bits.hpp>
 #include <moesaic/base/view.hpp>
 #include <moesaic/device/device.hpp>
+#if defined(__CUDACC__)
+#include <moesaic/device/block_scan.cuh>
+#endif
 #include <moesaic/route/plan.hpp>
 
 namespace moesaic::cuda {
