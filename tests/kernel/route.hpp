@@ -131,12 +131,12 @@ inline void check_findings() {
   for (auto const& finding : device_model::take_findings()) FAIL_CHECK(finding);
 }
 
-/// Every way in which a device may order things, on a device of 4 multiprocessors.
+/// Every way in which a device may order things: blocks one after another, and side by side.
 template <class F>
 void each_schedule(F&& f) {
   using device_model::delivery;
   for (auto const& o : {device_model::options{.when = delivery::eager}, device_model::options{.when = delivery::late, .seed = 3},
-                        device_model::options{.when = delivery::random, .seed = 17}}) {
+                        device_model::options{.when = delivery::random, .seed = 17, .resident_blocks = 4}}) {
     device_model::scope const scoped(o);
     CAPTURE(o.seed);
     f();
