@@ -5,13 +5,17 @@
 
 #include <moesaic/cuda/attention.hpp>
 #include <moesaic/cuda/combine.hpp>
+#include <moesaic/cuda/cosine.hpp>
 #include <moesaic/cuda/embedding.hpp>
+#include <moesaic/cuda/ffn.hpp>
 #include <moesaic/cuda/kv_cache.hpp>
 #include <moesaic/cuda/launch.hpp>
 #include <moesaic/cuda/layout.hpp>
+#include <moesaic/cuda/linear.hpp>
 #include <moesaic/cuda/memory.hpp>
 #include <moesaic/cuda/norm.hpp>
 #include <moesaic/cuda/pack.hpp>
 #include <moesaic/cuda/rotary.hpp>
+#include <moesaic/cuda/route.hpp>
 #include <moesaic/cuda/special_experts.hpp>
 #include <moesaic/cuda/stream.hpp>
