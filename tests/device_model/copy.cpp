@@ -239,6 +239,7 @@ void start_load(char const* name, extent const& what, void* to_shared, device::m
 }
 
 void start_store(char const* name, extent const& what, void const* from_shared) {
+  check_grid_waited(name);
   auto* const op = new store_op;
   op->name = name;
   op->what = what;

@@ -24,6 +24,8 @@ machine& the_machine() {
 
 namespace {
 
+struct abandoned {};
+
 constexpr std::size_t fibre_stack_bytes = 256 * 1024;
 
 thread_local options chosen;
@@ -184,6 +186,7 @@ void start_cluster(machine& m, std::int64_t index) {
     m.free_slots.pop_back();
     open_shared(m, b, slot);
     b.running = m.threads;
+    b.grid_waited = !m.blocks.early;
     b.warps.resize(static_cast<std::size_t>((m.threads + 31) / 32));
     if (watcher) watcher->block_begin(b);
     for (int i = 0; i < m.threads; ++i) {
@@ -271,6 +274,15 @@ bool unstall(machine& m) {
   return false;
 }
 
+bool try_unstall(machine& m) {
+  try {
+    return unstall(m);
+  } catch (abandoned const&) {
+    m.doomed = true;
+    return false;
+  }
+}
+
 status run_grid(machine& m) {
   std::int64_t const count = static_cast<std::int64_t>(m.blocks.x) / m.blocks.cluster * m.blocks.y * m.blocks.z;
   auto const size = static_cast<std::int64_t>(m.blocks.cluster);
@@ -304,10 +316,11 @@ status run_grid(machine& m) {
       end_cluster(m, *m.ended, false);
     } else if (m.why_back == outcome::failed) {
       failed = true;
-    } else if (!unstall(m)) {
+    } else if (!try_unstall(m)) {
+      if (m.doomed) break;
       std::vector<place> places;
       std::string const who = where_threads_wait(m, places);
-      m.findings.push_back({"deadlock", who, {}, {}});
+      m.findings.push_back({"deadlock", who, {}, {}, {}});
       failed = true;
     }
   }
@@ -348,6 +361,7 @@ void wait(waiting const& why) {
   thread& t = *running;
   t.why = why;
   t.blocked = true;
+  if (has_place_source()) t.waits_at = here();
   switch_away(*active, t);
 }
 void wake(thread& t) {
@@ -362,6 +376,7 @@ void step_back() {
   switch_away(m, *running);
 }
 void give_up() {
+  if (running == nullptr) throw abandoned{};
   active->why_back = outcome::failed;
   to_main(*active, *running);
   __builtin_unreachable();
@@ -469,9 +484,13 @@ status run(cuda::grid const& blocks, int threads, std::size_t shared_bytes, void
   m.pending.clear();
   m.copying.clear();
   m.idle_rounds = 0;
+  m.doomed = false;
+  m.grid_waited = !blocks.early;
   active = &m;
   if (watcher) watcher->launch_begin(m.kernel.c_str());
   status const done = run_grid(m);
+  if (done && m.findings.empty() && !m.grid_waited)
+    m.findings.push_back({"model", "the launch is early, but no block calls griddepcontrol_wait: the grids after it may start before those before it end", {}, {}, {}});
   if (watcher) watcher->launch_end();
   active = nullptr;
   if (!done) return done;

@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <vector>
@@ -70,7 +71,7 @@ TEST_CASE("a kernel gives its result under every delivery and order") {
 TEST_CASE("a missing wait is told, with its place") {
   CHECK_FALSE(scaled<scale_rows<false>>({.when = device_model::delivery::late}));
   auto const wrong = device_model::take_findings();
-  REQUIRE_FALSE(wrong.empty());
-  CHECK(wrong.front().find("model: a thread ended with a cp_async under way") == 0);
-  CHECK(wrong.front().find("first.cpp:") != std::string::npos);
+  CHECK(std::any_of(wrong.begin(), wrong.end(), [](std::string const& w) {
+    return w.find("model: a thread ended with a cp_async under way that it never waited for, asked for at first.cpp:3") == 0;
+  }));
 }

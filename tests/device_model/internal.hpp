@@ -44,7 +44,7 @@ void use_places(place_source const* source);
 /// Notes a finding: "<kind>: <text>", where "{1}" and "{2}" in the text stand for the places. Resolved when the launch ends; may be called on a fibre.
 /// The same text and places are told once a launch.
 void report(char const* kind, std::string text, place const& first = {}, place const& second = {});
-/// The same, and ends the launch: all its threads are abandoned where they stand.
+/// The same, and ends the launch: all its threads are abandoned where they stand. Also from `async_op::complete`.
 [[noreturn]] void fail(char const* kind, std::string text, place const& first = {}, place const& second = {});
 /// printf into a std::string.
 [[gnu::format(printf, 1, 2)]] std::string text(char const* format, ...);
@@ -99,6 +99,7 @@ struct thread {
   std::uint32_t cluster_phase = 0;     ///< of its last cluster_arrive
   bool cluster_arrived = false;        ///< and has yet to wait
   bool timed_out = false;              ///< woken from a try_wait that nothing ended
+  place waits_at;                      ///< while blocked, in a program with a `place_source`
 };
 
 /// A warp's meeting of lanes (see `meet`).
@@ -146,6 +147,7 @@ struct block {
   std::vector<mbarrier_state> mbarriers;
   named_barrier barriers[16];
   int running = 0;                     ///< threads not ended
+  bool grid_waited = false;            ///< some thread has called griddepcontrol_wait, or the launch was not early
   int slot = 0;                        ///< of the memory that shared memory is taken from
   void* race = nullptr;
   bool holds(void const* p, std::size_t bytes = 1) const {

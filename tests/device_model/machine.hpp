@@ -51,6 +51,7 @@ class queue {
 struct finding {
   std::string kind, text;
   place first, second;
+  std::string who;                     ///< block and thread that it was first found by
 };
 
 enum class outcome : std::uint8_t { stalled, cluster_ended, failed };
@@ -79,7 +80,8 @@ struct machine {
   int idle_rounds = 0;
   outcome why_back = outcome::stalled;
   bool random_delivery = false;
-  bool in_launch = false;
+  bool doomed = false;                 ///< failed on the scheduler's own stack
+  bool grid_waited = false;            ///< some block has called griddepcontrol_wait
 
   // pools
   std::vector<std::unique_ptr<thread>> fibres;
@@ -114,8 +116,11 @@ void deliver_at_random(machine& m);
 void check_reports_to(block& b, void const* at, char const* name);
 void check_mbarrier(block& b, void const* at, char const* name);
 void arrive_for_copies(thread& t, device::mbarrier* at, thread_copy const* copies, std::size_t count);
+/// For what writes global memory.
+void check_grid_waited(char const* name);
 void fence_inits(thread const& t);
 void complete(async_op& op);
+bool has_place_source();
 [[noreturn]] void give_up();            ///< leaves the launch as failed, from a fibre
 void forget_thread(thread& t);         ///< its asynchronous state, when it ends or is abandoned
 void cluster_barrier_check(cluster& c);

@@ -92,7 +92,9 @@ void note(char const* kind, std::string text, place const& first, place const& s
   if (m->findings.size() >= 64) return;
   for (finding const& f : m->findings)
     if (f.kind == kind && f.text == text && same(f.first, first) && same(f.second, second)) return;
-  m->findings.push_back({kind, std::move(text), first, second});
+  std::string who;
+  if (thread const* const t = running) who = internal::text(", block (%d, %d, %d), thread %d", t->home->x, t->home->y, t->home->z, t->id);
+  m->findings.push_back({kind, std::move(text), first, second, std::move(who)});
 }
 
 void replace(std::string& in, char const* what, std::string const& with) {
@@ -112,11 +114,11 @@ place here() {
   return p;
 }
 void use_places(place_source const* source) { other_source = source; }
+bool has_place_source() { return other_source != nullptr; }
 
 place place_of_blocked(thread const& t) {
   place p;
-  // An interpreter's own frames say nothing: what it says of its threads it says through `here`, when they are running.
-  if (other_source != nullptr) return p;
+  if (other_source != nullptr) return t.waits_at;   // an interpreter's own frames say nothing
   if (void* const frame = saved_frame(t.stack_pointer)) walk(static_cast<void**>(frame), t.stack, t.stack + t.stack_bytes, p, 0);
   return p;
 }
@@ -151,13 +153,16 @@ void fail(char const* kind, std::string text, place const& first, place const& s
 }
 
 std::vector<std::string> resolve(std::vector<finding> const& findings, std::string const& kernel) {
-  std::vector<std::string> out;
+  std::vector<std::string> out, sentences;
   for (finding const& f : findings) {
     std::string text = f.text;
     if (text.find("{1}") != std::string::npos) replace(text, "{1}", to_string(f.first));
     if (text.find("{2}") != std::string::npos) replace(text, "{2}", to_string(f.second));
-    auto whole = f.kind + ": " + text + " (" + kernel + ")";
-    if (std::find(out.begin(), out.end(), whole) == out.end()) out.push_back(std::move(whole));
+    // The same sentence from inlined copies of one line is told once.
+    auto sentence = f.kind + ": " + text;
+    if (std::find(sentences.begin(), sentences.end(), sentence) != sentences.end()) continue;
+    out.push_back(sentence + " (" + kernel + f.who + ")");
+    sentences.push_back(std::move(sentence));
   }
   return out;
 }

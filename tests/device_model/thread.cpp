@@ -191,6 +191,7 @@ void check_access(void const* p, std::size_t bytes, bool write, bool atomic, cha
     if (watcher) watcher->access(*running, p, bytes, write, atomic, here());
   } else {
     check_global(p, bytes, bytes, name);
+    if (write) check_grid_waited(name);
   }
 }
 template <class T>
@@ -224,6 +225,11 @@ std::uint64_t update(atomic_kind kind, void* at, std::uint64_t value, std::uint6
 float flushed(float x) { return std::fabs(x) < 0x1p-126f ? std::copysign(0.0f, x) : x; }
 
 }  // namespace
+
+void check_grid_waited(char const* name) {
+  if (!running->home->grid_waited)
+    report("model", text("%s at {1} writes global memory in an early launch before griddepcontrol_wait", name), here());
+}
 
 void bar_sync(int barrier, int threads) { barrier_meet(barrier, threads, true); }
 void bar_arrive(int barrier, int threads) { barrier_meet(barrier, threads, false); }
@@ -415,7 +421,7 @@ std::uint32_t atomic_add_cluster(std::uint32_t address, std::uint32_t value) {
   return static_cast<std::uint32_t>(update<std::uint32_t>(atomic_kind::add, p, value, 0));
 }
 
-void griddepcontrol_wait() {}
+void griddepcontrol_wait() { active->grid_waited = running->home->grid_waited = true; }
 void griddepcontrol_launch_dependents() {}
 
 // The approximations are the nearest float to the true value: hardware is within 2 units of the last place of it.
