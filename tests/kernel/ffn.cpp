@@ -1,0 +1,38 @@
+// expert_gate_up and expert_down with bf16 and float weights: against the host's.
+// SPDX-License-Identifier: Apache-2.0
+#include "experts.hpp"
+
+using namespace moesaic;
+using namespace moesaic::test;
+
+TEST_CASE("runs of every kind") {
+  check_runs<dtype::bf16, bf16>(dtype::bf16, 80);
+  check_runs<dtype::bf16, float>(dtype::bf16, 70);
+}
+
+TEST_CASE("every activation") {
+  for (auto const act : {activation::swiglu, activation::geglu_tanh, activation::geglu_erf, activation::relu, activation::gelu_tanh})
+    for (int const architecture : {70, 80})
+      check_experts<dtype::bf16, bf16>(dtype::bf16, {.act = act, .bias = act == activation::relu, .tokens_of_expert = {3, 0, 6}}, architecture);
+}
+
+TEST_CASE("no slots, no launch; a device that is not there is said so") {
+  check_experts<dtype::bf16, bf16>(dtype::bf16, {.tokens_of_expert = {0, 0}}, 80);
+  device_model::scope const none({.architecture = 0});
+  cuda::stream_ref where;
+  matrix<bf16> x(1, 16), y(1, 16);
+  both_packed const w(where, {dtype::bf16, 16, 16}, 1);
+  cuda::linear<dtype::bf16>(where, w.device, x.view(), {}, y.view());
+  CHECK_FALSE(cuda::finish(where));
+}
+
+TEST_CASE("weights of another type or shape than kernels take are refused") {
+  cuda::stream_ref where;
+  matrix<bf16> x(1, 24), y(1, 16);
+  packed_matrix m{dtype::bf16, 16, 24};
+  cuda::linear<dtype::bf16>(where, m, x.view(), {}, y.view());
+  CHECK(cuda::finish(where).code == status_code::invalid_argument);
+  m.stored = dtype::int8;
+  cuda::linear<dtype::bf16>(where, m, x.view(), {}, y.view());
+  CHECK(cuda::finish(where).code == status_code::invalid_argument);
+}
