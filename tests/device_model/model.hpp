@@ -16,6 +16,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <string>
+#include <typeinfo>
 #include <vector>
 
 #include <moesaic/cuda/launch.hpp>
@@ -63,6 +64,14 @@ bool sees_races();
 /// Runs `body(params)` in every thread of every block. `name` for messages.
 status run(cuda::grid const& blocks, int threads, std::size_t shared_bytes, void (*body)(void const*), void const* params, char const* name);
 
+/// Who runs kernels in another form than their C++, as the interpreter of PTX does (ptx/ptx.hpp).
+struct front_end {
+  virtual ~front_end() = default;
+  virtual status run(std::type_info const& kernel, cuda::grid const& blocks, int threads, std::size_t shared_bytes, void const* params, std::size_t params_bytes) = 0;
+};
+/// Launches of this thread go to it; null: kernels run as they are compiled here.
+inline constinit thread_local front_end* instead = nullptr;
+
 }  // namespace moesaic::device_model
 
 namespace moesaic::cuda {
@@ -73,6 +82,8 @@ status launch(stream& where, grid const& blocks, typename Kernel::params const& 
   if (!where.device.why) return where.device.why;
   if (architecture_of(Kernel::needs) > where.device.architecture)
     return invalid("the kernel needs a newer architecture than the device has", architecture_of(Kernel::needs), where.device.architecture);
+  if (device_model::instead != nullptr)
+    return device_model::instead->run(typeid(Kernel), blocks, Kernel::threads, shared_bytes_of<Kernel>(), &params, sizeof params);
   auto const body = [](void const* p) { Kernel{}(*static_cast<typename Kernel::params const*>(p)); };
   return device_model::run(blocks, Kernel::threads, shared_bytes_of<Kernel>(), body, &params, __PRETTY_FUNCTION__);
 }
