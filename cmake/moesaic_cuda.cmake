@@ -1,4 +1,4 @@
-# Decides MOESAIC_CUDA: on where an nvcc is found, off elsewhere. No kernel is in the tree yet; the answer is reported and used by none.
+# Decides MOESAIC_CUDA (on where an nvcc is found) and says how this repository's own programs get what nvcc makes of a file: moesaic_nvcc.
 # SPDX-License-Identifier: Apache-2.0
 find_program(MOESAIC_NVCC nvcc PATHS ENV CUDA_PATH /usr/local/cuda PATH_SUFFIXES bin)
 mark_as_advanced(MOESAIC_NVCC)
@@ -12,8 +12,70 @@ option(MOESAIC_CUDA "Build the CUDA side (needs nvcc)" ${moesaic_has_nvcc})
 if(MOESAIC_CUDA AND NOT MOESAIC_NVCC)
   message(FATAL_ERROR "moesaic: MOESAIC_CUDA is ON, but no nvcc is on PATH; give -DMOESAIC_NVCC=/path/to/nvcc, or leave MOESAIC_CUDA out.")
 endif()
-if(MOESAIC_CUDA)
-  message(STATUS "moesaic: nvcc found (${MOESAIC_NVCC}); this version has no CUDA kernel to build")
-else()
+if(NOT MOESAIC_CUDA)
   message(STATUS "moesaic: without CUDA")
+  return()
 endif()
+
+# The toolkit around nvcc: its root has include/ and lib64/ (an installation) or lib/ (the packages from PyPI).
+file(REAL_PATH ${MOESAIC_NVCC} moesaic_nvcc_file)
+cmake_path(SET moesaic_toolkit NORMALIZE ${moesaic_nvcc_file}/../..)
+find_library(MOESAIC_CUDART NAMES cudart_static PATHS ${moesaic_toolkit} PATH_SUFFIXES lib64 lib lib/x64 NO_DEFAULT_PATH)
+mark_as_advanced(MOESAIC_CUDART)
+message(STATUS "moesaic: CUDA by ${MOESAIC_NVCC}")
+
+# What a program of objects made by nvcc links.
+find_package(Threads REQUIRED)
+add_library(moesaic_cudart INTERFACE)
+target_link_libraries(moesaic_cudart INTERFACE ${MOESAIC_CUDART} Threads::Threads ${CMAKE_DL_LIBS} rt)
+target_include_directories(moesaic_cudart SYSTEM INTERFACE ${moesaic_toolkit}/include)
+
+# moesaic_nvcc(<variable> <source> FORM ptx|cubin|object [ARCHITECTURES <a>...] [OPTIONS <flag>...])
+# sets the variable to a file in the build folder that nvcc makes of the source, rebuilt when the source or a header changes. Architectures are numbers
+# (80, 90a); an object may have several, the other forms have one; 90a alone if none is named.
+function(moesaic_nvcc variable source)
+  cmake_parse_arguments(PARSE_ARGV 2 arg "" "FORM" "ARCHITECTURES;OPTIONS")
+  if(NOT arg_ARCHITECTURES)
+    set(arg_ARCHITECTURES 90a)
+  endif()
+  set(ending ${arg_FORM})
+  if(arg_FORM STREQUAL ptx)
+    set(form -ptx -gencode arch=compute_${arg_ARCHITECTURES},code=compute_${arg_ARCHITECTURES})
+  elseif(arg_FORM STREQUAL cubin)
+    set(form -cubin -gencode arch=compute_${arg_ARCHITECTURES},code=sm_${arg_ARCHITECTURES})
+  elseif(arg_FORM STREQUAL object)
+    set(ending o)
+    set(form -c)
+    foreach(architecture IN LISTS arg_ARCHITECTURES)
+      list(APPEND form -gencode arch=compute_${architecture},code=sm_${architecture})
+    endforeach()
+  else()
+    message(FATAL_ERROR "moesaic_nvcc: FORM must be ptx, cubin or object; you gave ${arg_FORM}")
+  endif()
+  set(strict)
+  if(MOESAIC_WARNINGS_AS_ERRORS)
+    set(strict -Werror all-warnings)
+  endif()
+  cmake_path(ABSOLUTE_PATH source)
+  cmake_path(GET source STEM LAST_ONLY stem)
+  string(JOIN _ of ${arg_ARCHITECTURES})
+  set(output ${CMAKE_CURRENT_BINARY_DIR}/${stem}.${of}.${ending})
+  add_custom_command(OUTPUT ${output}
+    COMMAND ${MOESAIC_NVCC} ${form} -std=c++20 -O2 -ccbin ${CMAKE_CXX_COMPILER} -I ${PROJECT_SOURCE_DIR}/include -I ${PROJECT_SOURCE_DIR}/tests
+            ${strict} ${arg_OPTIONS} -MD -MF ${output}.d -MT ${output} -x cu ${source} -o ${output}
+    DEPENDS ${source} DEPFILE ${output}.d COMMENT "nvcc: ${stem} for ${of}" VERBATIM)
+  set(${variable} ${output} PARENT_SCOPE)
+endfunction()
+
+# moesaic_nvcc_program(<name> SOURCES <file>... [ARCHITECTURES <a>...] [OPTIONS <flag>...] [LIBRARIES <target>...]): a program of files that nvcc compiles.
+function(moesaic_nvcc_program name)
+  cmake_parse_arguments(PARSE_ARGV 1 arg "" "" "SOURCES;ARCHITECTURES;OPTIONS;LIBRARIES")
+  foreach(source IN LISTS arg_SOURCES)
+    moesaic_nvcc(object ${source} FORM object ARCHITECTURES ${arg_ARCHITECTURES} OPTIONS ${arg_OPTIONS})
+    list(APPEND objects ${object})
+  endforeach()
+  set_source_files_properties(${objects} PROPERTIES EXTERNAL_OBJECT ON GENERATED ON)
+  add_executable(${name} ${objects})
+  set_target_properties(${name} PROPERTIES LINKER_LANGUAGE CXX)
+  target_link_libraries(${name} PRIVATE moesaic_cudart ${arg_LIBRARIES})
+endfunction()
