@@ -318,9 +318,7 @@ status run_grid(machine& m) {
       failed = true;
     } else if (!try_unstall(m)) {
       if (m.doomed) break;
-      std::vector<place> places;
-      std::string const who = where_threads_wait(m, places);
-      m.findings.push_back({"deadlock", who, {}, {}, {}});
+      m.findings.push_back({"deadlock", where_threads_wait(m), {}, {}, {}});
       failed = true;
     }
   }

@@ -126,7 +126,6 @@ void forget_thread(thread& t);         ///< its asynchronous state, when it ends
 void cluster_barrier_check(cluster& c);
 std::vector<std::string> resolve(std::vector<finding> const& findings, std::string const& kernel);
 place place_of_blocked(thread const& t);
-std::string where_threads_wait(machine const& m, std::vector<place>& places);
-std::string describe(std::vector<place> const& p);
+std::string where_threads_wait(machine const& m);
 
 }  // namespace moesaic::device_model::internal
