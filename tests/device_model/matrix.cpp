@@ -252,8 +252,8 @@ std::vector<std::byte> bytes_of_operand(block& home, operand const& o, int first
   return bytes;
 }
 
-/// Tells the race detector what of shared memory the step reads, piece by piece.
-void tell_reads(block& home, wgmma_step& s, operand const& o, int first, int count) {
+/// Lists what of shared memory the step reads, piece by piece.
+void list_reads(block& home, wgmma_step& s, operand const& o, int first, int count) {
   std::vector<std::uint32_t> chunks;
   if (o.major == device::major::k) {
     for (int r = 0; r < count; ++r)
@@ -267,7 +267,7 @@ void tell_reads(block& home, wgmma_step& s, operand const& o, int first, int cou
     auto const from = chunks[i];
     auto end = from + 16;
     while (++i < chunks.size() && chunks[i] <= end) end = std::max(end, chunks[i] + 16);
-    watcher->access(s, home.shared + (from - window_start), end - from, false);
+    s.touches.push_back({home.shared + (from - window_start), end - from, false});
   }
 }
 
@@ -374,9 +374,9 @@ void issue_wgmma(meeting const& m, block& home, warp& w) {
     step->a_bytes = bytes_of_operand(home, *step->a, step->first_row, 16, "operand a", m.first);
   }
   if (watcher) {
+    if (step->a) list_reads(home, *step, *step->a, step->first_row, 16);
+    list_reads(home, *step, step->b, 0, shape.n);
     watcher->issue(*step, *step->issuer);
-    if (step->a) tell_reads(home, *step, *step->a, step->first_row, 16);
-    tell_reads(home, *step, step->b, 0, shape.n);
   }
   auto& sums = take_accumulators(m, s);
   step->adds_to = &sums;

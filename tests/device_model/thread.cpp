@@ -430,9 +430,19 @@ float ex2_approx(float x) { return flushed(static_cast<float>(std::exp2(static_c
 float rcp_approx(float x) { return flushed(static_cast<float>(1.0 / static_cast<double>(flushed(x)))); }
 float rsqrt_approx(float x) { return flushed(static_cast<float>(1.0 / std::sqrt(static_cast<double>(flushed(x))))); }
 float fma(float a, float b, float c) { return std::fma(a, b, c); }
-std::uint32_t cvt_bf16x2(float low, float high) { return bf16(low).bits | static_cast<std::uint32_t>(bf16(high).bits) << 16; }
-std::uint32_t cvt_f16x2(float low, float high) { return fp16(low).bits | static_cast<std::uint32_t>(fp16(high).bits) << 16; }
-std::uint16_t cvt_e4m3x2(float low, float high) { return static_cast<std::uint16_t>(e4m3(low).bits | e4m3(high).bits << 8); }
+// Every NaN becomes the format's canonical one, whose sign and payload are not those of what was converted.
+std::uint32_t cvt_bf16x2(float low, float high) {
+  auto const half = [](float x) { return std::isnan(x) ? std::uint32_t{0x7fff} : bf16(x).bits; };
+  return half(low) | half(high) << 16;
+}
+std::uint32_t cvt_f16x2(float low, float high) {
+  auto const half = [](float x) { return std::isnan(x) ? std::uint32_t{0x7fff} : fp16(x).bits; };
+  return half(low) | half(high) << 16;
+}
+std::uint16_t cvt_e4m3x2(float low, float high) {
+  auto const byte = [](float x) { return std::isnan(x) ? 0x7f : int{e4m3(x).bits}; };
+  return static_cast<std::uint16_t>(byte(low) | byte(high) << 8);
+}
 std::uint32_t prmt(std::uint32_t low, std::uint32_t high, std::uint32_t selector) {
   std::uint64_t const bytes = low | static_cast<std::uint64_t>(high) << 32;
   std::uint32_t out = 0;

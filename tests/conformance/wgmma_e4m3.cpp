@@ -1,0 +1,19 @@
+// wgmma of e4m3.
+// SPDX-License-Identifier: Apache-2.0
+#include "wgmma.hpp"
+
+namespace conformance {
+
+cases wgmma_e4m3_cases() {
+  cases to;
+  constexpr auto t = dtype::e4m3;
+  add_every_n<t>(to, std::make_integer_sequence<int, 32>{});
+  add_every_layout<t, 64, false, major::k, major::k>(to);
+  add_every_layout<t, 24, false, major::k, major::k>(to);
+  add_every_layout<t, 64, true, major::k, major::k>(to);
+  add_wgmma<t, 8, 4, true, major::k, swizzle::b128, major::k, swizzle::b128, order::mn_first>(to);
+  add_wgmma<t, 256, 4, true, major::k, swizzle::b128, major::k, swizzle::b128, order::mn_first>(to);
+  return to;
+}
+
+}  // namespace conformance
