@@ -141,8 +141,17 @@ template <int Registers>
 MOESAIC_PRIMITIVE void setmaxnreg_dec() {
   asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(Registers));
 }
-MOESAIC_PRIMITIVE void griddepcontrol_wait() { asm volatile("griddepcontrol.wait;" ::: "memory"); }
-MOESAIC_PRIMITIVE void griddepcontrol_launch_dependents() { asm volatile("griddepcontrol.launch_dependents;" ::: "memory"); }
+// Before sm_90 there are no such launches, so nothing to wait for.
+MOESAIC_PRIMITIVE void griddepcontrol_wait() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+MOESAIC_PRIMITIVE void griddepcontrol_launch_dependents() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
 
 MOESAIC_PRIMITIVE float ex2_approx(float x) {
   float y;

@@ -12,6 +12,10 @@
 #endif
 #include <moesaic/route/plan.hpp>
 
+#if defined(__CUDACC__)
+#include <moesaic/device/block_scan.cuh>
+#endif
+
 namespace moesaic::cuda {
 
 /// As moesaic::make_plan, by a block of `Threads` threads, for any number of experts, `Capacity` a pass, and of choices below 2³¹, as slots are.
