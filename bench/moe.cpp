@@ -67,20 +67,20 @@ void run(benchmark::State& state, popularity p, std::int64_t tokens) {
   host::buffer const memory(counting.used() + arena::alignment);
   arena workspace(memory.data(), memory.size());
   auto const scratch = layer::carve(workspace, tokens);
-  std::int32_t not_finite = 0;
+  call_flags flags;
   auto const bytes = [&](packed_matrix const& m) { return static_cast<double>(packed::matrix_bytes(m)); };
   constexpr auto one = flops(Spec::config, 1);
 
   measure_cold(state, pool.level(), uses_bf16_dot<shape.ffn_format.type, T>(pool.level()), [&] {
     moe_weights const w{.router = {router, {}, {}, {}}, .experts = {gate_up->cold(), down->cold(), {}, {}}, .shared = {}, .shared_gate = {}};
     auto const done = layer::forward(pool, w, view<const T>(x.data(), tokens, shape.hidden), view<const T>(x.data(), tokens, shape.hidden),
-                                     view<T>(y.data(), tokens, shape.hidden), {logits.next()}, scratch, &not_finite);
+                                     view<T>(y.data(), tokens, shape.hidden), {logits.next()}, scratch, &flags);
     if (!done) state.SkipWithError(done.what);
     auto const used = distinct(scratch.plan.expert_offsets);
     return work{bytes(w.router.weight) + used * (bytes(w.experts.gate_up) + bytes(w.experts.down)),
                 static_cast<double>(tokens * (one.router + one.experts)), static_cast<double>(tokens), static_cast<double>(used)};
   });
-  if (not_finite != 0) state.SkipWithError("router logits are not finite");
+  if (flags.not_finite != 0) state.SkipWithError("router logits are not finite");
 }
 
 template <class Spec>

@@ -95,11 +95,11 @@ recording run_router(host::pool& where, safetensors const& file, router_tensors 
   layer::load(weights, from);
   auto const scratch = carved(memory, [&](arena& a) { return layer::carve(a, x.rows); });
   recorder<scalar> tap;
-  std::int32_t not_finite = 0;
-  auto const done = layer::forward(where, weights, x.view(), state, scratch, &not_finite, tap);
+  call_flags flags;
+  auto const done = layer::forward(where, weights, x.view(), state, scratch, &flags, tap);
   INFO(to_string(done));
   REQUIRE(static_cast<bool>(done));
-  CHECK(not_finite == 0);
+  CHECK(flags.not_finite == 0);
   return tap.seen;
 }
 
@@ -158,12 +158,12 @@ void check_switch(std::string const& path, tensor_names const& names, std::int64
       tap({0, stage::ffn_norm}, static_cast<matrix<scalar> const&>(normed).view());
       typename policy_of<Spec>::state state;
       state.capacity = rule;
-      std::int32_t not_finite = 0;
+      call_flags flags;
       auto const in = static_cast<matrix<scalar> const&>(normed).view();
-      auto const done = layer::forward(where, weights, in, x.view(), y.view(), state, scratch, &not_finite, tap);
+      auto const done = layer::forward(where, weights, in, x.view(), y.view(), state, scratch, &flags, tap);
       INFO(to_string(done));
       REQUIRE(static_cast<bool>(done));
-      CHECK(not_finite == 0);
+      CHECK(flags.not_finite == 0);
       tap({0, stage::block_out}, static_cast<matrix<scalar> const&>(y).view());
       return tap.seen;
     };

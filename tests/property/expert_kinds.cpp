@@ -96,11 +96,11 @@ outcome<T> run(host::pool& where, block_weights const& w, matrix<T> const& x, ty
   host::buffer memory{counting.used() + arena::alignment};
   arena workspace(memory.data(), memory.size());
   auto const scratch = moe<Spec>::template carve<outcome<T>>(workspace, x.rows);
-  std::int32_t not_finite = 0;
+  call_flags flags;
   matrix<T> const residual(x.rows, x.columns);
   seen.y = residual;
-  REQUIRE(moe<Spec>::forward(where, w.ffn, x.view(), residual.view(), seen.y.view(), state, scratch, &not_finite, seen));
-  CHECK(not_finite == 0);
+  REQUIRE(moe<Spec>::forward(where, w.ffn, x.view(), residual.view(), seen.y.view(), state, scratch, &flags, seen));
+  CHECK(flags.not_finite == 0);
   return seen;
 }
 
@@ -434,12 +434,12 @@ TEST_CASE("a token with a broken router gets no expert of any kind, and no token
     host::buffer memory{counting.used() + arena::alignment};
     arena workspace(memory.data(), memory.size());
     auto const scratch = moe<unequal_layer>::carve(workspace, rows);
-    std::int32_t not_finite = 0;
+    call_flags flags;
     matrix<float> y(rows, hidden);
     block_weights const& w = weights;
     REQUIRE(moe<unequal_layer>::forward(where, w.ffn, {x.data.data(), rows, hidden}, {residual.data.data(), rows, hidden}, y.view(),
-                                        layer::no_state(), scratch, &not_finite));
-    CHECK(not_finite == (rows > 0 ? 1 : 0));
+                                        layer::no_state(), scratch, &flags));
+    CHECK(flags.not_finite == (rows > 0 ? 1 : 0));
     for (std::int64_t t = 0; t < rows; ++t)
       for (int c = 0; c < hidden; ++c) CHECK((t == 1 ? y(t, c) == 0.0f : std::isfinite(y(t, c))));
   }

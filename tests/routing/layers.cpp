@@ -170,9 +170,9 @@ TEST_CASE_TEMPLATE("logits are cosines times the scale, and a row without a leng
   host::buffer memory{counting.used() + arena::alignment};
   arena over(memory.data(), memory.size());
   auto const s = layer::carve(over, tokens);
-  std::int32_t not_finite = 0;
-  REQUIRE(static_cast<bool>(layer::forward(where, w, x.view(), {}, s, &not_finite)));
-  CHECK(not_finite == 1);
+  call_flags flags;
+  REQUIRE(static_cast<bool>(layer::forward(where, w, x.view(), {}, s, &flags)));
+  CHECK(flags.not_finite == 1);
   CHECK(s.slots.count[7] == 0);
   for (int t = 0; t < tokens; ++t)
     for (int e = 0; e < experts && t != 7; ++e) {

@@ -47,6 +47,8 @@ struct call_flags {
   std::int32_t site = 0;         ///< some token's sequence or position lay outside the cache
   std::int32_t id = 0;           ///< some token id was not in the vocabulary
   std::int32_t row = 0;          ///< some row whose logits were wanted was not in the batch
+  static constexpr int counters = 60;
+  std::uint32_t counter[counters] = {};   ///< for a backend whose launches count what is done: zero between them
 };
 
 /// Thrown by set-up only. The text says what was expected, what was found and where.

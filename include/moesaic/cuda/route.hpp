@@ -6,8 +6,12 @@
 #include <cstdint>
 
 #include <moesaic/base/packed.hpp>
+#include <moesaic/base/status.hpp>
+#include <moesaic/config/weights.hpp>
+#include <moesaic/cuda/cosine.hpp>
 #include <moesaic/cuda/kernel/route.hpp>
 #include <moesaic/cuda/launch.hpp>
+#include <moesaic/cuda/linear.hpp>
 
 namespace moesaic::cuda {
 
@@ -119,6 +123,29 @@ void linear_route_and_plan(basic_stream_ref<Tuning>& where, Config const& config
           route_detail::batched<Policy>, true},
          x, reinterpret_cast<float const*>(weight.data), bias.empty() ? nullptr : bias.data, logits, counters->of_group});
   });
+}
+
+/// Rows to expert ids, weights and plan, by router weights: the step that layers ask for, in as few launches as it takes. `config`: an empty type with
+/// `static constexpr router_config config`. x [tokens, hidden]; logits [tokens, outputs] and the rest as above, all are written. A plan without
+/// expert_offsets is not made.
+template <class Policy, class Config, class X, class Tuning>
+void route_tokens(basic_stream_ref<Tuning>& where, Config const& config, typename Policy::state const& state, router_weights const& w, view<const X> x,
+                  view<float> logits, view<float> scores, view<float> choice, routing_slots<float> const& slots, list<std::byte> batch_memory,
+                  call_flags* flags, dispatch_plan const& out) {
+  static_assert(sizeof(route_counters) <= sizeof(flags->counter), "a call's counters hold the router's");
+  constexpr double cosine = Config::config.cosine;
+  auto* const counters = reinterpret_cast<route_counters*>(flags->counter);
+  bool const planned = out.expert_offsets.data != nullptr;
+  if (cosine == 0 && planned && fuses_logits(where, w.weight, x)) {
+    linear_route_and_plan<Policy>(where, config, state, w.weight, x, w.bias, logits, w.score_bias, scores, choice, slots, batch_memory,
+                                  &flags->not_finite, counters, out);
+    return;
+  }
+  linear<dtype::fp32>(where, w.weight, x, w.bias, logits);
+  if constexpr (cosine != 0) to_cosines<X>(where, x, w.length, cosine, logits);
+  view<const float> const found = logits;
+  if (planned) route_and_plan<Policy>(where, config, state, found, w.score_bias, scores, choice, slots, batch_memory, &flags->not_finite, counters, out);
+  else route<Policy>(where, config, state, found, w.score_bias, scores, choice, slots, batch_memory, &flags->not_finite);
 }
 
 }  // namespace moesaic::cuda

@@ -82,7 +82,7 @@ struct block {
     if (!done) return done;
     normalize<scalar>(where, config.norm, w.ffn_norm, s.stream, s.normed);
     show(stage::ffn_norm, s.normed);
-    auto const mixed = moe<Spec>::forward(where, w.ffn, s.normed, s.stream, y, state, s.ffn, &s.flags->not_finite, tap, layer);
+    auto const mixed = moe<Spec>::forward(where, w.ffn, s.normed, s.stream, y, state, s.ffn, s.flags, tap, layer);
     show(stage::block_out, y);
     return mixed;
   }

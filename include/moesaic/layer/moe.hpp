@@ -17,7 +17,7 @@ struct moe : moe_memory<Spec> {
   /// Errors: a workspace carved for another number of tokens.
   template <class Where, class Tap = no_tap>
   static status forward(Where& where, moe_weights const& w, view<const scalar> x, view<const scalar> residual, view<scalar> y,
-                      typename memory::policy_state const& state, scratch const& s, std::int32_t* not_finite, Tap&& tap = {}, int layer = 0) {
+                      typename memory::policy_state const& state, scratch const& s, call_flags* flags, Tap&& tap = {}, int layer = 0) {
     using experts = typename memory::routed_experts;   // each by its kind; a feed-forward: gate and up with activation, then down
     using shared = typename memory::shared_expert;
     if (s.expert_out.rows != x.rows * memory::slots)
@@ -28,9 +28,9 @@ struct moe : moe_memory<Spec> {
       add<scalar>(where, residual, s.expert_out, y);                                                   // [tokens, hidden]
       tap(tap_point{layer, stage::ffn_out}, view<const scalar>(s.expert_out));
     } else {
-      auto const routed = router<Spec>::forward(where, w.router, x, state, s.router, not_finite, tap, layer);   // ids, weights [tokens, slots]
+      auto const routed = router<Spec>::forward(where, w.router, x, state, s.router, flags, tap, layer);        // ids, weights [tokens, slots]
       if (!routed) return routed;
-      plan(where, s.router.slots.ids, s.plan);                                                         // expert_offsets [experts + 1]
+      if constexpr (!fuses_plan<Where>) plan(where, s.router.slots.ids, s.plan);                       // expert_offsets [experts + 1]
       experts::forward(where, w, x, s.plan, s.experts, s.expert_out);                                  // [tokens · slots, hidden]
       if constexpr (memory::has_shared) {
         shared::forward(where, w.shared, x, s.shared, s.shared_out);                                   // [tokens, hidden]

@@ -45,7 +45,7 @@ struct moe_memory {
     auto const choices = tokens * slots;
     scratch s;
     if constexpr (!dense) s.router = router<Spec>::carve(memory, tokens);
-    if constexpr (!dense) s.plan = dispatch_plan::carve(memory, tokens, shape.experts, slots);
+    if constexpr (!dense) s.router.planned = s.plan = dispatch_plan::carve(memory, tokens, shape.experts, slots);
     if constexpr (has_shared) s.shared = shared_expert::carve(memory, tokens);
     if constexpr (has_shared_gate) s.shared_gate = memory.take<sum>(tokens, 1);
     s.shared_out = rows(has_shared, tokens);

@@ -7,6 +7,7 @@
 #include <moesaic/config/weights.hpp>
 #include <moesaic/layer/load.hpp>
 #include <moesaic/layer/tap.hpp>
+#include <moesaic/route/plan.hpp>
 #include <moesaic/route/policy.hpp>
 
 namespace moesaic {
@@ -30,6 +31,10 @@ auto check_router() {
 }
 }  // namespace detail
 
+/// Whether a backend makes the plan of the expert GEMMs in the same step as it routes: its stream type says so.
+template <class Where>
+inline constexpr bool fuses_plan = requires { requires Where::fuses_plan; };
+
 template <class Spec>
 struct router {
   static constexpr auto config = validated<Spec>::config.router;
@@ -45,6 +50,7 @@ struct router {
     view<sum> scores, choice;            // [tokens, experts]
     routing_slots<sum> slots;            // [tokens, slots]
     list<std::byte> batch;               // of a coupled policy
+    dispatch_plan planned = {};          // made too where that is one step with routing; empty = not wanted
   };
   static constexpr scratch carve(arena& memory, std::int64_t tokens) {
     auto const matrix = [&](int columns) { return memory.take<sum>(tokens, columns); };
@@ -53,17 +59,22 @@ struct router {
             memory.take<std::byte>(batch_bytes_of<policy>(config, tokens))};
   }
 
-  /// Fills s.slots. A token whose logits are not finite gets no expert and raises `not_finite`. Errors, before anything is written: a
+  /// Fills s.slots. A token whose logits are not finite gets no expert and raises flags->not_finite. Errors, before anything is written: a
   /// workspace or a state for another number of tokens.
   template <class Where, class Tap = no_tap>
   static status forward(Where& where, router_weights const& w, view<const scalar> x, typename policy::state const& state, scratch const& s,
-                      std::int32_t* not_finite, Tap&& tap = {}, int layer = 0) {
+                      call_flags* flags, Tap&& tap = {}, int layer = 0) {
     if (s.logits.rows != x.rows) return invalid("the workspace must be carved for as many tokens as x has", x.rows, s.logits.rows);
     if (auto fits = state_fits<policy>(config, state, x.rows); !fits) return fits;
-    linear<dtype::fp32>(where, w.weight, x, w.bias, s.logits);
-    if constexpr (config.cosine != 0) to_cosines<scalar>(where, x, w.length, config.cosine, s.logits);
-    tap(tap_point{layer, stage::router_logits}, view<const sum>(s.logits));
-    route<policy>(where, config, state, view<const sum>(s.logits), w.score_bias, s.scores, s.choice, s.slots, s.batch, not_finite);
+    if constexpr (fuses_plan<Where>) {
+      route_tokens<policy>(where, router{}, state, w, x, s.logits, s.scores, s.choice, s.slots, s.batch, flags, s.planned);
+      tap(tap_point{layer, stage::router_logits}, view<const sum>(s.logits));
+    } else {
+      linear<dtype::fp32>(where, w.weight, x, w.bias, s.logits);
+      if constexpr (config.cosine != 0) to_cosines<scalar>(where, x, w.length, config.cosine, s.logits);
+      tap(tap_point{layer, stage::router_logits}, view<const sum>(s.logits));
+      route<policy>(where, config, state, view<const sum>(s.logits), w.score_bias, s.scores, s.choice, s.slots, s.batch, &flags->not_finite);
+    }
     tap(tap_point{layer, stage::router_scores}, view<const sum>(s.scores));
     tap(tap_point{layer, stage::router_choice}, view<const sum>(s.choice));
     tap(tap_point{layer, stage::topk_index}, view<const std::int32_t>(s.slots.ids));
