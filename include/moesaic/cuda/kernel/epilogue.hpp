@@ -42,21 +42,27 @@ MOESAIC_DEVICE void store_outputs(Y* to, float const (&value)[8], int count) {
 }
 
 /// A tile's sums, in shared memory since a block_sync, to rows of y: [Copies][Slots][Pitch] floats, weight row `first_row` + r of slot t.first + s at
-/// [s][r]; copies are added up in order. All `Threads` threads of the block call. Rows is a multiple of 16, Pitch of 4.
+/// [s][r], 16-byte aligned; copies are added up in order. All `Threads` threads of the block call. Rows is a power of two from 16 on, Pitch Rows + 4.
 template <int Rows, int Slots, int Copies, int Pitch, int Threads, class X, class Y>
 MOESAIC_DEVICE void finish_tile(gemm_params<X, Y> const& p, slot_tile const& t, int first_row, float const* sums) {
-  // Eight outputs of a slot a thread and turn: with two parts their gates are eight rows, and the ups the next eight.
+  struct alignas(16) floats4 {
+    float of[4];
+  };
   auto const eight_sums = [&](float(&sum)[8], int slot, int row) {
 #pragma unroll
-    for (int i = 0; i < 8; ++i) sum[i] = sums[slot * Pitch + row + i];
+    for (int c = 0; c < Copies; ++c)
 #pragma unroll
-    for (int c = 1; c < Copies; ++c)
+      for (int half = 0; half < 2; ++half) {
+        auto const four = *reinterpret_cast<floats4 const*>(sums + (c * Slots + slot) * Pitch + row + half * 4);
 #pragma unroll
-      for (int i = 0; i < 8; ++i) sum[i] += sums[(c * Slots + slot) * Pitch + row + i];
+        for (int i = 0; i < 4; ++i) sum[half * 4 + i] = c == 0 ? four.of[i] : sum[half * 4 + i] + four.of[i];
+      }
   };
-  int const rows_of_turn = 8 * p.w.parts, turns_of_slot = Rows / rows_of_turn;
+  // Eight outputs of a slot a thread and turn: with two parts their gates are eight rows, and the ups the next eight. Four neighbours fill whole sectors
+  // of y, and the next slot's sums lie four banks further.
+  int const rows_of_turn = 8 * p.w.parts, turns_of_slot = Rows / rows_of_turn, together = turns_of_slot < 4 ? turns_of_slot : 4;
   for (int turn = device::thread_id(); turn < Slots * turns_of_slot; turn += Threads) {
-    int const slot = turn / turns_of_slot, row = turn % turns_of_slot * rows_of_turn;
+    int const slot = turn / together % Slots, row = (turn / (together * Slots) * together + turn % together) * rows_of_turn;
     int const output = (first_row + row) / p.w.parts;
     if (slot >= t.last - t.first || output >= p.w.outputs) continue;
     float sum[8], up[8] = {};
