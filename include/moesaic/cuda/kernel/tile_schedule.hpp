@@ -9,7 +9,7 @@
 namespace moesaic::cuda {
 
 /// Slots [first, last) of one expert, and rows of its matrix from `row` on; expert −1: there is no such tile.
-struct gemm_tile {
+struct product_tile {
   int expert = -1;
   int first = 0, last = 0;
   int row = 0;
@@ -30,7 +30,7 @@ class tile_schedule {
     look_at(0, 0);
   }
 
-  MOESAIC_DEVICE gemm_tile find(int tile) {
+  MOESAIC_DEVICE product_tile find(int tile) {
     int const lane = device::lane_id();
     int source;
     while ((source = static_cast<int>(device::redux_min(device::all_lanes, static_cast<std::uint32_t>(tile < through_ ? lane : device::warp_size)))) ==

@@ -26,31 +26,36 @@ struct gemm_sm90_sizes {
   MOESAIC_FN constexpr int threads() const { return 128 * (1 + consumers); }
 };
 
-/// How weights reach wgmma, and what a stage holds.
+/// What one stage of the ring holds, in bytes from its start: rows of weights, slots, scales and zero points of weights, scales of slots.
 struct gemm_sm90_stage {
-  bool through_registers = false;   ///< codes, made bf16 by the threads; else both operands are read from shared memory
   int inputs = 64;                  ///< of K
   int weight_bytes = 0, slot_bytes = 0, scale_bytes = 0, zero_bytes = 0, slot_scale_bytes = 0;
 
-  /// Everything at its own multiple of 128, the stage at one of 1024.
-  MOESAIC_FN constexpr std::int64_t bytes() const {
-    auto const padded = [](int n, int to) { return static_cast<std::int64_t>(n + to - 1) / to * to; };
-    return padded(weight_bytes + slot_bytes + static_cast<int>(padded(scale_bytes, 128) + padded(zero_bytes, 128) + padded(slot_scale_bytes, 128)), 1024);
-  }
+  MOESAIC_FN constexpr int slots_at() const { return weight_bytes; }
+  MOESAIC_FN constexpr int scales_at() const { return slots_at() + slot_bytes; }
+  MOESAIC_FN constexpr int zeros_at() const { return scales_at() + padded(scale_bytes, 128); }
+  MOESAIC_FN constexpr int slot_scales_at() const { return zeros_at() + padded(zero_bytes, 128); }
+  MOESAIC_FN constexpr int bytes() const { return padded(slot_scales_at() + slot_scale_bytes, 1024); }
+
+ private:
+  MOESAIC_FN static constexpr int padded(int bytes, int to) { return (bytes + to - 1) / to * to; }
 };
 
-/// Weights of type `w`, activations bf16 or e4m3, `interval`: inputs between two scales inside a stage (0: no scales).
-MOESAIC_FN constexpr gemm_sm90_stage stage_of(dtype w, dtype x, int interval, bool zero_point, gemm_sm90_sizes const& s) {
+/// Weights of type `w`, activations bf16 or e4m3; a scale for each `interval` inputs at most.
+MOESAIC_FN constexpr gemm_sm90_stage stage_of(dtype w, dtype x, int interval, gemm_sm90_sizes const& s) {
   gemm_sm90_stage stage;
-  stage.through_registers = w != x;
   stage.inputs = w == dtype::bf16 ? 64 : 128;
   stage.weight_bytes = s.rows() * stage.inputs * bits(w) / 8;
   stage.slot_bytes = s.slots() * stage.inputs * bits(x) / 8;
   if (w == dtype::int8 || w == dtype::int4) stage.scale_bytes = s.rows() * 4 * (stage.inputs / interval);
   if (w == dtype::mxfp4) stage.scale_bytes = s.rows() * (stage.inputs / interval);
-  if (zero_point) stage.zero_bytes = s.rows() * (stage.inputs / interval);
+  if (w == dtype::int4) stage.zero_bytes = s.rows() * (stage.inputs / interval);
   if (x == dtype::e4m3) stage.slot_scale_bytes = s.slots() * 4;
   return stage;
+}
+/// Dynamic shared memory of a block: the ring and two barriers a stage.
+MOESAIC_FN constexpr std::int64_t shared_bytes(gemm_sm90_stage const& stage, gemm_sm90_sizes const& s) {
+  return (std::int64_t{s.stages} * (stage.bytes() + 16) + 1023) / 1024 * 1024;
 }
 
 /// What is expected of the runs of slots that share a matrix.
