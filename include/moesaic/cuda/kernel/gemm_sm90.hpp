@@ -214,7 +214,7 @@ struct gemm_sm90 {
   }
 
   template <int Parts>
-  MOESAIC_DEVICE static void store(gemm_params<X, Y> const& p, product_tile const& t, int warpgroup, float const (&sum)[n / 2]) {
+  MOESAIC_DEVICE static void store(gemm_params<X, Y> const& p, product_tile const& t, int warpgroup, float (&sum)[n / 2]) {
     if constexpr (weights_on_m) sm90::store_weights_on_m<Parts, n>(p, t.expert, t.first, t.last, t.row + 64 * warpgroup, sum);
     else sm90::store_slots_on_m<Parts, n>(p, t.expert, t.first + 64 * warpgroup, t.last, t.row, sum);
   }

@@ -76,20 +76,31 @@ constexpr bool finishes(int parts, bool activated, activation act) {
   return parts == 2 ? activated && gated(act) : !activated || act == activation::relu || act == activation::gelu_tanh;
 }
 
+/// Calls f(turn) for every `Each` registers of d, which are its first ones then: a loop, where code for each register of its own would be large.
+template <int Each, int Count, class F>
+MOESAIC_DEVICE void by_turns(float (&d)[Count], F&& f) {
+  constexpr int turns = (Count + Each - 1) / Each;
+#pragma unroll 1
+  for (int turn = 0; turn < turns; ++turn) {
+    f(turn);
+#pragma unroll
+    for (int i = 0; i + Each < Count; ++i) d[i] = d[i + Each];
+  }
+}
+
 /// d [slots, rows of weights] of a warpgroup whose first slot and row these are: a lane has two neighbouring outputs of slots g and g + 8.
 template <int Parts, int N, class X, class Y>
-MOESAIC_DEVICE void store_slots_on_m(gemm_params<X, Y> const& p, int expert, int first, int last, int row, float const (&d)[N / 2]) {
+MOESAIC_DEVICE void store_slots_on_m(gemm_params<X, Y> const& p, int expert, int first, int last, int row, float (&d)[N / 2]) {
   int const lane = device::lane_id(), quad = lane % 4;
   int const slot = first + device::warp_id() % 4 * 16 + lane / 4;
-  constexpr int step = 4 * Parts;        // registers of 8 outputs
+  constexpr int of_outputs = 4 * Parts, turn_registers = 4 * of_outputs;   // registers of 8 outputs, and of those of a turn
   with_finisher<Parts>(p, expert, [&](auto const& finish) {
-#pragma unroll
-    for (int b0 = 0; b0 < N / 2 / step; b0 += 4) {
+    by_turns<turn_registers>(d, [&](int turn) {
+      int const outputs = row / Parts + 32 * turn;
       std::uint32_t word[2][4];
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
-        int const at = (b0 + i) * step, up = at + 4 * (Parts - 1);
-        int const output = row / Parts + 8 * (b0 + i) + 2 * quad;
+        int const at = i * of_outputs, up = at + 4 * (Parts - 1), output = outputs + 8 * i + 2 * quad;
         float bias[2][2];
         finish.load_bias(output, bias[0]), finish.load_bias(output + 1, bias[1]);
 #pragma unroll
@@ -105,60 +116,54 @@ MOESAIC_DEVICE void store_slots_on_m(gemm_params<X, Y> const& p, int expert, int
         }
       }
       if constexpr (std::is_same_v<Y, bf16>) {
-        int const output = row / Parts + 8 * (b0 + quad);
+        int const output = outputs + 8 * quad;
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
           transpose<1, 2>(word[half]);
           if (slot + 8 * half < last) store_words(p.y + (slot + 8 * half) * p.y_stride + output, word[half], p.w.outputs - output);
         }
       }
-    }
+    });
   });
 }
 
 /// d [rows of weights, slots] of a warpgroup whose first row and slot these are: a lane has rows g and g + 8 of two neighbouring slots, so gate and up
 /// of one output, or outputs g and g + 8.
 template <int Parts, int N, class X, class Y>
-MOESAIC_DEVICE void store_weights_on_m(gemm_params<X, Y> const& p, int expert, int first, int last, int row, float const (&d)[N / 2]) {
+MOESAIC_DEVICE void store_weights_on_m(gemm_params<X, Y> const& p, int expert, int first, int last, int row, float (&d)[N / 2]) {
   int const lane = device::lane_id(), quad = lane % 4, odd = lane / 4 % 2, pair = lane / 8;
-  int const from = (row + device::warp_id() % 4 * 16) / Parts;
-  constexpr int together = N >= 32 ? 4 : 1;
+  constexpr int together = N >= 32 ? 4 : 1;        // eights of slots
   with_finisher<Parts>(p, expert, [&](auto const& finish) {
+    by_turns<4 * together>(d, [&](int turn) {
 #pragma unroll
-    for (int half = 0; half < 3 - Parts; ++half) {
-      int const outputs = from + 8 * half, output = outputs + lane / 4;
-      float bias[2];
-      finish.load_bias(output, bias);
-#pragma unroll
-      for (int j0 = 0; j0 < N / 8; j0 += together) {
+      for (int half = 0; half < 3 - Parts; ++half) {
+        int const outputs = (row + device::warp_id() % 4 * 16) / Parts + 8 * half, output = outputs + lane / 4;
+        int const slots = first + 8 * together * turn + 2 * quad;
+        float bias[2];
+        finish.load_bias(output, bias);
         std::uint32_t word[together];
 #pragma unroll
         for (int i = 0; i < together; ++i) {
-          int const at = 4 * (j0 + i) + 2 * half, up = at + 2 * (Parts - 1);
+          int const at = 4 * i + 2 * half, up = at + 2 * (Parts - 1);
           float const value[2] = {finish(d[at], d[up], bias), finish(d[at + 1], d[up + 1], bias)};
           if constexpr (std::is_same_v<Y, bf16>) {
             // An even output takes its neighbour's value of the first slot, an odd one of the second.
             float const other = device::shuffle_xor(odd ? value[0] : value[1], 4);
             word[i] = odd ? device::cvt_bf16x2(other, value[1]) : device::cvt_bf16x2(value[0], other);
           } else {
-            int const slot = first + 8 * (j0 + i) + 2 * quad;
 #pragma unroll
             for (int c = 0; c < 2; ++c)
-              if (slot + c < last && output < p.w.outputs) p.y[(slot + c) * p.y_stride + output] = value[c];
+              if (slots + 8 * i + c < last && output < p.w.outputs) p.y[(slots + 8 * i + c) * p.y_stride + output] = value[c];
           }
         }
         if constexpr (std::is_same_v<Y, bf16>) {
-          int slot = first + 8 * j0 + 2 * quad + odd, at = outputs;
-          if constexpr (together == 4) {
-            transpose<8, 16>(word);
-            slot += 8 * pair;
-          } else {
-            at += 2 * pair;
-          }
-          if (slot < last) store_words(p.y + slot * p.y_stride + at, word, p.w.outputs - at);
+          // Four words of one pair of outputs become eight outputs of one slot.
+          if constexpr (together == 4) transpose<8, 16>(word);
+          int const slot = slots + odd + (together == 4 ? 8 * pair : 0), from = outputs + (together == 4 ? 0 : 2 * pair);
+          if (slot < last) store_words(p.y + slot * p.y_stride + from, word, p.w.outputs - from);
         }
       }
-    }
+    });
   });
 }
 

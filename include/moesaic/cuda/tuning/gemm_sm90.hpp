@@ -76,7 +76,7 @@ constexpr run_length run_length_of(std::int64_t bound, std::int64_t mean) {
 struct gemm_sm90_tuning {
   static constexpr gemm_sm90_sizes sizes(dtype w, dtype x, run_length r) {
     if (r == run_length::long_runs) {
-      if (w == dtype::bf16) return {.weights_on_m = false, .consumers = 2, .n = 256, .stages = 4, .producer_registers = 40, .consumer_registers = 232};
+      if (w == dtype::bf16) return {.weights_on_m = false, .consumers = 2, .n = 256, .stages = 4, .producer_registers = 56, .consumer_registers = 224};
       if (x == dtype::e4m3) return {.weights_on_m = false, .consumers = 2, .n = 128, .stages = 6, .producer_registers = 40, .consumer_registers = 232};
       return {.consumers = 2, .n = 128, .stages = 4, .producer_registers = 40, .consumer_registers = 232};
     }
