@@ -222,14 +222,15 @@ void start_load(char const* name, extent const& what, void* to_shared, device::m
     if ((blocks >> rank & 1) == 0) continue;
     block& other = *alive[rank];
     if (other.running == 0) fail("model", text("%s at {1}: block %zu of the cluster has ended", name, rank), here());
+    auto* const reports_to = reinterpret_cast<device::mbarrier*>(other.shared + offset(mine, b));
+    check_reports_to(other, reports_to, name);
     auto* const op = new load_op;
     op->name = name;
     op->what = what;
     op->home = &other;
     op->asked = asked;
     op->to = other.shared + offset(mine, to_shared);
-    op->reports_to = reinterpret_cast<device::mbarrier*>(other.shared + offset(mine, b));
-    check_reports_to(other, op->reports_to, name);
+    op->reports_to = reports_to;
     op->touches.push_back({op->to, what.bytes, true});
     op->in_flight = !eager();
     if (op->in_flight) std::memset(op->to, fresh_byte, what.bytes);
@@ -472,7 +473,7 @@ void bulk_wait(int pending, bool read) {
       store.read_source();
       if (g < out) force(store);
       if (watcher && (!store.read_waited || g < out)) watcher->waited(store, t);
-      store.read_waited = true;
+      store.read_waited = store.may_outlive_block = true;
       if (g < out) delete &store;
     }
   }

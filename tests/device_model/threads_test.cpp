@@ -16,10 +16,10 @@ using namespace moesaic::device_model;
 constexpr char const* file = "threads_test.cpp";
 
 /// A write that no sanitizer looks at.
-[[gnu::noinline, gnu::no_sanitize("address"), gnu::no_sanitize("thread")]] void write_unseen(std::byte* at) { *at = std::byte{1}; }
+__attribute__((noinline, no_sanitize("address"), no_sanitize("thread"))) void write_unseen(std::byte* at) { *at = std::byte{1}; }
 
 TEST_CASE("every thread of every block runs once and knows where it is") {
-  for (std::uint64_t const seed : {0, 1}) {
+  for (std::uint64_t const seed : {0u, 1u}) {
     std::vector<int> runs(3 * 2 * 2 * 40);
     auto const found = findings_of({{.x = 3, .y = 2, .z = 2}, 40}, {.seed = seed}, [&] {
       CHECK(grid_x() == 3);
@@ -51,7 +51,7 @@ TEST_CASE("shared memory is fresh in every block, aligned, and a different one f
     CHECK(device::shared_address(bytes + 16) == device::shared_address(bytes) + 16);
     CHECK(device::shared_address(bytes) % 1024 == 0);
     for (int i = thread_id(); i < 1000; i += 64) {
-      CHECK(bytes[i] == 0xff);
+      if (!sees_races()) CHECK(bytes[i] == 0xff);    // which is a finding there
       bytes[i] = 0;
     }
   });
@@ -104,7 +104,7 @@ TEST_CASE("misuse of barriers is found") {
   check_found(findings_of({{}, 64}, {}, [] { device::bar_sync(0, 64); }), "barrier 0 is block_sync's", file, __LINE__);
   int const line = __LINE__ + 2;
   check_found(findings_of({{}, 96}, {}, [] {
-                if (warp_id() == 0) device::bar_sync(1, 96);
+                if (warp_id() == 0) device::bar_sync(1, 96), fence_gpu();   // else compilers make one call of two
                 else device::bar_sync(1, 64);
               }),
               "threads meet at barrier 1 with different counts: 96 at", file, line, line + 1);
@@ -192,7 +192,7 @@ TEST_CASE("blocks that wait for each other need to be alive together") {
       while (load_acquire(&flag) == 0) nanosleep(20);
     }
   };
-  for (std::uint64_t const seed : {0, 1, 2}) {
+  for (std::uint64_t const seed : {0u, 1u, 2u}) {
     flag = 0;
     CHECK(findings_of({{.x = 2}}, {.seed = seed, .resident_blocks = 2}, second_first).empty());
   }
@@ -210,7 +210,7 @@ TEST_CASE("an early launch waits for the grids before it") {
 
 TEST_CASE("setmaxnreg is the whole warp's") {
   CHECK(findings_of({{}, 128}, {}, [] { setmaxnreg_dec<40>(); setmaxnreg_inc<232>(); }).empty());
-  check_found(findings_of({{}, 32}, {}, [] { if (lane_id() == 0) setmaxnreg_dec<40>(); else setmaxnreg_inc<232>(); }), "different things: setmaxnreg_dec at", file, __LINE__);
+  check_found(findings_of({{}, 32}, {}, [] { if (lane_id() == 0) setmaxnreg_dec<40>(), fence_gpu(); else setmaxnreg_inc<232>(); }), "different things: setmaxnreg_dec at", file, __LINE__);
 }
 
 TEST_CASE("arithmetic that instructions define") {
