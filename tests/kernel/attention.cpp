@@ -95,6 +95,35 @@ TEST_CASE("a token outside the cache is flagged, writes nothing and attends to n
   });
 }
 
+TEST_CASE_TEMPLATE("rotary embedding and append in one launch", T, float, bf16) {
+  constexpr int heads = 3, kv_heads = 2, head_dim = 16;
+  for (auto const layout : {rope_layout::half_split, rope_layout::interleaved}) {
+    random_stream random(54);
+    auto const qkv = random_matrix<T>(5, (heads + 2 * kv_heads) * head_dim, random);
+    std::vector<std::int32_t> const sequence{0, 0, 1, 0, 2}, position{0, 1, 3, 2, 1};          // sequence 2 is not in the cache
+    auto const columns = [](matrix<T>& m, int first, int count) { return view<T>(m.data.data() + first * head_dim, m.rows, count * head_dim, m.columns); };
+    under_every_schedule([&](cuda::stream_ref& where) {
+      std::vector<double> frequency(head_dim / 2);
+      cuda::rope_frequencies(where, {}, head_dim, frequency);
+      auto const table = cuda::rope_of<T>(where, layout, frequency);
+      cuda::kv_cache apart{dtype::bf16, 2, kv_heads, head_dim, 4, nullptr, nullptr}, fused = apart;
+      host::buffer apart_memory(cuda::bytes(apart)), fused_memory(cuda::bytes(fused));
+      apart.data = apart_memory.data();
+      fused.data = fused_memory.data();
+      auto x = qkv, y = qkv;
+      call_flags flags, wanted;
+      cuda::rotate<T>(where, table, position, columns(x, 0, heads + kv_heads), heads + kv_heads);
+      REQUIRE(cuda::append<T, dtype::bf16>(where, apart, columns(x, heads, kv_heads), columns(x, heads + kv_heads, kv_heads), sequence, position, &wanted));
+      REQUIRE(cuda::rotate_and_append<T, dtype::bf16>(where, table, columns(y, 0, heads + kv_heads), heads + kv_heads, fused, columns(y, heads, kv_heads),
+                                                      columns(y, heads + kv_heads, kv_heads), sequence, position, &flags));
+      check_bits(y, x);
+      CHECK(std::memcmp(apart_memory.data(), fused_memory.data(), apart_memory.size()) == 0);
+      CHECK(flags.site == 1);
+      CHECK(wanted.site == 1);
+    });
+  }
+}
+
 TEST_CASE("probabilities for a tap") {
   owning_cache const reference(dtype::fp32, 1, 2, 16, 40);
   host::pool pool;

@@ -12,6 +12,7 @@
 #include <moesaic/cuda/kernel/kv_cache.hpp>
 #include <moesaic/cuda/launch.hpp>
 #include <moesaic/cuda/memory.hpp>
+#include <moesaic/cuda/rotary.hpp>
 
 namespace moesaic::cuda {
 
@@ -50,18 +51,40 @@ inline status check(stream&, kv_cache const& c, int kv_heads, int head_dim) {
   return {};
 }
 
-/// Writes the batch's keys and values into their slots. k, v [tokens, kv_heads · head_dim]; sequence, position [tokens]. No two tokens of a call may
-/// have one slot. A token without a slot writes nothing and raises flags->site. Stored: the cache's storage, fp32 or bf16.
-template <class T, dtype Stored, class Tuning>
-status append(basic_stream_ref<Tuning>& where, kv_cache const& cache, view<const T> k, view<const T> v, list<const std::int32_t> sequence,
-              list<const std::int32_t> position, call_flags* flags = nullptr) {
+namespace cache_detail {
+template <dtype Stored, class T>
+status check(kv_cache const& cache, view<const T> k, view<const T> v, list<const std::int32_t> sequence, list<const std::int32_t> position) {
   if (sequence.size != position.size) return invalid("Every token has one sequence and one position.", sequence.size, position.size);
   if (k.rows != sequence.size || v.rows != sequence.size)
     return invalid("Keys and values have one row for every token.", sequence.size, k.rows != sequence.size ? k.rows : v.rows);
   auto const width = std::int64_t{cache.kv_heads} * cache.head_dim;
   if (k.columns != width || v.columns != width) return invalid("Keys and values are kv_heads · head_dim wide.", width, k.columns != width ? k.columns : v.columns);
   if (cache.storage != Stored) return invalid("A cache must have been made for the layer's storage.", bits(Stored), bits(cache.storage));
+  return {};
+}
+}  // namespace cache_detail
+
+/// Writes the batch's keys and values into their slots. k, v [tokens, kv_heads · head_dim]; sequence, position [tokens]. No two tokens of a call may
+/// have one slot. A token without a slot writes nothing and raises flags->site. Stored: the cache's storage, fp32 or bf16.
+template <class T, dtype Stored, class Tuning>
+status append(basic_stream_ref<Tuning>& where, kv_cache const& cache, view<const T> k, view<const T> v, list<const std::int32_t> sequence,
+              list<const std::int32_t> position, call_flags* flags = nullptr) {
+  if (auto const fits = cache_detail::check<Stored>(cache, k, v, sequence, position); !fits) return fits;
   start<append_rows<T, scalar_of<Stored>>>(where, {.x = blocks_for(k.rows), .early = true}, {cache, k, v, sequence.data, position.data, flags});
+  return {};
+}
+
+/// rotate, then append, of a fused projection in one launch: turns the `heads` heads of qk [tokens, heads · head_dim] in place, of which k are the last,
+/// and writes k and v into their slots.
+template <class T, dtype Stored, class Tuning>
+status rotate_and_append(basic_stream_ref<Tuning>& where, rope_table const& table, view<T> qk, int heads, kv_cache const& cache, view<const T> k,
+                         view<const T> v, list<const std::int32_t> sequence, list<const std::int32_t> position, call_flags* flags = nullptr) {
+  if (auto const fits = cache_detail::check<Stored>(cache, k, v, sequence, position); !fits) return fits;
+  with_layout(table.layout, [&]<rope_layout Layout>() {
+    start<rotate_rows<T, Layout, scalar_of<Stored>>>(where, {.x = blocks_for(qk.rows), .early = true},
+                                                     {qk, position.data, table.frequency.data, heads, static_cast<int>(table.frequency.size), cache, v,
+                                                      sequence.data, flags});
+  });
   return {};
 }
 

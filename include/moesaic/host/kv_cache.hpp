@@ -12,6 +12,7 @@
 #include <moesaic/base/status.hpp>
 #include <moesaic/base/view.hpp>
 #include <moesaic/host/pool.hpp>
+#include <moesaic/host/rotary.hpp>
 
 namespace moesaic::host {
 
@@ -185,6 +186,15 @@ status append(pool& where, kv_cache const& cache, view<const T> k, view<const T>
     });
   });
   return known ? status{} : cache_detail::wrong_storage;
+}
+
+/// rotate, then append, of a fused projection: turns the `heads` heads of qk [tokens, heads · head_dim] in place, of which k are the last, and
+/// writes k and v into their slots.
+template <class T, dtype Promised = dtype::same>
+status rotate_and_append(pool& where, rope_table<accumulator<T>> const& table, view<T> qk, int heads, kv_cache const& cache, view<const T> k, view<const T> v,
+                         list<const std::int32_t> sequence, list<const std::int32_t> position, call_flags* = nullptr) {
+  rotate(where, table, position, qk, heads);
+  return append<T, Promised>(where, cache, k, v, sequence, position);
 }
 
 }  // namespace moesaic::host

@@ -11,6 +11,7 @@
 #include <moesaic/base/view.hpp>
 #include <moesaic/config/block_config.hpp>
 #include <moesaic/config/weights.hpp>
+#include <moesaic/host/combine.hpp>
 #include <moesaic/host/pool.hpp>
 #include <moesaic/host/simd/parts.hpp>
 
@@ -36,6 +37,13 @@ void normalize(pool& where, norm_config const& config, norm_weights const& weigh
                   x.columns);
     });
   });
+}
+
+/// sum = x + added, rounded to T; y = sum normalised. sum may be x or added, y may not.
+template <class T>
+void add_and_normalize(pool& where, norm_config const& config, norm_weights const& weights, view<const T> x, view<const T> added, view<T> sum, view<T> y) {
+  add<T>(where, x, added, sum);
+  normalize<T>(where, config, weights, sum, y);
 }
 
 /// RMS norm in place of each head by itself: x [tokens, heads · head_dim], weight [head_dim], shared by the heads.

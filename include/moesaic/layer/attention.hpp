@@ -38,10 +38,10 @@ struct attention {
     return {rows(shape.qkv_width), rows(shape.q_width), rows(shape.hidden)};
   }
 
-  /// x [tokens, hidden], normalised, and residual -> y = residual + attention(x). The tokens' keys and values are in the cache afterwards.
+  /// x [tokens, hidden], normalised -> s.out = attention(x). The tokens' keys and values are in the cache afterwards.
   template <class Where, class Cache, class Tap = no_tap>
-  static status forward(Where& where, attention_weights const& w, view<const scalar> x, view<const scalar> residual, row_sites sites,
-                        Cache const& cache, view<scalar> y, scratch const& s, Tap&& tap = {}, int layer = 0) {
+  static status forward(Where& where, attention_weights const& w, view<const scalar> x, row_sites sites, Cache const& cache, scratch const& s, Tap&& tap = {},
+                        int layer = 0) {
     constexpr std::int64_t q_width = shape.q_width, kv_width = shape.kv_width;
     auto const columns = [&](std::int64_t first, std::int64_t width) { return view<scalar>(s.qkv.data + first, s.qkv.rows, width, s.qkv.stride); };
     auto const q = columns(0, q_width), k = columns(q_width, kv_width), v = columns(q_width + kv_width, kv_width), qk = columns(0, q_width + kv_width);
@@ -58,12 +58,11 @@ struct attention {
       show(stage::q_norm, q), show(stage::k_norm, k);
     }
     list<const double> const frequencies{w.rope.data + rope_parameter_count, shape.head_dim / 2};
-    rotate(where, rope_of<scalar>(where, config.layout, frequencies), sites.position, qk, shape.heads + shape.kv_heads);
+    if (auto done = rotate_and_append<scalar, shape.cache>(where, rope_of<scalar>(where, config.layout, frequencies), qk, shape.heads + shape.kv_heads,
+                                                           cache, k, v, sites.sequence, sites.position, sites.flags); !done) return done;
     show(stage::q_rope, q), show(stage::k_rope, k);
 
     auto const scale = attention_scale(config, shape.head_dim);
-    if (auto done = append<scalar, shape.cache>(where, cache, k, v, sites.sequence, sites.position, sites.flags); !done)
-      return done;
     if (auto done = attend<scalar, shape.cache, shape.head_dim>(where, scale, cache, q, sites.sequence, sites.position, s.heads); !done) return done;
     if constexpr (requires { tap.attention_probabilities(int{}, std::int64_t{}); })
       if (auto const probs = tap.attention_probabilities(shape.heads, x.rows); probs.data != nullptr) {
@@ -73,8 +72,7 @@ struct attention {
     show(stage::attn_heads, s.heads);
 
     linear<stored>(where, w.out, view<const scalar>(s.heads), w.out_bias, s.out);
-    add<scalar>(where, residual, s.out, y);
-    show(stage::attn_out, s.out), show(stage::attn_residual, y);
+    show(stage::attn_out, s.out);
     return finish(where);
   }
 

@@ -78,10 +78,10 @@ struct block {
     normalize<scalar>(where, config.norm, w.attention_norm, rows.x, s.normed);
     show(stage::attn_norm, s.normed);
     row_sites const sites{rows.sequence, rows.position, s.flags};
-    auto const done = attention<Spec>::forward(where, w.attention, s.normed, rows.x, sites, cache, s.stream, s.attention, tap, layer);
+    auto const done = attention<Spec>::forward(where, w.attention, s.normed, sites, cache, s.attention, tap, layer);
     if (!done) return done;
-    normalize<scalar>(where, config.norm, w.ffn_norm, s.stream, s.normed);
-    show(stage::ffn_norm, s.normed);
+    add_and_normalize<scalar>(where, config.norm, w.ffn_norm, rows.x, s.attention.out, s.stream, s.normed);
+    show(stage::attn_residual, s.stream), show(stage::ffn_norm, s.normed);
     auto const mixed = moe<Spec>::forward(where, w.ffn, s.normed, s.stream, y, state, s.ffn, s.flags, tap, layer);
     show(stage::block_out, y);
     return mixed;

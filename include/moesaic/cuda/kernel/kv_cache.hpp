@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <type_traits>
 
 #include <moesaic/base/dtype.hpp>
 #include <moesaic/base/math.hpp>
@@ -46,6 +47,21 @@ MOESAIC_DEVICE std::int64_t slot_of(kv_cache const& c, std::int32_t sequence, st
   return slot >= 0 && slot < c.max_tokens ? slot : -1;
 }
 
+/// The same by all threads of a block, which raises flags->site where there is none.
+MOESAIC_DEVICE std::int64_t slot_or_flag(kv_cache const& c, std::int32_t sequence, std::int32_t position, call_flags* flags) {
+  auto const slot = slot_of(c, sequence, position);
+  if (slot < 0 && flags != nullptr && device::thread_id() == 0) device::atomic_exch(reinterpret_cast<std::uint32_t*>(&flags->site), 1u);
+  return slot;
+}
+
+/// One token's keys, or values, x [kv_heads · head_dim], into slot `slot` of matrix_of(kv_head), by the `Threads` threads of a block.
+template <int Threads, class T, class Matrix>
+MOESAIC_DEVICE void append_row(T const* x, kv_cache const& c, std::int64_t slot, Matrix&& matrix_of) {
+  using stored = std::remove_pointer_t<decltype(matrix_of(0))>;
+  for (int i = device::thread_id(); i < c.kv_heads * c.head_dim; i += Threads)
+    matrix_of(i / c.head_dim)[slot * c.head_dim + i % c.head_dim] = static_cast<stored>(static_cast<float>(x[i]));
+}
+
 template <class T, class Stored>
 struct append_rows {
   static constexpr int threads = 128;
@@ -63,18 +79,10 @@ struct append_rows {
     device::griddepcontrol_wait();
     for (std::int64_t t = device::block_x(); t < p.k.rows; t += device::grid_x()) {
       auto const sequence = p.sequence[t];
-      auto const slot = slot_of(p.cache, sequence, p.position[t]);
-      if (slot < 0) {
-        if (p.flags != nullptr && device::thread_id() == 0) device::atomic_exch(reinterpret_cast<std::uint32_t*>(&p.flags->site), 1u);
-        continue;
-      }
-      int const head_dim = p.cache.head_dim;
-      for (std::int64_t c = device::thread_id(); c < p.k.columns; c += threads) {
-        auto const h = static_cast<int>(c / head_dim);
-        auto const at = slot * head_dim + c % head_dim;
-        keys_of<Stored>(p.cache, sequence, h)[at] = static_cast<Stored>(static_cast<float>(p.k(t, c)));
-        values_of<Stored>(p.cache, sequence, h)[at] = static_cast<Stored>(static_cast<float>(p.v(t, c)));
-      }
+      auto const slot = slot_or_flag(p.cache, sequence, p.position[t], p.flags);
+      if (slot < 0) continue;
+      append_row<threads>(p.k.row(t), p.cache, slot, [&](int h) { return keys_of<Stored>(p.cache, sequence, h); });
+      append_row<threads>(p.v.row(t), p.cache, slot, [&](int h) { return values_of<Stored>(p.cache, sequence, h); });
     }
   }
 };

@@ -1,4 +1,4 @@
-// Positions into queries and keys: pairs of elements turned by position · frequency, a block a token.
+// Positions into queries and keys: pairs of elements turned by position · frequency, and keys and values into the cache. A block a token.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -9,22 +9,28 @@
 #include <moesaic/base/view.hpp>
 #include <moesaic/config/block_config.hpp>
 #include <moesaic/config/rope.hpp>
+#include <moesaic/cuda/kernel/kv_cache.hpp>
 #include <moesaic/cuda/kernel/rows.hpp>
 #include <moesaic/cuda/tuning/tuning.hpp>
 
 namespace moesaic::cuda {
 
 /// In place: pair (a, b) of every head becomes (a cos − b sin, b cos + a sin). Angles in float from frequencies rounded to float; at bf16 cos and sin are
-/// rounded to bf16 first, as the host does.
-template <class T, rope_layout Layout>
+/// rounded to bf16 first, as the host does. With a Stored type the last heads are keys, and go with the values into their slots of the cache.
+template <class T, rope_layout Layout, class Stored = void>
 struct rotate_rows {
   static constexpr int threads = 128;
   static constexpr rung needs = rung::simt;
+  static constexpr bool appends = !std::is_void_v<Stored>;
   struct params {
     view<T> x;                           // [tokens, heads · 2 · pairs]
     std::int32_t const* position;        // [tokens]
     double const* frequency;             // [pairs] radians a position
     int heads, pairs;
+    kv_cache cache = {};                 // of the last kv_heads of the heads
+    view<const T> v = {};                // [tokens, kv_heads · 2 · pairs]
+    std::int32_t const* sequence = nullptr;   // [tokens]
+    call_flags* flags = nullptr;
   };
   struct shared {
     float cosine[most_rope_pairs], sine[most_rope_pairs];
@@ -40,17 +46,26 @@ struct rotate_rows {
         turn.cosine[i] = rounded<T>(std::cos(angle));
         turn.sine[i] = rounded<T>(std::sin(angle));
       }
+      std::int64_t slot = -1;
+      if constexpr (appends) slot = slot_or_flag(p.cache, p.sequence[t], p.position[t], p.flags);
       device::block_sync();
       T* const row = p.x.row(t);
       for (int at = device::thread_id(); at < p.heads * p.pairs; at += threads) {
-        int const i = at % p.pairs;
-        T* const head = row + static_cast<std::int64_t>(at / p.pairs) * 2 * p.pairs;
-        T* const first = Layout == rope_layout::half_split ? head + i : head + 2 * i;
-        T* const second = Layout == rope_layout::half_split ? first + p.pairs : first + 1;
-        float const a = static_cast<float>(*first), b = static_cast<float>(*second), c = turn.cosine[i], s = turn.sine[i];
-        *first = static_cast<T>(a * c - b * s);
-        *second = static_cast<T>(b * c + a * s);
+        int const h = at / p.pairs, i = at % p.pairs;
+        int const first = Layout == rope_layout::half_split ? i : 2 * i, second = Layout == rope_layout::half_split ? i + p.pairs : 2 * i + 1;
+        T* const head = row + static_cast<std::int64_t>(h) * 2 * p.pairs;
+        float const a = static_cast<float>(head[first]), b = static_cast<float>(head[second]), c = turn.cosine[i], s = turn.sine[i];
+        head[first] = static_cast<T>(a * c - b * s);
+        head[second] = static_cast<T>(b * c + a * s);
+        if constexpr (appends)
+          if (int const kv_head = h - (p.heads - p.cache.kv_heads); kv_head >= 0 && slot >= 0) {
+            Stored* const key = keys_of<Stored>(p.cache, p.sequence[t], kv_head) + slot * p.cache.head_dim;
+            key[first] = static_cast<Stored>(static_cast<float>(head[first]));
+            key[second] = static_cast<Stored>(static_cast<float>(head[second]));
+          }
       }
+      if constexpr (appends)
+        if (slot >= 0) append_row<threads>(p.v.row(t), p.cache, slot, [&](int h) { return values_of<Stored>(p.cache, p.sequence[t], h); });
       device::block_sync();              // the table is free for the next token
     }
   }

@@ -63,15 +63,15 @@ MOESAIC_HOST f32 as_float(u32 a) { return {_mm512_castsi512_ps(a.v)}; }
 MOESAIC_HOST u32 as_bits(f32 a) { return {_mm512_castps_si512(a.v)}; }
 template <int N>
 MOESAIC_HOST u32 shift_left(u32 a) {
-  return {_mm512_maskz_slli_epi32(all, a.v, N)};
+  return u32{_mm512_maskz_slli_epi32(all, a.v, N)};
 }
 template <int N>
 MOESAIC_HOST u32 shift_right(u32 a) {
-  return {_mm512_maskz_srli_epi32(all, a.v, N)};
+  return u32{_mm512_maskz_srli_epi32(all, a.v, N)};
 }
 template <int N>
 MOESAIC_HOST u32 shift_right_signed(u32 a) {
-  return {_mm512_maskz_srai_epi32(all, a.v, N)};
+  return u32{_mm512_maskz_srai_epi32(all, a.v, N)};
 }
 MOESAIC_HOST u32 bit_and(u32 a, u32 b) { return {_mm512_and_si512(a.v, b.v)}; }
 MOESAIC_HOST u32 bit_or(u32 a, u32 b) { return {_mm512_or_si512(a.v, b.v)}; }
