@@ -49,6 +49,9 @@ struct gemm_sm80 {
     stage ring[Tile.stages];
     float sums[Tile.warps_inputs * slots * pitch];
   };
+  static_assert(sizeof(shared) <= (Tile.stages * sm80_stage_bytes(W, Tile) > sm80_sum_bytes(Tile) ? Tile.stages * sm80_stage_bytes(W, Tile) : sm80_sum_bytes(Tile)) +
+                                      sm80_padding(Tile),
+                "the tuning counts the bytes that the kernel takes");
 
   static constexpr std::int64_t blocks_for(std::int64_t slots_at_most, std::int64_t experts, std::int64_t weight_rows) {
     auto const tiles = tiles_at_most(slots_at_most, experts, slots);
@@ -80,16 +83,16 @@ struct gemm_sm80 {
     }
   }
 
-  // What a thread copies into a stage, turn by turn: where its rows of x begin, null beyond the tile.
+  // What a thread copies into a stage, turn by turn: its rows of x, −1 beyond the tile. Numbers: pointers would be twice the registers.
   static constexpr int x_copies = slots * 8 * Tile.warps_inputs;
   struct x_rows {
-    bf16 const* at[(x_copies + threads - 1) / threads];
+    std::int32_t row[(x_copies + threads - 1) / threads];
   };
   MOESAIC_DEVICE static x_rows rows_of(params const& p, slot_tile const& t) {
     x_rows from;
     each<x_copies>([&](int j, int i) {
       int const slot = t.first + i / 8 % slots;
-      from.at[j] = slot < t.last ? p.row(slot) + i % 8 * 8 : nullptr;
+      from.row[j] = slot >= t.last ? -1 : p.token_of_slot != nullptr ? p.token_of_slot[slot] : slot;
     });
     return from;
   }
@@ -97,9 +100,9 @@ struct gemm_sm80 {
   MOESAIC_DEVICE static void load_x(params const& p, x_rows const& from, int k0, stage& to) {
     each<x_copies>([&](int j, int i) {
       int const chunk = i % 8, row = i / 8 % slots, warp = i / (8 * slots);
-      int const k = k0 + warp * slab;
-      bool const inside = from.at[j] != nullptr && k + chunk * 8 < p.w.inputs;
-      device::cp_async<16>(to.of[warp].x + row * 128 + chunk128(row, chunk) * 16, inside ? from.at[j] + k : p.x, inside ? 16 : 0);
+      int const k = k0 + warp * slab + chunk * 8;
+      bool const inside = from.row[j] >= 0 && k < p.w.inputs;
+      device::cp_async<16>(to.of[warp].x + row * 128 + chunk128(row, chunk) * 16, inside ? p.x + from.row[j] * p.x_stride + k : p.x, inside ? 16 : 0);
     });
   }
 

@@ -35,14 +35,14 @@ constexpr gemm_load gemm_load_of(std::int64_t slots_of_matrix) {
   return slots_of_matrix <= 8 ? gemm_load::few : slots_of_matrix <= 48 ? gemm_load::some : gemm_load::many;
 }
 
-/// Tiles of sm80. `few` streams weights: narrow tiles, many blocks, warps along the inputs, 40 to 60 KiB under way in a block. `many` reuses them:
-/// as large a tile as registers hold, two sets of sums with scales.
+/// Tiles of sm80. `few` streams weights: narrow tiles, many blocks, warps along the inputs. `many` reuses them: as large a tile as registers hold; with
+/// scales that are two sets of sums, and 128 slots spill (ptxas for sm_80: 255 registers; with 96 227 to 244).
 constexpr gemm_tile sm80_tile(dtype w, gemm_load load) {
   bool const scaled = has_scales(w);
   switch (load) {
     case gemm_load::few: return {.rows = 32, .slots = 8, .warps_inputs = 4, .stages = scaled ? 4 : 3, .blocks = 2, .raster = 1};
     case gemm_load::some: return {.rows = 64, .slots = 32, .warps_rows = 2, .warps_inputs = 2, .stages = 4, .blocks = 2, .raster = 1};
-    case gemm_load::many: return {.rows = 128, .slots = 128, .warps_rows = scaled ? 4 : 2, .warps_slots = scaled ? 2 : 4, .stages = 3};
+    case gemm_load::many: return {.rows = 128, .slots = scaled ? 96 : 128, .warps_rows = scaled ? 4 : 2, .warps_slots = scaled ? 2 : 4, .stages = 3};
   }
   return {};
 }
@@ -54,6 +54,8 @@ constexpr std::int64_t sm80_stage_bytes(dtype w, gemm_tile const& t) {
   std::int64_t const zeros = w == dtype::int4 ? t.rows * 2 : 0;
   return t.warps_inputs * (weights + x + scales + zeros);
 }
+/// What a ring takes beyond: every slab begins at a multiple of 128.
+constexpr std::int64_t sm80_padding(gemm_tile const& t) { return t.stages * t.warps_inputs * 128; }
 /// Sums on their way out: a row of a slot's sums is 4 longer than the tile, so that a warp's stores meet no bank twice.
 constexpr std::int64_t sm80_sum_bytes(gemm_tile const& t) { return std::int64_t{4} * t.warps_inputs * t.slots * (t.rows + 4); }
 /// 32-bit registers of a thread that hold sums.
@@ -64,7 +66,7 @@ constexpr int sm80_sums(dtype w, gemm_tile const& t) {
 /// Whether a tile keeps within an architecture.
 constexpr bool sm80_fits(dtype w, gemm_tile const& t, architecture_limits const& limits) {
   auto const ring = t.stages * sm80_stage_bytes(w, t), sums = sm80_sum_bytes(t);
-  auto const shared = (ring > sums ? ring : sums) + 1024;
+  auto const shared = (ring > sums ? ring : sums) + sm80_padding(t);
   return t.rows % (16 * t.warps_rows) == 0 && t.rows % 32 == 0 && t.slots % (8 * t.warps_slots) == 0 && t.stages >= 2 &&
          t.threads() <= limits.threads_of_block && shared <= limits.shared_bytes &&
          limits.registers / (t.threads() * t.blocks) >= sm80_sums(w, t) + 64;
