@@ -131,6 +131,7 @@ struct greedy_cap : batch_rule<Base> {
       auto const best = g.max(most);
       if (!(best > 0)) break;
       auto const next = -g.max(most == best ? -mine : -c.experts);
+      g.sync();                                            // all have read what is inside
       left -= rule::cost_of(s.cost, next);
       for (std::int32_t e = g.rank(); e < c.experts; e += g.size()) {
         if (e == next) memory.kept[e] = 1;

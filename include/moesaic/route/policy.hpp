@@ -16,10 +16,10 @@
 
 namespace moesaic {
 
-/// Who runs a hook together: one thread on the host, a warp on a device. Loops over experts step by size() from rank(), and sums and
-/// maxima over experts go through it. Every member of the group gets the result. A group may bring members of its own that do a row of
-/// experts at once, softmax(n, in, out), sigmoid(n, in, out), top_k(choice, experts, slots, ids) and less(n, in, factor, x, out), which
-/// is in − factor · x: the hooks use them.
+/// Who runs a hook together: one thread on the host, a warp on a device, a block for a batch. Loops over experts step by size() from rank(), and
+/// sums and maxima over experts go through it. Every member of the group gets the result; they order no memory, sync() alone does. A group may
+/// bring members of its own that do a row of experts at once, softmax(n, in, out), sigmoid(n, in, out), top_k(choice, experts, slots, ids) and
+/// less(n, in, factor, x, out), which is in − factor · x: the hooks use them.
 struct serial_group {
   MOESAIC_FN constexpr int rank() const { return 0; }
   MOESAIC_FN constexpr int size() const { return 1; }
