@@ -80,11 +80,9 @@ template <class T, dtype Stored, class Tuning>
 status rotate_and_append(basic_stream_ref<Tuning>& where, rope_table const& table, view<T> qk, int heads, kv_cache const& cache, view<const T> k,
                          view<const T> v, list<const std::int32_t> sequence, list<const std::int32_t> position, call_flags* flags = nullptr) {
   if (auto const fits = cache_detail::check<Stored>(cache, k, v, sequence, position); !fits) return fits;
-  with_layout(table.layout, [&]<rope_layout Layout>() {
-    start<rotate_rows<T, Layout, scalar_of<Stored>>>(where, {.x = blocks_for(qk.rows), .early = true},
-                                                     {qk, position.data, table.frequency.data, heads, static_cast<int>(table.frequency.size), cache, v,
-                                                      sequence.data, flags});
-  });
+  start<rotate_rows<T, scalar_of<Stored>>>(where, {.x = blocks_for(qk.rows), .early = true},
+                                           {qk, position.data, table.frequency.data, heads, static_cast<int>(table.frequency.size), table.layout, cache, v,
+                                            sequence.data, flags});
   return {};
 }
 

@@ -11,34 +11,28 @@
 namespace moesaic::cuda {
 
 namespace norm_detail {
-template <class T, norm_kind Kind, bool Adds>
+template <bool Adds, class T>
 void start_norm(stream& where, norm_config const& config, norm_weights const& w, view<const T> x, view<const T> added, view<T> sum, view<T> y) {
   auto const go = [&]<int Count>() {
-    start<normalize_rows<T, Kind, Count, Adds>>(where, {.x = blocks_for(x.rows), .early = true},
-                                                {x, added, sum, y, w.weight.data, w.bias.data, static_cast<float>(config.epsilon)});
+    start<normalize_rows<T, Count, Adds>>(where, {.x = blocks_for(x.rows), .early = true},
+                                          {x, added, sum, y, w.weight.data, w.bias.data, static_cast<float>(config.epsilon), config.kind});
   };
-  bool const all_wide = is_wide(x, y) && (!Adds || is_wide(added, sum));
-  if (all_wide) go.template operator()<wide<T>>();
+  if (is_wide(x, y) && (!Adds || is_wide(added, sum))) go.template operator()<wide<T>>();
   else go.template operator()<1>();
-}
-template <bool Adds, class T>
-void start_kind(stream& where, norm_config const& config, norm_weights const& w, view<const T> x, view<const T> added, view<T> sum, view<T> y) {
-  if (config.kind == norm_kind::rms) start_norm<T, norm_kind::rms, Adds>(where, config, w, x, added, sum, y);
-  else start_norm<T, norm_kind::layer, Adds>(where, config, w, x, added, sum, y);
 }
 }  // namespace norm_detail
 
 /// y = x normalised along its columns, times weight, plus bias (LayerNorm only). x, y [tokens, width]; y may be x. Statistics in float.
 template <class T, class Tuning>
 void normalize(basic_stream_ref<Tuning>& where, norm_config const& config, norm_weights const& weights, view<const T> x, view<T> y) {
-  norm_detail::start_kind<false, T>(where, config, weights, x, {}, {}, y);
+  norm_detail::start_norm<false, T>(where, config, weights, x, {}, {}, y);
 }
 
 /// sum = x + added, rounded to T; y = sum normalised. One pass where the two ops would be two. sum may be x or added; y is another.
 template <class T, class Tuning>
 void add_and_normalize(basic_stream_ref<Tuning>& where, norm_config const& config, norm_weights const& weights, view<const T> x, view<const T> added,
                        view<T> sum, view<T> y) {
-  norm_detail::start_kind<true, T>(where, config, weights, x, added, sum, y);
+  norm_detail::start_norm<true, T>(where, config, weights, x, added, sum, y);
 }
 
 /// RMS norm in place of each head by itself: x [tokens, heads · head_dim], weight [head_dim], shared by the heads.

@@ -17,12 +17,6 @@ struct rope_table {
 template <class T>
 rope_table rope_of(stream&, rope_layout layout, list<const double> frequencies) { return {layout, frequencies}; }
 
-template <class F>
-void with_layout(rope_layout layout, F&& f) {
-  if (layout == rope_layout::half_split) f.template operator()<rope_layout::half_split>();
-  else f.template operator()<rope_layout::interleaved>();
-}
-
 /// Frequencies of a configuration into host memory, at set-up.
 inline void rope_frequencies(stream&, attention_config const& config, int head_dim, list<double> into) {
   check_rope(head_dim);
@@ -32,10 +26,8 @@ inline void rope_frequencies(stream&, attention_config const& config, int head_d
 /// In place: x [tokens, heads · head_dim], positions [tokens].
 template <class T, class Tuning>
 void rotate(basic_stream_ref<Tuning>& where, rope_table const& table, list<const std::int32_t> positions, view<T> x, int heads) {
-  with_layout(table.layout, [&]<rope_layout Layout>() {
-    start<rotate_rows<T, Layout>>(where, {.x = blocks_for(x.rows), .early = true},
-                                  {x, positions.data, table.frequency.data, heads, static_cast<int>(table.frequency.size)});
-  });
+  start<rotate_rows<T>>(where, {.x = blocks_for(x.rows), .early = true},
+                        {x, positions.data, table.frequency.data, heads, static_cast<int>(table.frequency.size), table.layout});
 }
 
 }  // namespace moesaic::cuda

@@ -14,7 +14,7 @@ namespace moesaic::cuda {
 
 /// y = x normalised along its columns, times weight, plus bias; with `Adds` of x + added, which is written to `sum` first, rounded to T: the residual
 /// stream and its norm in one pass. `Count` elements at a time: 1, or wide<T>.
-template <class T, norm_kind Kind, int Count, bool Adds>
+template <class T, int Count, bool Adds>
 struct normalize_rows {
   static constexpr int threads = 256;
   static constexpr rung needs = rung::simt;
@@ -24,6 +24,7 @@ struct normalize_rows {
     float const* weight;                 // [width] or null: ones
     float const* bias;                   // [width] or null
     float epsilon;
+    norm_kind kind;
   };
   using reduce = device::block_reduce<float, threads>;
   struct shared {
@@ -49,7 +50,7 @@ struct normalize_rows {
         row = p.sum.row(t);              // each thread reads what it wrote
       }
       float mean = 0.0f, squares = 0.0f;
-      if constexpr (Kind == norm_kind::layer) {
+      if (p.kind == norm_kind::layer) {
         float total = 0.0f;
         for_each_run<Count, threads>(columns, [&](std::int64_t at) {
           float x[Count];
@@ -80,11 +81,9 @@ struct normalize_rows {
  private:
   // RMS at bf16 rounds the unit value before it meets the weight, as the host does; LayerNorm rounds once.
   MOESAIC_DEVICE static float finished(params const& p, std::int64_t at, float unit) {
-    if constexpr (Kind == norm_kind::rms) return p.weight != nullptr ? rounded<T>(unit) * p.weight[at] : unit;
-    else {
-      if (p.weight != nullptr) unit *= p.weight[at];
-      return p.bias != nullptr ? unit + p.bias[at] : unit;
-    }
+    if (p.kind == norm_kind::rms) return p.weight != nullptr ? rounded<T>(unit) * p.weight[at] : unit;
+    if (p.weight != nullptr) unit *= p.weight[at];
+    return p.bias != nullptr ? unit + p.bias[at] : unit;
   }
 };
 

@@ -17,7 +17,7 @@ namespace moesaic::cuda {
 
 /// In place: pair (a, b) of every head becomes (a cos − b sin, b cos + a sin). Angles in float from frequencies rounded to float; at bf16 cos and sin are
 /// rounded to bf16 first, as the host does. With a Stored type the last heads are keys, and go with the values into their slots of the cache.
-template <class T, rope_layout Layout, class Stored = void>
+template <class T, class Stored = void>
 struct rotate_rows {
   static constexpr int threads = 128;
   static constexpr rung needs = rung::simt;
@@ -27,6 +27,7 @@ struct rotate_rows {
     std::int32_t const* position;        // [tokens]
     double const* frequency;             // [pairs] radians a position
     int heads, pairs;
+    rope_layout layout;
     kv_cache cache = {};                 // of the last kv_heads of the heads
     view<const T> v = {};                // [tokens, kv_heads · 2 · pairs]
     std::int32_t const* sequence = nullptr;   // [tokens]
@@ -38,6 +39,7 @@ struct rotate_rows {
 
   MOESAIC_DEVICE void operator()(params const& p) const {
     auto& turn = device::shared<shared>();
+    bool const halves = p.layout == rope_layout::half_split;
     device::griddepcontrol_launch_dependents();
     device::griddepcontrol_wait();
     for (std::int64_t t = device::block_x(); t < p.x.rows; t += device::grid_x()) {
@@ -52,7 +54,7 @@ struct rotate_rows {
       T* const row = p.x.row(t);
       for (int at = device::thread_id(); at < p.heads * p.pairs; at += threads) {
         int const h = at / p.pairs, i = at % p.pairs;
-        int const first = Layout == rope_layout::half_split ? i : 2 * i, second = Layout == rope_layout::half_split ? i + p.pairs : 2 * i + 1;
+        int const first = halves ? i : 2 * i, second = halves ? i + p.pairs : 2 * i + 1;
         T* const head = row + static_cast<std::int64_t>(h) * 2 * p.pairs;
         float const a = static_cast<float>(head[first]), b = static_cast<float>(head[second]), c = turn.cosine[i], s = turn.sine[i];
         head[first] = static_cast<T>(a * c - b * s);
