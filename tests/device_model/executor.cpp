@@ -68,10 +68,14 @@ void to_fibre(thread& from, thread& to) {
   __sanitizer_finish_switch_fiber(from.fake_stack, nullptr, nullptr);
 }
 
-thread* next(machine& m) {
+[[gnu::noinline]] thread* next_of_any(machine& m) {
   if (m.random_delivery && (!m.pending.empty() || !m.copying.empty()) && draw() % 8 == 0) deliver_at_random(m);
   if (m.ready.empty()) return nullptr;
   return m.how.seed == 0 ? m.ready.pop() : m.ready.pop(draw() % m.ready.size());
+}
+inline thread* next(machine& m) {
+  if (m.random_delivery || m.how.seed != 0) return next_of_any(m);
+  return m.ready.empty() ? nullptr : m.ready.pop();
 }
 /// The running fibre leaves the processor, having arranged for its return.
 void switch_away(machine& m, thread& t) {
@@ -356,16 +360,12 @@ std::uint64_t draw() {
 bool random_delivery() { return active->random_delivery; }
 
 void wait(waiting const& why) {
-  thread& t = *running;
-  t.why = why;
-  t.blocked = true;
-  if (has_place_source()) t.waits_at = here();
-  switch_away(*active, t);
+  block_on(*running, why.what, why.on, why.number);
 }
+void leave(machine& m, thread& t) { switch_away(m, t); }
+void note_waiting_place(thread& t) { t.waits_at = here(); }
 void wake(thread& t) {
-  t.blocked = false;
-  ++active->progress;
-  active->ready.push(&t);
+  make_ready(*active, t);
 }
 void step_back() {
   machine& m = *active;
@@ -412,9 +412,10 @@ void meet(collective const& what, std::uint32_t lanes, void* mine) {
   m->arguments[t.lane] = mine;
   if (watcher && what.orders_memory) watcher->arrive(m->sync, t);
   if (m->here != lanes) {
-    wait({what.name, nullptr, lanes});
+    block_on(t, what.name, nullptr, lanes == device::all_lanes ? -1 : static_cast<std::int64_t>(lanes));
     return;
   }
+  machine& machine_here = *active;
   what.compute(*m, b, w);
   auto const first_thread = static_cast<std::size_t>(t.warp_index) * 32;
   if (watcher && what.orders_memory) watcher->phase_end(m->sync);
@@ -424,7 +425,7 @@ void meet(collective const& what, std::uint32_t lanes, void* mine) {
     m->arguments[lane] = nullptr;
     thread& other = *b.threads[first_thread + lane];
     if (watcher && what.orders_memory) watcher->acquire(m->sync, other);
-    if (&other != &t) wake(other);
+    if (&other != &t) make_ready(machine_here, other);
   }
   if (watcher && what.orders_memory) watcher->sync_end(m->sync);
   step_back();
@@ -483,6 +484,7 @@ status run(cuda::grid const& blocks, int threads, std::size_t shared_bytes, void
   m.copying.clear();
   m.idle_rounds = 0;
   m.doomed = false;
+  m.places_noted = has_place_source();
   m.grid_waited = !blocks.early;
   active = &m;
   if (watcher) watcher->launch_begin(m.kernel.c_str());

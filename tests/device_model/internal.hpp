@@ -75,17 +75,17 @@ struct thread_copy {
   void* race = nullptr;
 };
 
-struct thread {
+struct alignas(64) thread {
   int id = 0, lane = 0, warp_index = 0;
-  block* home = nullptr;
-  waiting why;                         ///< while blocked
   bool ended = false, blocked = false;
+  block* home = nullptr;
+  void* stack_pointer = nullptr;       ///< the core's
+  waiting why;                         ///< while blocked
   void* race = nullptr;                ///< of the race detector; it sets it in thread_begin
   void* matrix = nullptr;              ///< of the matrix instructions; null at thread begin
   void* ptx = nullptr;                 ///< of an interpreter; null at thread begin
 
   // the rest is the core's
-  void* stack_pointer = nullptr;
   std::byte* stack = nullptr;
   std::size_t stack_bytes = 0;
   std::byte* stack_top = nullptr;
@@ -308,6 +308,7 @@ enum class atomic_kind : std::uint8_t { add, min_u, max_u, min_s, max_s, and_, o
 /// Shared or global memory of 4 or 8 bytes; the old value.
 std::uint64_t atomic(atomic_kind kind, int bytes, void* at, std::uint64_t value, std::uint64_t compare = 0, bool acquire = false, bool release = false);
 
+void block_sync();
 void bar_sync(int barrier, int threads);               ///< also barrier 0; threads −1: all of the block
 void bar_arrive(int barrier, int threads);
 void cp_async(void* to_shared, void const* from_global, int bytes, int from);

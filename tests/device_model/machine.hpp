@@ -80,6 +80,7 @@ struct machine {
   int idle_rounds = 0;
   outcome why_back = outcome::stalled;
   bool random_delivery = false;
+  bool places_noted = false;           ///< an interpreter says where its threads are
   bool doomed = false;                 ///< failed on the scheduler's own stack
   bool grid_waited = false;            ///< some block has called griddepcontrol_wait
 
@@ -98,11 +99,12 @@ struct machine {
 };
 machine& the_machine();
 
-extern constinit thread_local thread* running;
-extern constinit thread_local machine* active;         ///< of the launch going on in this thread
 
 constexpr std::size_t arena_bytes = std::size_t{1} << 31, margin_bytes = 4096;
 constexpr unsigned char fresh_byte = 0xff, margin_byte = 0xa5;
+
+extern constinit thread_local thread* running;
+extern constinit thread_local machine* active;         ///< of the launch going on in this thread
 
 /// Delivers the thread's first `count` copies; random: some of them.
 void deliver_copies(thread& t, std::size_t count);
@@ -121,6 +123,23 @@ void check_grid_waited(char const* name);
 void fence_inits(thread const& t);
 void complete(async_op& op);
 bool has_place_source();
+void note_waiting_place(thread& t);
+/// As `wait`, for what is waited for often: no structure goes through memory.
+void leave(machine& m, thread& t);
+inline void block_on(thread& t, char const* what, void const* on, std::int64_t number) {
+  t.why.what = what;
+  t.why.on = on;
+  t.why.number = number;
+  t.blocked = true;
+  machine& m = *active;
+  if (m.places_noted) [[unlikely]] note_waiting_place(t);
+  leave(m, t);
+}
+inline void make_ready(machine& m, thread& t) {
+  t.blocked = false;
+  ++m.progress;
+  m.ready.push(&t);
+}
 [[noreturn]] void give_up();            ///< leaves the launch as failed, from a fibre
 void forget_thread(thread& t);         ///< its asynchronous state, when it ends or is abandoned
 void cluster_barrier_check(cluster& c);

@@ -13,39 +13,45 @@ namespace {
 
 // --- block barriers -------------------------------------------------------------------------------------------------------------------
 
-void barrier_meet(int number, int threads, bool waits) {
-  thread& t = *running;
-  block& b = *t.home;
-  char const* const name = number == 0 && waits && threads < 0 ? "block_sync" : waits ? "bar_sync" : "bar_arrive";
-  auto const all = static_cast<int>(b.threads.size());
-  if (threads < 0) threads = all;
+[[gnu::noinline]] void first_comes(named_barrier& nb, int threads) {
+  nb.threads = threads;
+  nb.first = here();
+  if (watcher) watcher->sync_begin(nb);
+}
+[[gnu::noinline]] void phase_is_told(named_barrier& nb, thread& t, bool waits) {
+  watcher->phase_end(nb);
+  for (thread* const other : nb.waiters) watcher->acquire(nb, *other);
+  if (waits) watcher->acquire(nb, t);
+  watcher->sync_end(nb);
+}
+[[gnu::noinline, noreturn]] void cannot_meet(named_barrier const& nb, int number, int threads, int all, char const* name) {
   if (number < 0 || number > 15) fail("model", text("%s at {1}: there is no barrier %d", name, number), here());
   if (threads == 0 || threads > all || (threads % 32 != 0 && threads != all))
     fail("model", text("%s(%d) at {1} is for %d threads: whole warps, at most the block's %d, can meet", name, number, threads, all), here());
-  named_barrier& nb = b.barriers[number];
-  if (nb.arrived == 0) {
-    nb.threads = threads;
-    nb.first = here();
-    if (watcher) watcher->sync_begin(nb);
-  } else if (nb.threads != threads) {
-    fail("model", text("threads meet at barrier %d with different counts: %d at {1}, %d at {2}", number, nb.threads, threads), nb.first, here());
-  }
+  fail("model", text("threads meet at barrier %d with different counts: %d at {1}, %d at {2}", number, nb.threads, threads), nb.first, here());
+}
+
+inline void barrier_meet(int number, int threads, bool waits, char const* name) {
+  thread& t = *running;
+  block& b = *t.home;
+  auto const all = static_cast<int>(b.threads.size());
+  if (threads < 0) threads = all;
+  named_barrier& nb = b.barriers[number & 15];
+  if (number < 0 || number > 15 || threads == 0 || threads > all || (threads % 32 != 0 && threads != all) || (nb.arrived != 0 && nb.threads != threads))
+    cannot_meet(nb, number, threads, all, name);
+  if (nb.arrived == 0) first_comes(nb, threads);
   if (watcher) watcher->arrive(nb, t);
   if (++nb.arrived < nb.threads) {
     if (waits) {
       nb.waiters.push_back(&t);
-      wait({name, nullptr, number == 0 ? -1 : number});
+      block_on(t, name, nullptr, number == 0 ? -1 : number);
     }
     return;
   }
-  if (watcher) {
-    watcher->phase_end(nb);
-    for (thread* const other : nb.waiters) watcher->acquire(nb, *other);
-    if (waits) watcher->acquire(nb, t);
-    watcher->sync_end(nb);
-  }
+  if (watcher) phase_is_told(nb, t, waits);
   nb.arrived = 0;
-  for (thread* const other : nb.waiters) wake(*other);
+  machine& m = *active;
+  for (thread* const other : nb.waiters) make_ready(m, *other);
   nb.waiters.clear();
   step_back();
 }
@@ -231,8 +237,9 @@ void check_grid_waited(char const* name) {
     report("model", text("%s at {1} writes global memory in an early launch before griddepcontrol_wait", name), here());
 }
 
-void bar_sync(int barrier, int threads) { barrier_meet(barrier, threads, true); }
-void bar_arrive(int barrier, int threads) { barrier_meet(barrier, threads, false); }
+void bar_sync(int barrier, int threads) { barrier_meet(barrier, threads, true, "bar_sync"); }
+void bar_arrive(int barrier, int threads) { barrier_meet(barrier, threads, false, "bar_arrive"); }
+void block_sync() { barrier_meet(0, -1, true, "block_sync"); }
 
 void cluster_barrier_check(cluster& c) {
   if (c.arrived > 0 && c.arrived == c.running) cluster_phase_ends(c);
@@ -312,7 +319,7 @@ int cluster_blocks() { return static_cast<int>(running->home->cluster->blocks.si
 std::byte* shared_memory() { return running->home->shared; }
 std::uint32_t shared_address(void const* in_shared) { return device_model::internal::shared_address(in_shared); }
 
-void block_sync() { device_model::internal::bar_sync(0, -1); }
+void block_sync() { device_model::internal::block_sync(); }
 void bar_sync(int barrier, int threads) {
   if (barrier == 0) fail("model", "bar_sync at {1}: barrier 0 is block_sync's", here());
   device_model::internal::bar_sync(barrier, threads);
