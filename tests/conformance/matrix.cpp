@@ -21,13 +21,13 @@ struct ldmatrix_case {
       using namespace device;
       auto& s = device::shared<shared>();
       auto const lane = lane_id();
-#pragma unroll
+      MOESAIC_UNROLL
       for (int i = 0; i < 4; ++i) s.rows[lane][i] = p.in[4 * lane + i];
       warp_sync();
       std::uint32_t r[Tiles];
       if constexpr (Transposed) ldmatrix_trans<Tiles>(r, s.rows[p.in[128 + lane]]);
       else ldmatrix<Tiles>(r, s.rows[p.in[128 + lane]]);
-#pragma unroll
+      MOESAIC_UNROLL
       for (int i = 0; i < Tiles; ++i) p.out[Tiles * lane + i] = r[i];
     }
   };
@@ -70,16 +70,16 @@ struct stmatrix_case {
       using namespace device;
       auto& s = device::shared<shared>();
       auto const lane = lane_id();
-#pragma unroll
+      MOESAIC_UNROLL
       for (int i = 0; i < 4; ++i) s.rows[lane][i] = 0;
       warp_sync();
       std::uint32_t r[Tiles];
-#pragma unroll
+      MOESAIC_UNROLL
       for (int i = 0; i < Tiles; ++i) r[i] = p.in[Tiles * lane + i];
       if constexpr (Transposed) stmatrix_trans<Tiles>(s.rows[p.in[128 + lane]], r);
       else stmatrix<Tiles>(s.rows[p.in[128 + lane]], r);
       warp_sync();
-#pragma unroll
+      MOESAIC_UNROLL
       for (int i = 0; i < 4; ++i) p.out[4 * lane + i] = s.rows[lane][i];
     }
   };
@@ -114,10 +114,10 @@ struct mma_case {
       std::uint32_t const a[4] = {p.in[8 * g + q], p.in[8 * (g + 8) + q], p.in[8 * g + q + 4], p.in[8 * (g + 8) + q + 4]};
       std::uint32_t const b[2] = {p.in[128 + 8 * g + q], p.in[128 + 8 * g + q + 4]};
       mma_accumulator<T> d[4];
-#pragma unroll
+      MOESAIC_UNROLL
       for (int i = 0; i < 4; ++i) d[i] = static_cast<mma_accumulator<T>>(lane - 5 * i);
       mma_sync<T>(d, a, b);
-#pragma unroll
+      MOESAIC_UNROLL
       for (int i = 0; i < 4; ++i) p.out[4 * lane + i] = bit_cast<word>(d[i]);
     }
   };

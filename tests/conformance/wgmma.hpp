@@ -75,20 +75,20 @@ struct wgmma_kernel {
     fence_proxy_async();
     block_sync();
     mma_accumulator<T> d[N / 2];
-#pragma unroll
+    MOESAIC_UNROLL
     for (int i = 0; i < N / 2; ++i) d[i] = static_cast<mma_accumulator<T>>(t - i);
     [[maybe_unused]] std::uint32_t a[Steps][4];
     if constexpr (Registers) {
-#pragma unroll
+      MOESAIC_UNROLL
       for (int step = 0; step < Steps; ++step)
-#pragma unroll
+        MOESAIC_UNROLL
         for (int i = 0; i < 4; ++i)
           a[step][i] = p.in[(t / 32 * 16 + t % 32 / 4 + 8 * (i % 2)) * (units / 2) + step * 8 + t % 4 + 4 * (i / 2)];
     }
     auto const b_start = shared_address(s.b);
     [[maybe_unused]] auto const a_start = shared_address(s.a);
     wgmma_fence();
-#pragma unroll
+    MOESAIC_UNROLL
     for (int step = 0; step < Steps; ++step) {
       bool const add = step > 0 || p.add;
       if constexpr (Registers) wgmma<T, N, B>(d, a[step], place_b::descriptor(b_start, step), add);
@@ -97,7 +97,7 @@ struct wgmma_kernel {
     wgmma_commit_group();
     wgmma_wait_group<0>();
     wgmma_hold(d);
-#pragma unroll
+    MOESAIC_UNROLL
     for (int i = 0; i < N / 2; ++i) p.out[t * (N / 2) + i] = bit_cast<word>(d[i]);
   }
 };

@@ -196,7 +196,7 @@ struct warpgroup_product {
     wgmma_commit_group();
     wgmma_wait_group<0>();
     wgmma_hold(d);
-#pragma unroll
+    MOESAIC_UNROLL
     for (int i = 0; i < N / 2; ++i) p.real[i * 128 + thread_id()] = static_cast<float>(d[i]);
   }
 };

@@ -26,8 +26,19 @@
 /// A function of a kernel: device code under nvcc; elsewhere plain C++, which runs on a model of the device.
 #if defined(__CUDACC__)
 #define MOESAIC_DEVICE __device__ inline __attribute__((always_inline))
+#elif defined(__SANITIZE_THREAD__)   // g++ does not tell a race detector of memory that it hands to a call by value, or stores a call's result to
+#define MOESAIC_DEVICE inline __attribute__((always_inline))
 #else
 #define MOESAIC_DEVICE inline
+#endif
+
+/// Before a loop of a compile-time count: nvcc is to write its copies out, since registers have no index; or must not, since they are long.
+#if defined(__CUDACC__)
+#define MOESAIC_UNROLL _Pragma("unroll")
+#define MOESAIC_ROLLED _Pragma("unroll 1")
+#else
+#define MOESAIC_UNROLL
+#define MOESAIC_ROLLED
 #endif
 
 /// A function of the hardware seam, device/, declared there and defined for nvcc by device/ptx.cuh, elsewhere by a model of the device.
@@ -36,3 +47,7 @@
 #else
 #define MOESAIC_PRIMITIVE
 #endif
+
+/// In a .cu that includes moesaic/cuda.cuh, outside namespaces: the kernels that block<Spec> and its parts start on a cuda::stream_ref, for a .cpp that
+/// any compiler takes, which includes moesaic/moesaic.hpp and moesaic/cuda/cuda.hpp and calls them. Another tuning's stream may follow the Spec.
+#define MOESAIC_INSTANTIATE(...) template struct moesaic::cuda::instantiation<__VA_ARGS__>;

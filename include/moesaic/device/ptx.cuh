@@ -422,7 +422,7 @@ MOESAIC_PRIMITIVE void wgmma_wait_group() {
 template <class T, int Count>
 MOESAIC_PRIMITIVE void wgmma_hold(T (&registers)[Count]) {
   static_assert(sizeof(T) == 4, "a register holds 4 bytes");
-#pragma unroll
+  MOESAIC_UNROLL
   for (int i = 0; i < Count; ++i) {
     if constexpr (std::is_same_v<T, float>) asm volatile("" : "+f"(registers[i])::"memory");
     else asm volatile("" : "+r"(registers[i])::"memory");

@@ -70,11 +70,11 @@ struct attend_simt {
         total = total * shrink + device::warp_sum(weight);
         top = next;
         int const count = own - first + 1 < device::warp_size ? static_cast<int>(own - first + 1) : device::warp_size;
-#pragma unroll
+        MOESAIC_UNROLL
         for (int c = 0; c < columns_a_lane; ++c) sum[c] *= shrink;
         for (int k = 0; k < count; ++k) {
           float const w = device::shuffle(weight, k);
-#pragma unroll
+          MOESAIC_UNROLL
           for (int c = 0; c < columns_a_lane; ++c) {
             int const d = c * device::warp_size + lane;
             if (d < head_dim) sum[c] += w * static_cast<float>(values[(first + k) * head_dim + d]);
@@ -82,7 +82,7 @@ struct attend_simt {
         }
       }
       T* const out = p.out.row(t) + static_cast<std::int64_t>(h) * head_dim;
-#pragma unroll
+      MOESAIC_UNROLL
       for (int c = 0; c < columns_a_lane; ++c) {
         int const d = c * device::warp_size + lane;
         if (d < head_dim) out[d] = static_cast<T>(own >= 0 ? sum[c] / total : 0.0f);
@@ -103,7 +103,7 @@ struct attention_rows {
   /// Queries of 16 rows [16, stride] in shared memory.
   MOESAIC_DEVICE void load_query(bf16 const* rows) {
     int const lane = device::lane_id();
-#pragma unroll
+    MOESAIC_UNROLL
     for (int k = 0; k < HeadDim / 16; ++k) device::ldmatrix<4>(query[k], rows + lane % 16 * stride + k * 16 + lane / 16 * 8);
   }
 
@@ -112,9 +112,9 @@ struct attention_rows {
   MOESAIC_DEVICE void visit(bf16 const* keys, bf16 const* values, std::int64_t first, std::int64_t const (&visible)[2], float scale) {
     int const lane = device::lane_id();
     float score[Keys / 8][4] = {};
-#pragma unroll
+    MOESAIC_UNROLL
     for (int k = 0; k < HeadDim / 16; ++k)
-#pragma unroll
+      MOESAIC_UNROLL
       for (int n = 0; n < Keys / 16; ++n) {
         std::uint32_t b[4];
         device::ldmatrix<4>(b, keys + (n * 16 + lane / 16 * 8 + lane % 8) * stride + k * 16 + lane / 8 % 2 * 8);
@@ -123,15 +123,15 @@ struct attention_rows {
         device::mma_sync<dtype::bf16>(score[2 * n + 1], query[k], high);
       }
     float highest[2] = {top[0], top[1]};
-#pragma unroll
+    MOESAIC_UNROLL
     for (int n = 0; n < Keys / 8; ++n)
-#pragma unroll
+      MOESAIC_UNROLL
       for (int i = 0; i < 4; ++i) {
         bool const sees = first + n * 8 + 2 * (lane % 4) + i % 2 <= visible[i / 2];
         score[n][i] = sees ? score[n][i] * scale : -infinity<float>;
         highest[i / 2] = score[n][i] > highest[i / 2] ? score[n][i] : highest[i / 2];
       }
-#pragma unroll
+    MOESAIC_UNROLL
     for (int r = 0; r < 2; ++r) {
       for (int mask = 1; mask <= 2; mask *= 2) {
         float const other = device::shuffle_xor(highest[r], mask);
@@ -141,21 +141,21 @@ struct attention_rows {
       float const shrink = device::ex2_approx(top[r] - base);
       top[r] = highest[r];
       total[r] *= shrink;
-#pragma unroll
+      MOESAIC_UNROLL
       for (int n = 0; n < HeadDim / 8; ++n) out[n][2 * r] *= shrink, out[n][2 * r + 1] *= shrink;
-#pragma unroll
+      MOESAIC_UNROLL
       for (int n = 0; n < Keys / 8; ++n)
-#pragma unroll
+        MOESAIC_UNROLL
         for (int i = 2 * r; i < 2 * r + 2; ++i) {
           score[n][i] = device::ex2_approx(score[n][i] - base);
           total[r] += score[n][i];
         }
     }
-#pragma unroll
+    MOESAIC_UNROLL
     for (int k = 0; k < Keys / 16; ++k) {
       std::uint32_t const a[4] = {device::cvt_bf16x2(score[2 * k][0], score[2 * k][1]), device::cvt_bf16x2(score[2 * k][2], score[2 * k][3]),
                                   device::cvt_bf16x2(score[2 * k + 1][0], score[2 * k + 1][1]), device::cvt_bf16x2(score[2 * k + 1][2], score[2 * k + 1][3])};
-#pragma unroll
+      MOESAIC_UNROLL
       for (int n = 0; n < HeadDim / 16; ++n) {
         std::uint32_t b[4];
         device::ldmatrix_trans<4>(b, values + (k * 16 + lane / 8 % 2 * 8 + lane % 8) * stride + n * 16 + lane / 16 * 8);
@@ -260,12 +260,12 @@ struct attend_prompt {
       if constexpr (stages == 1) fetch(from + keys);
     }
     device::cp_async_wait_group<0>();
-#pragma unroll
+    MOESAIC_UNROLL
     for (int r = 0; r < 2; ++r) {
       float const whole = mine.whole(r);
       if (begin + row + 8 * r >= end) continue;
       bf16* const out = p.out.row(begin + row + 8 * r) + column;
-#pragma unroll
+      MOESAIC_UNROLL
       for (int n = 0; n < HeadDim / 8; ++n) {
         float const scale = visible[r] >= 0 ? 1.0f / whole : 0.0f;
         *reinterpret_cast<std::uint32_t*>(out + n * 8 + 2 * (lane % 4)) = device::cvt_bf16x2(mine.out[n][2 * r] * scale, mine.out[n][2 * r + 1] * scale);
@@ -355,12 +355,12 @@ struct attend_split {
  private:
   MOESAIC_DEVICE static void leave(rows const& mine, found& to) {
     int const lane = device::lane_id();
-#pragma unroll
+    MOESAIC_UNROLL
     for (int r = 0; r < 2; ++r) {
       int const row = lane / 4 + 8 * r;
       float const whole = mine.whole(r);
       if (lane % 4 == 0) to.top[row] = mine.top[r], to.total[row] = whole;
-#pragma unroll
+      MOESAIC_UNROLL
       for (int n = 0; n < HeadDim / 8; ++n) {
         to.out[row][n * 8 + 2 * (lane % 4)] = mine.out[n][2 * r];
         to.out[row][n * 8 + 2 * (lane % 4) + 1] = mine.out[n][2 * r + 1];
@@ -380,7 +380,7 @@ struct attend_split {
   MOESAIC_DEVICE static void join_warps(shared& memory) {
     constexpr int each = 16 * HeadDim / threads;
     float tops[each], totals[each];
-#pragma unroll
+    MOESAIC_UNROLL
     for (int i = 0; i < each; ++i) {
       int const at = i * threads + device::thread_id(), r = at / HeadDim, d = at % HeadDim;
       float top = -infinity<float>, total = 0.0f, out = 0.0f;
@@ -389,7 +389,7 @@ struct attend_split {
       tops[i] = top, totals[i] = total;
     }
     device::block_sync();
-#pragma unroll
+    MOESAIC_UNROLL
     for (int i = 0; i < each; ++i) {
       int const at = i * threads + device::thread_id(), r = at / HeadDim;
       if (at % HeadDim == 0) memory.left[0].top[r] = tops[i], memory.left[0].total[r] = totals[i];

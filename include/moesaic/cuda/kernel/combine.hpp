@@ -40,30 +40,30 @@ struct combine_rows {
       if (p.parts.shared_gate.data != nullptr && device::thread_id() == 0) p.parts.shared_gate(t, 0) = gate;
       for_each_run<Count, threads>(p.y.columns, [&](std::int64_t at) {
         float mixture[Count], x[Count];
-#pragma unroll
+        MOESAIC_UNROLL
         for (int i = 0; i < Count; ++i) mixture[i] = -0.0f;    // −0 + x is x for every x
         for (std::int64_t choice = 0; choice < p.slot_of_choice.columns; ++choice) {
           auto const slot = p.slot_of_choice(t, choice);
           if (slot < 0) continue;
           float const weight = p.weights(t, choice);
           load_run<Count>(p.expert_out.row(slot), at, x);
-#pragma unroll
+          MOESAIC_UNROLL
           for (int i = 0; i < Count; ++i) mixture[i] += weight * x[i];
         }
         if (p.parts.moe_out.data != nullptr) store_run<Count>(p.parts.moe_out.row(t), at, mixture);
-#pragma unroll
+        MOESAIC_UNROLL
         for (int i = 0; i < Count; ++i) mixture[i] = rounded<T>(mixture[i]);
         if (p.shared_out.data != nullptr) {
           load_run<Count>(p.shared_out.row(t), at, x);
-#pragma unroll
+          MOESAIC_UNROLL
           for (int i = 0; i < Count; ++i) x[i] = rounded<T>(gate * x[i]);
           if (p.parts.shared_out.data != nullptr) store_run<Count>(p.parts.shared_out.row(t), at, x);
-#pragma unroll
+          MOESAIC_UNROLL
           for (int i = 0; i < Count; ++i) mixture[i] = rounded<T>(mixture[i] + x[i]);
         }
         if (p.parts.ffn_out.data != nullptr) store_run<Count>(p.parts.ffn_out.row(t), at, mixture);
         load_run<Count>(p.residual.row(t), at, x);
-#pragma unroll
+        MOESAIC_UNROLL
         for (int i = 0; i < Count; ++i) x[i] += mixture[i];
         store_run<Count>(p.y.row(t), at, x);
       });
@@ -90,7 +90,7 @@ struct add_rows {
         float a[Count], b[Count];
         load_run<Count>(p.a.row(t), at, a);
         load_run<Count>(p.b.row(t), at, b);
-#pragma unroll
+        MOESAIC_UNROLL
         for (int i = 0; i < Count; ++i) a[i] += b[i];
         store_run<Count>(p.y.row(t), at, a);
       });

@@ -36,7 +36,7 @@ MOESAIC_DEVICE void store_outputs(Y* to, float const (&value)[8], int count) {
     }
     return;
   }
-#pragma unroll
+  MOESAIC_UNROLL
   for (int i = 0; i < 8; ++i)
     if (i < count) to[i] = static_cast<Y>(value[i]);
 }
@@ -49,12 +49,12 @@ MOESAIC_DEVICE void finish_tile(gemm_params<X, Y> const& p, slot_tile const& t, 
     float of[4];
   };
   auto const eight_sums = [&](float(&sum)[8], int slot, int row) {
-#pragma unroll
+    MOESAIC_UNROLL
     for (int c = 0; c < Copies; ++c)
-#pragma unroll
+      MOESAIC_UNROLL
       for (int half = 0; half < 2; ++half) {
         auto const four = *reinterpret_cast<floats4 const*>(sums + (c * Slots + slot) * Pitch + row + half * 4);
-#pragma unroll
+        MOESAIC_UNROLL
         for (int i = 0; i < 4; ++i) sum[half * 4 + i] = c == 0 ? four.of[i] : sum[half * 4 + i] + four.of[i];
       }
   };
@@ -69,7 +69,7 @@ MOESAIC_DEVICE void finish_tile(gemm_params<X, Y> const& p, slot_tile const& t, 
     eight_sums(sum, slot, row);
     if (p.w.parts == 2) eight_sums(up, slot, row + 8);
     int const count = p.w.outputs - output < 8 ? p.w.outputs - output : 8;
-#pragma unroll
+    MOESAIC_UNROLL
     for (int i = 0; i < 8; ++i)
       if (i < count) sum[i] = finish_sum(p, t.expert, output + i, sum[i], up[i]);
     store_outputs(p.y + (t.first + slot) * p.y_stride + output, sum, count);

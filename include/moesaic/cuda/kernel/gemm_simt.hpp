@@ -27,7 +27,7 @@ struct weight_reader {
     if constexpr (layout::in_stripes(W)) {
       auto const first = layout::nibble_of(row % layout::stripe_rows, k % layout::step_inputs);   // the two inputs after lie in the next lane's word
       auto const stripe = row / layout::stripe_rows, step = k / layout::step_inputs;
-#pragma unroll
+      MOESAIC_UNROLL
       for (int pair = 0; pair < 2; ++pair) {
         std::uint32_t const word = *reinterpret_cast<std::uint32_t const*>(matrix + layout::word_at(w.inputs, stripe, step, first.lane + pair));
         code[2 * pair] = word >> 4 * first.index & 15u;
@@ -37,18 +37,18 @@ struct weight_reader {
       auto const* const at = matrix + (static_cast<std::int64_t>(row) * w.inputs + k) * (bits(W) / 8);
       if constexpr (bits(W) == 32) {
         auto const four = *reinterpret_cast<device::words4 const*>(at);
-#pragma unroll
+        MOESAIC_UNROLL
         for (int i = 0; i < 4; ++i) code[i] = four.word[i];
       } else if constexpr (bits(W) == 16) {
         struct alignas(8) words2 {
           std::uint32_t word[2];
         };
         auto const two = *reinterpret_cast<words2 const*>(at);
-#pragma unroll
+        MOESAIC_UNROLL
         for (int i = 0; i < 4; ++i) code[i] = two.word[i / 2] >> i % 2 * 16 & 0xffffu;
       } else {
         std::uint32_t const word = *reinterpret_cast<std::uint32_t const*>(at);
-#pragma unroll
+        MOESAIC_UNROLL
         for (int i = 0; i < 4; ++i) code[i] = word >> i * 8 & 0xffu;
       }
     }
@@ -69,7 +69,7 @@ struct weight_reader {
         if (w.zero_point) zero = static_cast<int>(matrix[w.zeros_at + at]);
       }
     }
-#pragma unroll
+    MOESAIC_UNROLL
     for (int i = 0; i < 4; ++i) weight[i] = weight_of<W>(code[i], scale, zero);
   }
 };
@@ -82,10 +82,10 @@ MOESAIC_DEVICE void read_inputs(X const* at, bool aligned, float (&x)[4]) {
       X of[4];
     };
     auto const all = *reinterpret_cast<four const*>(at);
-#pragma unroll
+    MOESAIC_UNROLL
     for (int i = 0; i < 4; ++i) x[i] = static_cast<float>(all.of[i]);
   } else {
-#pragma unroll
+    MOESAIC_UNROLL
     for (int i = 0; i < 4; ++i) x[i] = static_cast<float>(at[i]);
   }
 }
@@ -118,29 +118,29 @@ struct gemm_simt_few {
     weight_reader<W> const weights{p.w, p.w.of(t.expert)};
     bool const aligned = rows_aligned(p);
     X const* x[slots];
-#pragma unroll
+    MOESAIC_UNROLL
     for (int i = 0; i < slots; ++i) x[i] = p.row(t.first + (i < count ? i : 0));
 
     float sum[warp_rows][slots] = {};
     for (int k = device::lane_id() * 4; k < p.w.inputs; k += device::warp_size * 4) {
       float w[warp_rows][4] = {};
-#pragma unroll
+      MOESAIC_UNROLL
       for (int r = 0; r < warp_rows; ++r)
         if (first_row + r < p.w.rows) weights.read(first_row + r, k, w[r]);
-#pragma unroll
+      MOESAIC_UNROLL
       for (int i = 0; i < slots; ++i) {
         if (i >= count) continue;
         float of_slot[4];
         read_inputs(x[i] + k, aligned, of_slot);
-#pragma unroll
+        MOESAIC_UNROLL
         for (int r = 0; r < warp_rows; ++r)
-#pragma unroll
+          MOESAIC_UNROLL
           for (int j = 0; j < 4; ++j) sum[r][i] = device::fma(w[r][j], of_slot[j], sum[r][i]);
       }
     }
-#pragma unroll
+    MOESAIC_UNROLL
     for (int r = 0; r < warp_rows; ++r)
-#pragma unroll
+      MOESAIC_UNROLL
       for (int i = 0; i < slots; ++i) {
         float const all = device::warp_sum(sum[r][i]);
         if (device::lane_id() == 0) s.sums[i * pitch + device::warp_id() * warp_rows + r] = all;
@@ -189,24 +189,24 @@ struct gemm_simt_many {
       if (has_row) weights.read(first_row + mine, k + k_mine, w);
       if (has_slot) read_inputs(x + k, aligned, of_slot);
       device::block_sync();
-#pragma unroll
+      MOESAIC_UNROLL
       for (int i = 0; i < 4; ++i) {
         s.inputs.weights[(k_mine + i) * pitch + mine] = w[i];
         s.inputs.x[(k_mine + i) * pitch + mine] = of_slot[i];
       }
       device::block_sync();
-#pragma unroll
+      MOESAIC_UNROLL
       for (int i = 0; i < depth; ++i)
-#pragma unroll
+        MOESAIC_UNROLL
         for (int r = 0; r < 4; ++r)
-#pragma unroll
+          MOESAIC_UNROLL
           for (int c = 0; c < 4; ++c)
             sum[r][c] = device::fma(s.inputs.weights[i * pitch + row + r], s.inputs.x[i * pitch + slot + c], sum[r][c]);
     }
     device::block_sync();
-#pragma unroll
+    MOESAIC_UNROLL
     for (int r = 0; r < 4; ++r)
-#pragma unroll
+      MOESAIC_UNROLL
       for (int c = 0; c < 4; ++c) s.sums[(slot + c) * pitch + row + r] = sum[r][c];
     device::block_sync();
     finish_tile<tile, tile, 1, pitch, threads>(p, t, first_row, s.sums);

@@ -76,7 +76,7 @@ struct gemm_sm80 {
   template <int Copies, class F>
   MOESAIC_DEVICE static void each(F f) {
     constexpr int turns = (Copies + threads - 1) / threads;
-#pragma unroll
+    MOESAIC_UNROLL
     for (int j = 0; j < turns; ++j) {
       int const i = j * threads + device::thread_id();
       if (Copies % threads == 0 || i < Copies) f(j, i);
@@ -190,7 +190,7 @@ struct gemm_sm80 {
       struct alignas(8) words2 {
         std::uint32_t word[2];
       };
-#pragma unroll
+      MOESAIC_UNROLL
       for (int j = 0; j < slot_tiles8; ++j) {
         int const slot = first_slot + j * 8 + lane / 4, chunk = step * 2 + lane % 4 / 2;
         auto const two = *reinterpret_cast<words2 const*>(from.x + slot * 128 + chunk128(slot, chunk) * 16 + lane % 2 * 8);
@@ -202,7 +202,7 @@ struct gemm_sm80 {
       device::ldmatrix<2>(b[0], from.x + slot * 128 + chunk128(slot, chunk) * 16);
     } else {
       static_assert(slot_tiles8 % 2 == 0, "two tiles of slots are loaded at once");
-#pragma unroll
+      MOESAIC_UNROLL
       for (int j = 0; j < slot_tiles8; j += 2) {
         int const slot = first_slot + j * 8 + lane / 16 * 8 + lane % 8, chunk = step * 2 + lane / 8 % 2;
         std::uint32_t four[4];
@@ -218,15 +218,15 @@ struct gemm_sm80 {
   };
   MOESAIC_DEVICE static void load_stripes(slab_data const& from, int first_row, int together, codes& c) {
     int const lane = device::lane_id();
-#pragma unroll
+    MOESAIC_UNROLL
     for (int i = 0; i < row_tiles16; ++i) {
       auto const* const stripe = from.weights + (first_row / 16 + i) * 512;
       if (together == slab_steps) {
         auto const four = reinterpret_cast<device::words4 const*>(stripe)[lane];
-#pragma unroll
+        MOESAIC_UNROLL
         for (int step = 0; step < slab_steps; ++step) c.word[i][step] = four.word[step];
       } else {
-#pragma unroll
+        MOESAIC_UNROLL
         for (int step = 0; step < slab_steps; ++step)
           c.word[i][step] = step < together ? reinterpret_cast<std::uint32_t const*>(stripe)[lane * together + step] : 0;
       }
@@ -234,7 +234,7 @@ struct gemm_sm80 {
   }
   MOESAIC_DEVICE static void load_bytes(slab_data const& from, int first_row, int step, codes& c) {
     int const lane = device::lane_id();
-#pragma unroll
+    MOESAIC_UNROLL
     for (int i = 0; i < row_tiles16; ++i) {
       int const row = first_row + i * 16 + lane % 16, chunk = step + lane / 16;
       device::ldmatrix<4>(c.word[i], from.weights + row * 64 + chunk64(row, chunk) * 16);
@@ -244,7 +244,7 @@ struct gemm_sm80 {
   MOESAIC_DEVICE static void load_a(slab_data const& from, int first_row, int i, int step, codes const& c, std::uint32_t const (&offset)[2],
                                     std::uint32_t (&a)[4]) {
     if constexpr (layout::in_stripes(W)) {
-#pragma unroll
+      MOESAIC_UNROLL
       for (int r = 0; r < 4; ++r) a[r] = bf16x2_of_nibbles<W>(c.word[i][step], r, offset[r % 2]);
     } else if constexpr (bits(W) == 8) {
       a[0] = bf16x2_of_bytes<W, 0>(c.word[i][step % 2 * 2]);
@@ -266,41 +266,41 @@ struct gemm_sm80 {
   MOESAIC_DEVICE static void multiply_slab(params const& p, slab_data const& from, int first_row, int first_slot, int k, sums& all) {
     codes c{};
     if constexpr (layout::in_stripes(W)) load_stripes(from, first_row, p.w.inputs - k < slab ? (p.w.inputs - k) / 16 : slab_steps, c);
-#pragma unroll
+    MOESAIC_UNROLL
     for (int g = 0; g < groups; ++g) {
       sums of_group{};
       sums& into = scaled ? of_group : all;
       std::uint32_t offset[row_tiles16][2];
-#pragma unroll
+      MOESAIC_UNROLL
       for (int i = 0; i < row_tiles16; ++i)
-#pragma unroll
+        MOESAIC_UNROLL
         for (int half = 0; half < 2; ++half) {
           offset[i][half] = int4_offset;
           if (W == dtype::int4 && p.w.zero_point)
             offset[i][half] = int4_offset_of(static_cast<std::uint32_t>(from.zeros[g * rows + first_row + i * 16 + half * 8 + device::lane_id() / 4]));
         }
-#pragma unroll
+      MOESAIC_UNROLL
       for (int step = g * slab_steps / groups; step < (g + 1) * slab_steps / groups; ++step) {
         std::uint32_t b[slot_tiles8][2];
         load_b(from, first_slot, step, b);
         if constexpr (bits(W) == 8)
           if (step % 2 == 0) load_bytes(from, first_row, step, c);
-#pragma unroll
+        MOESAIC_UNROLL
         for (int i = 0; i < row_tiles16; ++i) {
           std::uint32_t a[4];
           load_a(from, first_row, i, step, c, offset[i], a);
-#pragma unroll
+          MOESAIC_UNROLL
           for (int j = 0; j < slot_tiles8; ++j) device::mma_sync<dtype::bf16>(into[i][j], a, b[j]);
         }
       }
       if constexpr (scaled) {
-#pragma unroll
+        MOESAIC_UNROLL
         for (int i = 0; i < row_tiles16; ++i) {
           int const row = first_row + i * 16 + device::lane_id() / 4;
           float const scale[2] = {scale_at(from, g, row), scale_at(from, g, row + 8)};
-#pragma unroll
+          MOESAIC_UNROLL
           for (int j = 0; j < slot_tiles8; ++j)
-#pragma unroll
+            MOESAIC_UNROLL
             for (int n = 0; n < 4; ++n) all[i][j][n] = device::fma(of_group[i][j][n], scale[n / 2], all[i][j][n]);
         }
       }
@@ -329,7 +329,7 @@ struct gemm_sm80 {
     int const warp_slot = warp / Tile.warps_rows % Tile.warps_slots * (slots / Tile.warps_slots);
     int const warp_input = warp / (Tile.warps_rows * Tile.warps_slots);
     sums all{};
-#pragma unroll
+    MOESAIC_UNROLL
     for (int n = 0; n < Tile.stages - 1; ++n) load(n);
     for (int n = 0; n < stages; ++n) {
       device::cp_async_wait_group<Tile.stages - 2>();
@@ -342,11 +342,11 @@ struct gemm_sm80 {
     device::block_sync();
 
     int const lane = device::lane_id();
-#pragma unroll
+    MOESAIC_UNROLL
     for (int i = 0; i < row_tiles16; ++i)
-#pragma unroll
+      MOESAIC_UNROLL
       for (int j = 0; j < slot_tiles8; ++j)
-#pragma unroll
+        MOESAIC_UNROLL
         for (int n = 0; n < 4; ++n) {
           int const row = warp_row + i * 16 + n / 2 * 8 + lane / 4, slot = warp_slot + j * 8 + lane % 4 * 2 + n % 2;
           s.sums[(warp_input * slots + slot) * pitch + row] = all[i][j][n];

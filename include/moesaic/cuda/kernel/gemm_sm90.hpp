@@ -143,7 +143,7 @@ struct gemm_sm90 {
     if constexpr (layout::in_stripes(weights)) device::tma_load_3d(at, &a.weights, full, 2 * k, t.row / layout::stripe_rows, t.expert);
     else device::tma_load_3d(at, &a.weights, full, k, t.row, t.expert);
     if (!gathers(a)) {
-#pragma unroll
+      MOESAIC_UNROLL
       for (int b = 0; b < boxes; ++b) device::tma_load_2d(at + slots_at + b * box_bytes, &a.slots, full, k + b * box_inputs, t.first);
     }
     if constexpr (scale_bytes != 0) device::tma_load_3d(at + scales_at, &a.scales, full, t.row, k / a.product.w.group, t.expert);
@@ -155,7 +155,7 @@ struct gemm_sm90 {
    public:
     MOESAIC_DEVICE copier(params const& a, product_tile const& t) {
       if (gathers(a)) {
-#pragma unroll
+        MOESAIC_UNROLL
         for (int i = 0; i < passes; ++i) source_[i] = row_of(a.product, t, device::thread_id() / 8 + 16 * i);
       }
       if constexpr (scales_slots) scaled_ = row_of(a.product, t, device::thread_id());
@@ -165,10 +165,10 @@ struct gemm_sm90 {
       auto const& p = a.product;
       if (gathers(a)) {
         int const part = device::thread_id() % 8, row = device::thread_id() / 8;
-#pragma unroll
+        MOESAIC_UNROLL
         for (int b = 0; b < boxes; ++b) {
           int const input = k + b * box_inputs + part * (box_inputs / 8);
-#pragma unroll
+          MOESAIC_UNROLL
           for (int i = 0; i < passes; ++i) {
             if (slots % 16 != 0 && row + 16 * i >= slots) break;
             bool const there = source_[i] >= 0 && input < p.w.inputs;
@@ -233,7 +233,7 @@ struct gemm_sm90 {
     std::uint64_t const of_weights = operand(at + (weights_on_m ? warpgroup * 64 * 128 : 0));
     std::uint64_t const of_slots = operand(at + slots_at + (weights_on_m ? 0 : warpgroup * 64 * 128));
     device::wgmma_fence();
-#pragma unroll
+    MOESAIC_UNROLL
     for (int i = 0; i < 4; ++i)
       device::wgmma<weights, n>(d, (weights_on_m ? of_weights : of_slots) + 2 * i, (weights_on_m ? of_slots : of_weights) + 2 * i, add || i > 0);
     device::wgmma_commit_group();
@@ -262,12 +262,12 @@ struct gemm_sm90 {
     float part[n / 2];
     int const lane = device::lane_id();
     int const row = t.row + (weights_on_m ? 64 * warpgroup : 0);
-#pragma unroll
+    MOESAIC_UNROLL
     for (int i = 0; i < n / 2; ++i) sum[i] = 0.0f;
     for (int k = 0; k < p.w.inputs; k += inputs) {
       // Of a tile's rows, all of one part lie in one block of outputs.
       float of_part[2];
-#pragma unroll
+      MOESAIC_UNROLL
       for (int i = 0; i < 2; ++i) of_part[i] = block_scale(p, t.expert, k, row, i);
       device::mbarrier_wait(&s.full[at.stage], at.parity);
       std::byte const* const here = s.ring + at.stage * stage_bytes;
@@ -275,12 +275,12 @@ struct gemm_sm90 {
       auto const* const of_slot = reinterpret_cast<float const*>(here + slot_scales_at);
       if constexpr (weights_on_m) {
         float scale[n / 4];
-#pragma unroll
+        MOESAIC_UNROLL
         for (int i = 0; i < n / 4; ++i) scale[i] = of_slot[8 * (i / 2) + lane % 4 * 2 + i % 2];
         device::wgmma_wait_group<0>();
         device::wgmma_hold(part);
         release(s, at.stage);
-#pragma unroll
+        MOESAIC_UNROLL
         for (int i = 0; i < n / 2; ++i) sum[i] = device::fma(part[i], scale[i / 4 * 2 + i % 2] * of_part[i / 2 % 2], sum[i]);
       } else {
         int const slot = 64 * warpgroup + device::warp_id() % 4 * 16 + lane / 4;
@@ -289,7 +289,7 @@ struct gemm_sm90 {
         device::wgmma_wait_group<0>();
         device::wgmma_hold(part);
         release(s, at.stage);
-#pragma unroll
+        MOESAIC_UNROLL
         for (int i = 0; i < n / 2; ++i) sum[i] = device::fma(part[i], both[i / 2 % 2][i / 4 % 2], sum[i]);
       }
       at.advance();
@@ -316,7 +316,7 @@ struct gemm_sm90 {
     float part[partials][n / 2];
     sm90::operand even, odd;
     if constexpr (promotes) {
-#pragma unroll
+      MOESAIC_UNROLL
       for (int i = 0; i < n / 2; ++i) sum[i] = 0.0f;
     }
 
@@ -330,16 +330,16 @@ struct gemm_sm90 {
     };
     auto const promote = [&](float (&d)[n / 2], float const (&scale)[2]) {
       device::wgmma_hold(d);
-#pragma unroll
+      MOESAIC_UNROLL
       for (int i = 0; i < n / 2; ++i) sum[i] = device::fma(d[i], scale[i / 2 % 2], sum[i]);
     };
     auto const hold = [](sm90::operand& a) {
-#pragma unroll
+      MOESAIC_UNROLL
       for (int i = 0; i < 4; ++i) device::wgmma_hold(a[i]);
     };
     // Products of some steps of an operand.
     auto const issue = [&]<int First, int Count>(float (&d)[n / 2], sm90::operand const& a, std::uint64_t of_slots, bool add) {
-#pragma unroll
+      MOESAIC_UNROLL
       for (int i = First; i < First + Count; ++i) device::wgmma<dtype::bf16, n>(d, a[i], of_slots + 2 * i, add || i > First);
       device::wgmma_commit_group();
     };
@@ -369,13 +369,13 @@ struct gemm_sm90 {
       constexpr int first = Problem::interval == 128 ? 0 : Problem::interval == 64 ? Half : 2 * Half + 2 - partials;
       float scale[partials][2] = {};
       if constexpr (here) {
-#pragma unroll
+        MOESAIC_UNROLL
         for (int i = 0; i < partials; ++i) scales_of(codes, first + i, k, scale[i]);
       }
       device::wgmma_wait_group<0>();
       hold(a);
       if constexpr (here) {
-#pragma unroll
+        MOESAIC_UNROLL
         for (int i = 0; i < partials; ++i) promote(part[i], scale[i]);
       } else if constexpr (promotes) {
         device::wgmma_hold(part[0]);

@@ -39,22 +39,22 @@ struct codes {
       device::words4 four{};
       if (together >= 4 || together <= 0) four = *reinterpret_cast<device::words4 const*>(stripe + lane * 16);
       else {
-#pragma unroll
+        MOESAIC_UNROLL
         for (int i = 0; i < 3; ++i)
           if (i < together) four.word[i] = *reinterpret_cast<std::uint32_t const*>(stripe + (lane * together + i) * 4);
       }
-#pragma unroll
+      MOESAIC_UNROLL
       for (int j = 0; j < 64; j += Interval) {
         int const at = scale_at((64 * Half + j) / Interval, row + g);
         std::uint32_t of_row[2];                       // of row g and of row g + 8: what is subtracted, or the scale
-#pragma unroll
+        MOESAIC_UNROLL
         for (int r = 0; r < 2; ++r) {
           if constexpr (W == dtype::int4) of_row[r] = zero_point ? int4_offset_of(static_cast<std::uint32_t>(zeros[at + 8 * r])) : int4_offset;
           else of_row[r] = power_of_two(scales[at + 8 * r]);
         }
-#pragma unroll
+        MOESAIC_UNROLL
         for (int i = j / 16; i < (j + Interval) / 16 && i < 4; ++i)
-#pragma unroll
+          MOESAIC_UNROLL
           for (int r = 0; r < 4; ++r) {
             a[i][r] = bf16x2_of_nibbles<W>(four.word[i], r, of_row[r % 2]);
             if constexpr (W == dtype::mxfp4) a[i][r] = device::fma_bf16x2(a[i][r], of_row[r % 2], minus_zero_twice);   // exact: codes have two bits
@@ -63,10 +63,10 @@ struct codes {
     } else {
       // Rows of 128 bytes whose 16-byte parts the copy engine has swapped by the row's number.
       std::byte const* const upper = weights + (row + g) * 128 + 2 * quad;
-#pragma unroll
+      MOESAIC_UNROLL
       for (int i = 0; i < 4; ++i) {
         std::byte const* const part = upper + ((4 * Half + i) ^ g) * 16;
-#pragma unroll
+        MOESAIC_UNROLL
         for (int r = 0; r < 4; ++r) a[i][r] = bf16x2_of_bytes<W, 0>(*reinterpret_cast<std::uint16_t const*>(part + r % 2 * 8 * 128 + r / 2 * 8));
       }
     }

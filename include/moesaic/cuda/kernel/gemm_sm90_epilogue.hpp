@@ -16,12 +16,12 @@ namespace moesaic::cuda::sm90 {
 template <int Low, int High>
 MOESAIC_DEVICE void transpose(std::uint32_t (&word)[4]) {
   bool const low = (device::lane_id() & Low) != 0, high = (device::lane_id() & High) != 0;
-#pragma unroll
+  MOESAIC_UNROLL
   for (int i = 0; i < 4; i += 2) {
     std::uint32_t const other = device::shuffle_xor(low ? word[i] : word[i + 1], Low);
     low ? word[i] = other : word[i + 1] = other;
   }
-#pragma unroll
+  MOESAIC_UNROLL
   for (int i = 0; i < 2; ++i) {
     std::uint32_t const other = device::shuffle_xor(high ? word[i] : word[i + 2], High);
     high ? word[i] = other : word[i + 2] = other;
@@ -36,7 +36,7 @@ MOESAIC_DEVICE void store_words(bf16* to, std::uint32_t const (&word)[Words], in
     else *reinterpret_cast<std::uint32_t*>(to) = word[0];
     return;
   }
-#pragma unroll
+  MOESAIC_UNROLL
   for (int i = 0; i < 2 * Words; ++i)
     if (i < count) to[i] = bf16::from_bits(static_cast<std::uint16_t>(word[i / 2] >> 16 * (i % 2)));
 }
@@ -80,10 +80,10 @@ constexpr bool finishes(int parts, bool activated, activation act) {
 template <int Each, int Count, class F>
 MOESAIC_DEVICE void by_turns(float (&d)[Count], F&& f) {
   constexpr int turns = (Count + Each - 1) / Each;
-#pragma unroll 1
+  MOESAIC_ROLLED
   for (int turn = 0; turn < turns; ++turn) {
     f(turn);
-#pragma unroll
+    MOESAIC_UNROLL
     for (int i = 0; i + Each < Count; ++i) d[i] = d[i + Each];
   }
 }
@@ -98,18 +98,18 @@ MOESAIC_DEVICE void store_slots_on_m(gemm_params<X, Y> const& p, int expert, int
     by_turns<turn_registers>(d, [&](int turn) {
       int const outputs = row / Parts + 32 * turn;
       std::uint32_t word[2][4];
-#pragma unroll
+      MOESAIC_UNROLL
       for (int i = 0; i < 4; ++i) {
         int const at = i * of_outputs, up = at + 4 * (Parts - 1), output = outputs + 8 * i + 2 * quad;
         float bias[2][2];
         finish.load_bias(output, bias[0]), finish.load_bias(output + 1, bias[1]);
-#pragma unroll
+        MOESAIC_UNROLL
         for (int half = 0; half < 2; ++half) {
           float const value[2] = {finish(d[at + 2 * half], d[up + 2 * half], bias[0]), finish(d[at + 2 * half + 1], d[up + 2 * half + 1], bias[1])};
           if constexpr (std::is_same_v<Y, bf16>) {
             word[half][i] = device::cvt_bf16x2(value[0], value[1]);
           } else {
-#pragma unroll
+            MOESAIC_UNROLL
             for (int c = 0; c < 2; ++c)
               if (slot + 8 * half < last && output + c < p.w.outputs) p.y[(slot + 8 * half) * p.y_stride + output + c] = value[c];
           }
@@ -117,7 +117,7 @@ MOESAIC_DEVICE void store_slots_on_m(gemm_params<X, Y> const& p, int expert, int
       }
       if constexpr (std::is_same_v<Y, bf16>) {
         int const output = outputs + 8 * quad;
-#pragma unroll
+        MOESAIC_UNROLL
         for (int half = 0; half < 2; ++half) {
           transpose<1, 2>(word[half]);
           if (slot + 8 * half < last) store_words(p.y + (slot + 8 * half) * p.y_stride + output, word[half], p.w.outputs - output);
@@ -135,14 +135,14 @@ MOESAIC_DEVICE void store_weights_on_m(gemm_params<X, Y> const& p, int expert, i
   constexpr int together = N >= 32 ? 4 : 1;        // eights of slots
   with_finisher<Parts>(p, expert, [&](auto const& finish) {
     by_turns<4 * together>(d, [&](int turn) {
-#pragma unroll
+      MOESAIC_UNROLL
       for (int half = 0; half < 3 - Parts; ++half) {
         int const outputs = (row + device::warp_id() % 4 * 16) / Parts + 8 * half, output = outputs + lane / 4;
         int const slots = first + 8 * together * turn + 2 * quad;
         float bias[2];
         finish.load_bias(output, bias);
         std::uint32_t word[together];
-#pragma unroll
+        MOESAIC_UNROLL
         for (int i = 0; i < together; ++i) {
           int const at = 4 * i + 2 * half, up = at + 2 * (Parts - 1);
           float const value[2] = {finish(d[at], d[up], bias), finish(d[at + 1], d[up + 1], bias)};
@@ -151,7 +151,7 @@ MOESAIC_DEVICE void store_weights_on_m(gemm_params<X, Y> const& p, int expert, i
             float const other = device::shuffle_xor(odd ? value[0] : value[1], 4);
             word[i] = odd ? device::cvt_bf16x2(other, value[1]) : device::cvt_bf16x2(value[0], other);
           } else {
-#pragma unroll
+            MOESAIC_UNROLL
             for (int c = 0; c < 2; ++c)
               if (slots + 8 * i + c < last && output < p.w.outputs) p.y[(slots + 8 * i + c) * p.y_stride + output] = value[c];
           }

@@ -43,7 +43,7 @@ struct normalize_rows {
           float a[Count], b[Count];
           load_run<Count>(row, at, a);
           load_run<Count>(p.added.row(t), at, b);
-#pragma unroll
+          MOESAIC_UNROLL
           for (int i = 0; i < Count; ++i) a[i] += b[i];
           store_run<Count>(p.sum.row(t), at, a);
         });
@@ -55,7 +55,7 @@ struct normalize_rows {
         for_each_run<Count, threads>(columns, [&](std::int64_t at) {
           float x[Count];
           load_run<Count>(row, at, x);
-#pragma unroll
+          MOESAIC_UNROLL
           for (int i = 0; i < Count; ++i) total += x[i];
         });
         mean = reduce::sum(total, memory.first) / static_cast<float>(columns);
@@ -63,14 +63,14 @@ struct normalize_rows {
       for_each_run<Count, threads>(columns, [&](std::int64_t at) {
         float x[Count];
         load_run<Count>(row, at, x);
-#pragma unroll
+        MOESAIC_UNROLL
         for (int i = 0; i < Count; ++i) squares += (x[i] - mean) * (x[i] - mean);
       });
       float const scale = 1.0f / std::sqrt(reduce::sum(squares, memory.second) / static_cast<float>(columns) + p.epsilon);
       for_each_run<Count, threads>(columns, [&](std::int64_t at) {
         float x[Count];
         load_run<Count>(row, at, x);
-#pragma unroll
+        MOESAIC_UNROLL
         for (int i = 0; i < Count; ++i) x[i] = finished(p, at + i, (x[i] - mean) * scale);
         store_run<Count>(p.y.row(t), at, x);
       });

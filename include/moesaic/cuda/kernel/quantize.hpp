@@ -33,7 +33,7 @@ struct quantize_rows {
     if (row >= (p.rows != nullptr ? *p.rows : p.x.rows)) return;
     float x[4] = {};
     float largest = 0;
-#pragma unroll
+    MOESAIC_UNROLL
     for (int i = 0; i < 4; ++i)
       if (k + i < p.x.columns) {
         x[i] = static_cast<float>(p.x(row, k + i));
@@ -42,13 +42,13 @@ struct quantize_rows {
     auto const scale = groups::scale_for<dtype::e4m3>(0, device::warp_max(largest));
     if (device::lane_id() == 0) p.scales(row, g) = scale.scale;
     std::uint32_t word = 0;
-#pragma unroll
+    MOESAIC_UNROLL
     for (int i = 0; i < 4; ++i) word |= groups::encode<dtype::e4m3>(x[i], scale) << i * 8;
     auto* const to = p.codes.row(row) + k;
     if (k + 4 <= p.x.columns && reinterpret_cast<std::uintptr_t>(to) % 4 == 0) {
       *reinterpret_cast<std::uint32_t*>(to) = word;
     } else {
-#pragma unroll
+      MOESAIC_UNROLL
       for (int i = 0; i < 4; ++i)
         if (k + i < p.x.columns) to[i] = static_cast<std::uint8_t>(word >> i * 8);
     }

@@ -234,25 +234,25 @@ struct route_fused {
     bool waited = false;
     for (std::int64_t k = static_cast<std::int64_t>(device::thread_id()) * inputs; k < hidden; k += static_cast<std::int64_t>(threads) * inputs) {
       float w[expert_tile][inputs];
-#pragma unroll
+      MOESAIC_UNROLL
       for (int j = 0; j < expert_tile; ++j)
         if (output + j < outputs) load_run<inputs>(p.weight + (output + j) * hidden, k, w[j]);
         else
           for (int i = 0; i < inputs; ++i) w[j][i] = 0.0f;
       if (!waited) device::griddepcontrol_wait(), waited = true;   // weights depend on no other launch, x does
-#pragma unroll
+      MOESAIC_UNROLL
       for (int t = 0; t < token_tile; ++t) {
         if (first + t >= p.x.rows) break;
         float x[inputs];
         load_run<inputs>(p.x.row(first + t), k, x);
-#pragma unroll
+        MOESAIC_UNROLL
         for (int j = 0; j < expert_tile; ++j)
-#pragma unroll
+          MOESAIC_UNROLL
           for (int i = 0; i < inputs; ++i) sum[t * expert_tile + j] = device::fma(x[i], w[j][i], sum[t * expert_tile + j]);
       }
     }
     if (!waited) device::griddepcontrol_wait();
-#pragma unroll
+    MOESAIC_UNROLL
     for (int i = 0; i < token_tile * expert_tile; ++i) {
       float const all = device::warp_sum(sum[i]);
       if (device::lane_id() == 0) s.sums[device::warp_id()][i] = all;

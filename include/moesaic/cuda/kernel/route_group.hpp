@@ -47,7 +47,7 @@ struct warp_group {
     int const each = of_lane > 0 ? of_lane : (experts + device::warp_size - 1) / device::warp_size, first = rank() * each;
     std::uint32_t keys[of_lane > 0 ? of_lane : 1];
     if constexpr (of_lane > 0) {
-#pragma unroll
+      MOESAIC_UNROLL
       for (int j = 0; j < of_lane; ++j) keys[j] = first + j < experts ? key_of(choice[first + j]) : 0;
     }
     std::uint32_t last = 0xffff'ffffu;   // of the one that was found before; and, where it was this lane's, which one
@@ -56,7 +56,7 @@ struct warp_group {
       std::uint32_t best = 0;
       int expert = -1;
       if constexpr (of_lane > 0) {
-#pragma unroll
+        MOESAIC_UNROLL
         for (int j = 0; j < of_lane; ++j)
           if (keys[j] > best) best = keys[j], expert = j;
         expert += first;
@@ -72,7 +72,7 @@ struct warp_group {
       expert = device::shuffle(expert, owner);
       if (rank() == 0) ids[found] = expert;
       if constexpr (of_lane > 0) {
-#pragma unroll
+        MOESAIC_UNROLL
         for (int j = 0; j < of_lane; ++j)
           if (first + j == expert) keys[j] = 0;
       }

@@ -31,14 +31,14 @@ bool is_wide(view<T> const&... rows) {
 template <int Count, class T>
 MOESAIC_DEVICE void load_run(T const* row, std::int64_t at, float (&x)[Count]) {
   auto const run = *reinterpret_cast<run_of<T, Count> const*>(row + at);
-#pragma unroll
+  MOESAIC_UNROLL
   for (int i = 0; i < Count; ++i) x[i] = static_cast<float>(run.value[i]);
 }
 /// The same way back, rounded once.
 template <int Count, class T>
 MOESAIC_DEVICE void store_run(T* row, std::int64_t at, float const (&x)[Count]) {
   run_of<T, Count> run;
-#pragma unroll
+  MOESAIC_UNROLL
   for (int i = 0; i < Count; ++i) run.value[i] = static_cast<T>(x[i]);
   *reinterpret_cast<run_of<T, Count>*>(row + at) = run;
 }
