@@ -2,5 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <moesaic/cuda/cuda.hpp>
 #include <moesaic/cuda/launch.cuh>
+#include <moesaic/layer/instantiate.cuh>
 #include <moesaic/moesaic.hpp>

@@ -47,8 +47,9 @@ struct grid {
 };
 
 /// Starts Kernel on the stream; a grid of no blocks starts nothing. Answers what the launch itself can know.
+/// Used: emitted wherever it is defined and instantiated, since the caller may be a .cpp that only declares it (MOESAIC_INSTANTIATE).
 template <kernel Kernel>
-status launch(stream& where, grid const& blocks, typename Kernel::params const& params);
+[[gnu::used]] status launch(stream& where, grid const& blocks, typename Kernel::params const& params);
 
 /// The same from an op: a failure is recorded and told by `finish`.
 template <kernel Kernel>

@@ -15,18 +15,10 @@ enum class rung : std::uint8_t { simt, sm80, sm90 };
 /// The least architecture that runs a rung.
 constexpr int architecture_of(rung r) { return r == rung::simt ? 70 : r == rung::sm80 ? 80 : 90; }
 
-/// What a program compiles in by default. The architectures that nvcc compiles for decide: a program for sm_90a alone holds no sm_80 kernel.
+/// What a program compiles in by default: every rung. That does not depend on what nvcc compiles for, since a .cpp that calls and the .cu that holds the
+/// kernels must agree.
 struct default_tuning {
-#if defined(__CUDA_ARCH_LIST__)
-  static constexpr bool has(rung r) {
-    constexpr int architectures[] = {__CUDA_ARCH_LIST__};
-    bool some80 = false, some90 = false;
-    for (int const a : architectures) some80 = some80 || (a >= 800 && a != 900), some90 = some90 || a == 900;
-    return r == rung::simt || (r == rung::sm80 && some80) || (r == rung::sm90 && some90);
-  }
-#else
   static constexpr bool has(rung) { return true; }
-#endif
 };
 
 /// The highest rung that the tuning has and an architecture runs. wgmma is of sm_90a alone: later architectures take sm80's kernels.
