@@ -53,6 +53,7 @@ struct program::parts {
   std::vector<std::unique_ptr<code>> codes;
   std::vector<code const*> functions;
   std::vector<std::string> names;        ///< demangled
+  std::vector<bool> ran;
   std::uint64_t executed = 0;
 
   void lay_out_variables();
@@ -138,6 +139,7 @@ status program::parts::launch(std::size_t kernel, cuda::grid const& blocks, int 
   now.of = this, now.kernel = &c, now.params = copy.get(), now.limit = limit;
   now.static_shared = internal::window_start + (shared_bytes == 0 ? dynamic_shared : align_up(dynamic_shared, 128));
   running = &now;
+  ran[kernel] = true;
   static constexpr internal::place_source places{
       [] {
         auto const* const t = internal::self();
@@ -184,10 +186,24 @@ program::program(std::string source) : parts_(std::make_unique<parts>()) {
     p.names.push_back(demangled(std::string(p.read.functions[f].name).c_str()));
     if (p.read.functions[f].defined) decoder(p.read, p.global_at, p.shared_at, f, *p.codes.back()).run(rules);
   }
+  p.ran.resize(p.codes.size());
   for (std::size_t f = 0; f < p.codes.size(); ++f)
     if (p.read.functions[f].is_kernel) p.codes[f]->stack_bytes = p.stack_of(f, 0);
 }
 program::~program() = default;
+
+bool program::has_run(std::string const& functor) const {
+  for (std::size_t f = 0; f < parts_->names.size(); ++f) {
+    if (!parts_->ran[f]) continue;
+    auto const& name = parts_->names[f];
+    auto const from = name.find("entry<");
+    if (from == std::string::npos) continue;
+    auto const to = name.find_first_of("<>", from + 6);
+    auto const last = name.rfind("::", to) + 2;
+    if (name.substr(last, to - last) == functor) return true;
+  }
+  return false;
+}
 
 std::uint64_t program::executed() const { return parts_->executed; }
 

@@ -26,6 +26,9 @@ class program : public front_end {
   /// The entry with this name, mangled or as `kernels` tells it. Parameters as a struct of all.
   status run(std::string const& kernel, cuda::grid const& blocks, int threads, std::size_t shared_bytes, void const* params, std::size_t params_bytes);
 
+  /// Whether an entry of a functor with this name has run, whatever its template arguments: "normalize_rows".
+  bool has_run(std::string const& functor) const;
+
   /// Instructions of one thread after which it counts as hung.
   std::uint64_t most_instructions = 50'000'000;
   /// Instructions of all threads since the program was made.

@@ -1,0 +1,91 @@
+// Runs cases on both legs and compares what they wrote.
+// SPDX-License-Identifier: Apache-2.0
+#include "leg.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+#include <sstream>
+#include <string>
+
+#include <device_model/ptx/ptx.hpp>
+
+namespace moesaic::test::ptx {
+namespace {
+
+namespace model = device_model;
+
+model::ptx::program& program_of(char const* group) {
+  static std::map<std::string, std::unique_ptr<model::ptx::program>> programs;
+  auto& p = programs[group];
+  if (!p) p = std::make_unique<model::ptx::program>(model::ptx::read_file(std::string(MOESAIC_PTX_DIR "/") + group + ".90a.ptx"));
+  return *p;
+}
+
+memory run(family const& f, model::options const& how, model::front_end* on) {
+  model::scope const options(how);
+  memory m(17);
+  cuda::stream_ref where;
+  if (on != nullptr) {
+    model::ptx::leg const to(*on);
+    f.run(where, m);
+  } else {
+    f.run(where, m);
+  }
+  auto const done = cuda::finish(where);
+  CHECK_MESSAGE(done, to_string(done));
+  for (auto const& finding : model::take_findings()) FAIL_CHECK(finding);
+  return m;
+}
+
+float number(memory::buffer const& b, std::size_t i) {
+  if (b.element == 4) return reinterpret_cast<float const*>(b.bytes.get())[i];
+  return static_cast<float>(reinterpret_cast<bf16 const*>(b.bytes.get())[i]);
+}
+bool close(memory::buffer const& a, memory::buffer const& b, int last_places) {
+  if (a.element == 0) return false;
+  auto const count = a.size / static_cast<std::size_t>(a.element);
+  float largest = 0, worst = 0;
+  for (std::size_t i = 0; i < count; ++i) {
+    float const x = number(a, i), y = number(b, i);
+    bool const same = std::memcmp(a.bytes.get() + i * static_cast<std::size_t>(a.element), b.bytes.get() + i * static_cast<std::size_t>(a.element), static_cast<std::size_t>(a.element)) == 0;
+    if (!same && !(std::isfinite(x) && std::isfinite(y))) return false;
+    if (std::isfinite(x)) largest = std::max(largest, std::fabs(x)), worst = std::max(worst, std::fabs(x - y));
+  }
+  return worst <= static_cast<float>(last_places) * largest * (a.element == 4 ? 0x1p-23f : 0x1p-7f);
+}
+void compare(memory const& a, memory const& b, int last_places) {
+  REQUIRE(a.buffers().size() == b.buffers().size());
+  for (std::size_t i = 0; i < a.buffers().size(); ++i) {
+    auto const &x = a.buffers()[i], &y = b.buffers()[i];
+    CAPTURE(i);
+    REQUIRE(x.size == y.size);
+    if (std::memcmp(x.bytes.get(), y.bytes.get(), x.size) == 0) continue;
+    bool const within = close(x, y, last_places);
+    CHECK_MESSAGE(within, "the legs differ");
+  }
+}
+
+}  // namespace
+
+std::vector<group>& groups() {
+  static std::vector<group> all;
+  return all;
+}
+
+void check(group const& g) {
+  auto& program = program_of(g.name);
+  for (std::size_t i = 0; i < g.count; ++i) {
+    auto const& f = g.first[i];
+    CAPTURE(std::string(f.functors));
+    using model::delivery;
+    for (auto const& how : {model::options{.when = delivery::eager}, model::options{.when = delivery::late, .seed = 3}, model::options{.when = delivery::random, .seed = 4}}) {
+      CAPTURE(static_cast<int>(how.when));
+      compare(run(f, how, nullptr), run(f, how, &program), f.last_places);
+    }
+    std::istringstream names(f.functors);
+    for (std::string functor; names >> functor;) CHECK_MESSAGE(program.has_run(functor), functor, " did not run");
+  }
+}
+
+}  // namespace moesaic::test::ptx
