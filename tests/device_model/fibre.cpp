@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <cstring>
 
-#if defined(__x86_64__) && defined(__ELF__)
+#if defined(__x86_64__) && defined(__ELF__) && !defined(MOESAIC_DEVICE_MODEL_UCONTEXT)
 
 // Saved words, lowest first: r15 r14 r13 r12 rbx rbp, address to go on at.
 asm(R"(
@@ -42,7 +42,7 @@ void* fresh_stack(std::byte* top, void (*entry)()) {
   words[6] = reinterpret_cast<void*>(entry);
   return words;
 }
-void* saved_frame(void* stack_pointer) { return static_cast<void**>(stack_pointer)[5]; }
+saved_place saved(void* stack_pointer) { return {static_cast<void**>(stack_pointer)[6], static_cast<void**>(stack_pointer)[5]}; }
 
 }  // namespace moesaic::device_model::internal
 
@@ -51,31 +51,24 @@ void* saved_frame(void* stack_pointer) { return static_cast<void**>(stack_pointe
 #include <ucontext.h>
 
 namespace moesaic::device_model::internal {
-namespace {
-
-struct saved {
-  ucontext_t context;
-};
-
-}  // namespace
 
 // `from` and `to` are ucontexts that live on the stacks they belong to.
 extern "C" void moesaic_device_model_switch(void** from, void* to) {
-  saved here;
+  ucontext_t here;
   *from = &here;
-  swapcontext(&here.context, &static_cast<saved*>(to)->context);
+  swapcontext(&here, static_cast<ucontext_t*>(to));
 }
 void* fresh_stack(std::byte* top, void (*entry)()) {
   constexpr std::size_t stack = 128 * 1024;
-  auto* const s = reinterpret_cast<saved*>((reinterpret_cast<std::uintptr_t>(top) - sizeof(saved)) & ~std::uintptr_t{63});
-  getcontext(&s->context);
-  s->context.uc_stack.ss_sp = reinterpret_cast<std::byte*>(s) - stack;
-  s->context.uc_stack.ss_size = stack;
-  s->context.uc_link = nullptr;
-  makecontext(&s->context, entry, 0);
-  return s;
+  auto* const c = reinterpret_cast<ucontext_t*>((reinterpret_cast<std::uintptr_t>(top) - sizeof(ucontext_t)) & ~std::uintptr_t{63});
+  getcontext(c);
+  c->uc_stack.ss_sp = reinterpret_cast<std::byte*>(c) - stack;
+  c->uc_stack.ss_size = stack;
+  c->uc_link = nullptr;
+  makecontext(c, entry, 0);
+  return c;
 }
-void* saved_frame(void*) { return nullptr; }
+saved_place saved(void*) { return {nullptr, nullptr}; }
 
 }  // namespace moesaic::device_model::internal
 

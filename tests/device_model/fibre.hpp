@@ -10,7 +10,12 @@ namespace moesaic::device_model::internal {
 extern "C" void moesaic_device_model_switch(void** from, void* to);
 /// A stack pointer to switch to for the first time; `entry` never returns.
 void* fresh_stack(std::byte* top, void (*entry)());
-/// Frame pointer that a switched-from stack was saved with; null where the machine is not known.
-void* saved_frame(void* stack_pointer);
+/// Where a switched-from stack goes on, and the frame pointer that it was saved with; nulls where the machine is not known. Functions that end in a
+/// call leave no frame, so the first may be all that is left of the innermost ones.
+struct saved_place {
+  void* address;
+  void* frame;
+};
+saved_place saved(void* stack_pointer);
 
 }  // namespace moesaic::device_model::internal

@@ -119,7 +119,9 @@ bool has_place_source() { return other_source != nullptr; }
 place place_of_blocked(thread const& t) {
   place p;
   if (other_source != nullptr) return t.waits_at;   // an interpreter's own frames say nothing
-  if (void* const frame = saved_frame(t.stack_pointer)) walk(static_cast<void**>(frame), t.stack, t.stack + t.stack_bytes, p, 0);
+  auto const [address, frame] = saved(t.stack_pointer);
+  p.at[0] = address;
+  walk(static_cast<void**>(frame), t.stack, t.stack + t.stack_bytes, p, 1);
   return p;
 }
 
