@@ -79,4 +79,18 @@ void check_linear(format f, linear_case const& c) {
   });
 }
 
+/// Weights as codes: each format with few slots and with more, in a row's whole and short parts.
+template <dtype W>
+void check_codes(std::vector<format> const& formats) {
+  for (auto const f : formats) {
+    check_linear<W, bf16>(f, {80, 144, 3, true});
+    check_linear<W, bf16>(f, {144, 304, 40});
+    check_linear<W, bf16>(f, {16, 16, 1});
+    check_gate_up<W>(f, {.offsets = {0, 0, 1, 1, 3}, .slots = 4, .inputs = 80, .outputs = 40});
+    check_gate_up<W>(f, {.offsets = {0, 20, 20, 21}, .slots = 24, .inputs = 208, .outputs = 80, .act = activation::relu});
+    check_gate_up<W>(f, {.offsets = {0, 130, 131, 131, 140}, .slots = 141, .inputs = 272, .outputs = 72, .act = activation::geglu_tanh});
+    check_gate_up<W>(f, {.offsets = {0, 3, 135}, .slots = 135, .inputs = 144, .outputs = 136, .gathers = false, .bias = false});
+  }
+}
+
 }  // namespace moesaic::test

@@ -61,7 +61,7 @@ void start_kernel(stream& where, typename Kernel::params& a) {
                sizes.rows() / layout::stripe_rows, device::swizzle::none);
   if constexpr (stage.scale_bytes != 0) {
     auto const groups = packed::ceil_div(p.w.inputs, p.w.group);
-    a.groups = p.w.group >= stage.inputs ? 1 : stage.inputs / p.w.group;
+    a.groups = p.w.group >= stage.inputs || p.w.group >= p.w.inputs ? 1 : stage.inputs / p.w.group;
     auto const element = w == dtype::mxfp4 ? tensor_element::u8 : tensor_element::fp32;
     of_weights(a.scales, p.w.scales_at, element, p.w.rows, groups, sizes.rows(), a.groups, device::swizzle::none);
     if (p.w.zero_point) of_weights(a.zeros, p.w.zeros_at, tensor_element::u8, p.w.rows, groups, sizes.rows(), a.groups, device::swizzle::none);

@@ -77,8 +77,8 @@ struct gemm_sm90_tuning {
   static constexpr gemm_sm90_sizes sizes(dtype w, dtype x, run_length r) {
     if (r == run_length::long_runs) {
       if (w == dtype::bf16) return {.weights_on_m = false, .consumers = 2, .n = 256, .stages = 4, .producer_registers = 56, .consumer_registers = 224};
-      if (x == dtype::e4m3) return {.weights_on_m = false, .consumers = 2, .n = 128, .stages = 6, .producer_registers = 40, .consumer_registers = 232};
-      return {.consumers = 2, .n = 128, .stages = 4, .producer_registers = 40, .consumer_registers = 232};
+      if (x == dtype::e4m3) return {.weights_on_m = false, .consumers = 2, .n = 128, .stages = 6, .producer_registers = 56, .consumer_registers = 224};
+      return {.consumers = 2, .n = 128, .stages = 4, .producer_registers = 56, .consumer_registers = 224};
     }
     auto const n = slots_of(r);
     if (r == run_length::many) return {.n = n, .stages = 4, .blocks = 2, .producer_registers = 40, .consumer_registers = 208};

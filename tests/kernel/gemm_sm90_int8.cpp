@@ -1,0 +1,8 @@
+// int8 weights by wgmma through registers: every group that has a kernel, ragged shapes, on the device model against the host's ops.
+// SPDX-License-Identifier: Apache-2.0
+#include "gemm_sm90.hpp"
+
+using namespace moesaic;
+using namespace moesaic::test;
+
+TEST_CASE("int8") { check_codes<dtype::int8>({dtype::int8, {dtype::int8, 128}, {dtype::int8, 0}}); }
