@@ -38,4 +38,16 @@ struct both_packed {
   }
 };
 
+/// Streams whose matrix kernels are simt and sm80: those of sm90 have tests of their own, and are much to compile.
+struct up_to_sm80 {
+  static constexpr bool has(cuda::rung r) { return r != cuda::rung::sm90; }
+};
+/// f(stream) on such a stream; what fails there is told by `where`.
+template <class F>
+void with_sm80(cuda::stream_ref& where, F f) {
+  cuda::basic_stream_ref<up_to_sm80> other(where.handle);
+  f(other);
+  where.record(cuda::finish(other));
+}
+
 }  // namespace moesaic::test

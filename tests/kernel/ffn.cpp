@@ -19,7 +19,7 @@ TEST_CASE("every activation") {
 TEST_CASE("no slots, no launch; a device that is not there is said so") {
   check_experts<dtype::bf16, bf16>(dtype::bf16, {.tokens_of_expert = {0, 0}}, 80);
   device_model::scope const none({.architecture = 0});
-  cuda::stream_ref where;
+  cuda::basic_stream_ref<up_to_sm80> where;
   matrix<bf16> x(1, 16), y(1, 16);
   both_packed const w(where, {dtype::bf16, 16, 16}, 1);
   cuda::linear<dtype::bf16>(where, w.device, x.view(), {}, y.view());
@@ -27,7 +27,7 @@ TEST_CASE("no slots, no launch; a device that is not there is said so") {
 }
 
 TEST_CASE("weights of another type or shape than kernels take are refused") {
-  cuda::stream_ref where;
+  cuda::basic_stream_ref<up_to_sm80> where;
   matrix<bf16> x(1, 24), y(1, 16);
   packed_matrix m{dtype::bf16, 16, 24};
   cuda::linear<dtype::bf16>(where, m, x.view(), {}, y.view());

@@ -14,14 +14,14 @@
 
 namespace moesaic::test {
 
-struct linear_case {
+struct product_case {
   std::int64_t outputs, inputs, tokens;
   bool bias = false;
 };
 
 /// One product on an architecture; 70 has the simt kernels alone, 80 mma.sync.
 template <dtype W, class X, class Y>
-void check_linear(format f, linear_case const& c, int architecture) {
+void check_product(format f, product_case const& c, int architecture) {
   INFO(text(f), " [", c.outputs, ", ", c.inputs, "], ", c.tokens, " tokens, architecture ", architecture);
   cuda::stream nowhere;
   both_packed const w(nowhere, {f, c.outputs, c.inputs}, 5);
@@ -35,7 +35,7 @@ void check_linear(format f, linear_case const& c, int architecture) {
   under_every_schedule(
       [&](cuda::stream_ref& where) {
         auto y = unwritten<Y>(c.tokens, c.outputs);
-        cuda::linear<W>(where, w.device, x.view(), biases, y.view());
+        with_sm80(where, [&](auto& stream) { cuda::linear<W>(stream, w.device, x.view(), biases, y.view()); });
         check_close(y, want, sum_tolerance<Y>(c.inputs) * 4);
       },
       architecture);
@@ -43,9 +43,9 @@ void check_linear(format f, linear_case const& c, int architecture) {
 
 /// Few tokens and many, ragged in both directions, on both.
 template <dtype W, class X, class Y>
-void check_linears(format f) {
+void check_products(format f) {
   for (int const architecture : {70, 80})
-    for (auto const& c : {linear_case{16, 16, 1}, {48, 80, 3, true}, {176, 272, 20, true}, {144, 48, 67}}) check_linear<W, X, Y>(f, c, architecture);
+    for (auto const& c : {product_case{16, 16, 1}, {48, 80, 3, true}, {176, 272, 20, true}, {144, 48, 67}}) check_product<W, X, Y>(f, c, architecture);
 }
 
 }  // namespace moesaic::test

@@ -6,6 +6,7 @@
 #include <type_traits>
 
 #include <moesaic/base/floats.hpp>
+#include <moesaic/cuda/gemm_sm90.hpp>
 #include <moesaic/cuda/kernel/gemm.hpp>
 #include <moesaic/cuda/kernel/gemm_simt.hpp>
 #include <moesaic/cuda/kernel/gemm_sm80.hpp>
@@ -52,12 +53,15 @@ void start_simt(stream& where, gemm_params<X, Y> const& p, std::int64_t slots_of
 
 }  // namespace gemm_detail
 
-/// Starts the best kernel for `p`, the product with matrix `m`. Runs of slots: p.offsets; how long they are is on the device, so tiles are chosen for even ones.
+/// Starts the best kernel that takes `p`, the product with matrix `m`. How long runs of slots are is known on the device alone: tiles are chosen for even
+/// ones.
 template <dtype W, class Tuning, class X, class Y>
 void start_gemm(basic_stream_ref<Tuning>& where, packed_matrix const& m, gemm_params<X, Y> const& p) {
   if (p.rows == 0) return;
   if (m.stored.type != W) return where.record(invalid("the weights are not of the type that the call was compiled for", static_cast<int>(W), static_cast<int>(m.stored.type)));
   if (!layout::takes(m)) return where.record(invalid("CUDA kernels need inputs that are a multiple of 16, and gate and up outputs of 8", 16, m.inputs));
+  if constexpr (Tuning::has(rung::sm90) && sm90_multiplies<W, X, Y>)
+    if (where.best() == rung::sm90 && multiply_sm90<W>(where, p)) return;
   auto const slots_of_matrix = packed::ceil_div(p.rows, p.w.count);
   if constexpr (Tuning::has(rung::sm80) && std::is_same_v<X, bf16> && sm80_multiplies(W))
     if (where.best() >= rung::sm80 && gemm_detail::sm80_takes<W>(p)) {
