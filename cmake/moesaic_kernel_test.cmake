@@ -19,4 +19,13 @@ function(moesaic_kernel_test name)
   moesaic_test(race_${name} NAMED ${name} SOURCES ${arg_SOURCES} LIBRARIES moesaic_device_model moesaic_device_model_race ${arg_LIBRARIES}
                DEFINITIONS ${arg_DEFINITIONS} TIMEOUT ${arg_TIMEOUT})
   target_compile_options(moesaic_test_race_${name} PRIVATE ${options} -O1 -fsanitize=thread)
+  target_compile_definitions(moesaic_test_race_${name} PRIVATE MOESAIC_DEVICE_MODEL_RACE)
+  if(CMAKE_CXX_COMPILER_ID MATCHES Clang)
+    # clang leaves the reading of `x += 1` out, which may be of bytes that nobody has written.
+    target_compile_options(moesaic_test_race_${name} PRIVATE "SHELL:-mllvm -tsan-instrument-read-before-write=1")
+  else()
+    # g++ expands memcpy and memset without telling of what they touch: it shall call them.
+    target_compile_options(moesaic_test_race_${name} PRIVATE -fno-builtin-memcpy -fno-builtin-memmove -fno-builtin-memset
+                           -mmemcpy-strategy=libcall:-1:noalign -mmemset-strategy=libcall:-1:noalign)
+  endif()
 endfunction()

@@ -5,7 +5,7 @@
 // A kernel test is a doctest program that includes this header instead of cuda/launch.cuh and launches kernels (or calls cuda:: ops) on host memory; first.cpp
 // is the smallest. For each of several `options`: open a `scope`, fill outputs with NaN, make a cuda::stream_ref, call, check `finish`, compare, and
 // check that take_findings() is empty. CMake: moesaic_kernel_test (cmake/moesaic_kernel_test.cmake) makes the flavours. By hand:
-//   cd tests/device_model; for f in barrier copy executor fibre matrix matrix_product report runtime thread; do
+//   cd tests/device_model; for f in barrier copy executor fibre matrix matrix_product report runtime thread watchdog; do
 //     g++ -std=c++20 -O2 -fno-omit-frame-pointer -I ../../include -c $f.cpp -o /tmp/model/$f.o; done      # once, never with a sanitizer
 //   flags="-std=c++20 -g1 -fno-omit-frame-pointer -Wno-unknown-pragmas -I include -I tests tests/support/main.cpp"
 //   g++ $flags -O2 YOUR.cpp /tmp/model/*.o                                                  # plain
@@ -34,6 +34,7 @@ struct options {
   int resident_blocks = 0;               ///< blocks alive at once, for kernels whose blocks wait for each other; 0: clusters only
   bool e4m3_14_bits = false;             ///< sums of e4m3 products as Hopper's tensor cores keep them, not in fp32
   bool count_conflicts = false;          ///< bank conflicts, in the race flavour
+  double patience = 60;                  ///< seconds of processor time without progress of any thread, after which a launch is given up
 };
 
 /// The options of launches from here on, in this thread, until the scope ends.
@@ -91,3 +92,8 @@ status launch(stream& where, grid const& blocks, typename Kernel::params const& 
 }  // namespace moesaic::cuda
 
 #include "primitives.hpp"
+
+#if defined(MOESAIC_DEVICE_MODEL_RACE)
+// In the race flavour, copies that the compiler makes or leaves to the C library are accesses too.
+asm(".set memcpy, __tsan_memcpy\n.set memmove, __tsan_memmove\n.set memset, __tsan_memset");
+#endif

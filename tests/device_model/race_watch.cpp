@@ -98,7 +98,7 @@ watch_state& state() {
   static thread_local watch_state s;
   return s;
 }
-constexpr std::size_t most_sentences = 32;
+constexpr std::size_t most_sentences = 12;
 
 cluster_watch& home_of(thread& t) { return *static_cast<cluster_watch*>(t.race); }
 int number_of(thread& t) { return home_of(t).clocks.thread(t.home->rank, t.id); }
