@@ -488,7 +488,9 @@ status run(cuda::grid const& blocks, int threads, std::size_t shared_bytes, void
   m.grid_waited = !blocks.early;
   active = &m;
   if (watcher) watcher->launch_begin(m.kernel.c_str());
+  watch(m, true);
   status const done = run_grid(m);
+  watch(m, false);
   if (done && m.findings.empty() && !m.grid_waited)
     m.findings.push_back({"model", "the launch is early, but no block calls griddepcontrol_wait: the grids after it may start before those before it end", {}, {}, {}});
   if (watcher) watcher->launch_end();

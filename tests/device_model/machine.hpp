@@ -76,7 +76,7 @@ struct machine {
   std::vector<thread*> timed_waits;    ///< blocked in a wait that may time out
   std::vector<async_op*> pending;
   std::vector<thread*> copying;        ///< with cp.async undelivered
-  std::uint64_t progress = 0, progress_at_stall = ~0ull;
+  std::uint64_t progress = 0, progress_at_stall = ~0ull, progress_at_tick = ~0ull;
   int idle_rounds = 0;
   outcome why_back = outcome::stalled;
   bool random_delivery = false;
@@ -124,6 +124,7 @@ void fence_inits(thread const& t);
 void complete(async_op& op);
 bool has_place_source();
 void note_waiting_place(thread& t);
+void watch(machine& m, bool on);       ///< the watchdog, around a launch
 /// As `wait`, for what is waited for often: no structure goes through memory.
 void leave(machine& m, thread& t);
 inline void block_on(thread& t, char const* what, void const* on, std::int64_t number) {
@@ -145,6 +146,7 @@ void forget_thread(thread& t);         ///< its asynchronous state, when it ends
 void cluster_barrier_check(cluster& c);
 std::vector<std::string> resolve(std::vector<finding> const& findings, std::string const& kernel);
 place place_of_blocked(thread const& t);
+void walk_frames(void** frame, thread const& t, place& p, int from);   ///< return addresses from a frame on
 std::string where_threads_wait(machine const& m);
 
 }  // namespace moesaic::device_model::internal

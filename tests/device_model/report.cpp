@@ -113,6 +113,7 @@ place here() {
     walk(static_cast<void**>(__builtin_frame_address(0)), t->stack, t->stack + t->stack_bytes, p, 0);
   return p;
 }
+void walk_frames(void** frame, thread const& t, place& p, int from) { walk(frame, t.stack, t.stack + t.stack_bytes, p, from); }
 void use_places(place_source const* source) { other_source = source; }
 bool has_place_source() { return other_source != nullptr; }
 

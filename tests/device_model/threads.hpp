@@ -38,7 +38,7 @@ template <class Body>
 void check_right(shape const& s, Body const& body) {
   for (auto const when : deliveries) {
     for (std::uint64_t seed = 0; seed < 4; ++seed) {
-      auto const found = findings_of(s, {.when = when, .seed = seed, .multiprocessors = 1, .resident_blocks = 0, .count_conflicts = false}, body);
+      auto const found = findings_of(s, {.when = when, .seed = seed}, body);
       CHECK_MESSAGE(found.empty(), "delivery " << static_cast<int>(when) << ", seed " << seed << ": " << found);
     }
   }

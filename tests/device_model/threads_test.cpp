@@ -200,6 +200,19 @@ TEST_CASE("blocks that wait for each other need to be alive together") {
   check_found(findings_of({{.x = 2}}, {}, second_first), "deadlock: nothing can go on; block (0, 0, 0): 1 thread from 0 waits in nanosleep");
 }
 
+TEST_CASE("a thread that runs without end is found") {
+  std::uint32_t word = 0;
+  int const line = __LINE__ + 2;
+  check_found(findings_of({}, {.patience = 0.05}, [&] {
+                while (*static_cast<std::uint32_t volatile*>(&word) == 0) {}
+              }),
+              "deadlock: a thread has run for 0.05 seconds and nothing has come of it", file, line);
+  check_found(findings_of({}, {.seed = 1, .patience = 0.05}, [&] {   // with primitives, without anybody who would end it
+                while (load_acquire(&word) == 0) {}
+              }),
+              "and nothing has come of it", file);
+}
+
 TEST_CASE("an early launch waits for the grids before it") {
   std::uint32_t word = 0;
   CHECK(findings_of({{.early = true}}, {}, [&] { griddepcontrol_wait(); atomic_add(&word, 1); griddepcontrol_launch_dependents(); }).empty());
