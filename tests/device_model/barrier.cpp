@@ -111,6 +111,11 @@ bool mbarrier_test(device::mbarrier* at, std::uint32_t parity, bool may_wait) {
       std::erase(m.timed_waits, &t);
     }
   }
+  if (!ended() && !may_wait) {
+    // Who asks again and again must let others run, or there is nothing to hear.
+    m.sleepers.push_back(&t);
+    wait({"mbarrier_test_wait_parity", at, static_cast<std::int64_t>(parity)});
+  }
   if (!ended()) return false;
   if (watcher) watcher->acquire(b.mbarriers[index], t);
   return true;

@@ -219,6 +219,19 @@ TEST_CASE("bulk stores") {
       CHECK(out[511] == 255);
     }
   });
+  // Written after the block has ended, which waited for the reading alone.
+  out.assign(out.size(), 0);
+  check_right(one_warp, [&] {
+    tile& s = shared_tile();
+    s.words[thread_id()] = 4;
+    fence_proxy_async();
+    block_sync();
+    if (thread_id() != 0) return;
+    bulk_store(out.data(), s.words, 128);
+    cp_async_bulk_commit_group();
+    cp_async_bulk_wait_group_read<0>();
+  });
+  CHECK(out[31] == 4);
   auto const alone = [&](auto body) {
     return findings_of(one_warp, {.when = delivery::late}, [&] {
       tile& s = shared_tile();
@@ -390,5 +403,46 @@ TEST_CASE("maps that the engine does not take, and misuse of those that it does"
               }),
               "shared+0 to shared+1024 was written while the tma_load_2d of copies_test.cpp:", file, line);
 }
+
+// What only a program with AddressSanitizer can know: how large a buffer is.
+#if defined(__SANITIZE_ADDRESS__)
+#define MODEL_TEST_BOUNDS 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define MODEL_TEST_BOUNDS 1
+#endif
+#endif
+#if defined(MODEL_TEST_BOUNDS)
+TEST_CASE("copies from and to behind the end of a buffer are found") {
+  auto const in = numbered(100);
+  std::vector<std::uint32_t> out(100);
+  auto const alone = [&](auto body) {
+    return findings_of(one_warp, {.when = delivery::late}, [&] {
+      if (thread_id() == 0) body(shared_tile());
+    });
+  };
+  check_found(alone([&](tile& s) { cp_async<16>(s.words, in.data() + 100); }), "of 16 bytes of global memory the one at 0 is not addressable", file, __LINE__);
+  check_found(alone([&](tile& s) { bulk_store(out.data() + 96, s.words, 32); }), "of 32 bytes of global memory the one at 16 is not addressable", file, __LINE__);
+  check_found(alone([&](tile&) { load_nc(reinterpret_cast<words4 const*>(in.data() + 100)); }), "load_nc at copies_test.cpp", file, __LINE__);
+  tensor_description t;
+  t.data = in.data();
+  t.element = tensor_element::u32;
+  t.dimensions = 2;
+  t.size[0] = 16;
+  t.size[1] = 8;                                     // 28 words more than there are
+  t.stride[1] = 64;
+  t.box[0] = 16;
+  t.box[1] = 8;
+  tensor_map map;
+  REQUIRE(encode(t, map));
+  check_found(alone([&](tile& s) {
+                mbarrier_init(&s.full, 1);
+                fence_mbarrier_init();
+                mbarrier_arrive_expect_tx(&s.full, 512);
+                tma_load_2d(s.words, &map, &s.full, 0, 0);
+              }),
+              "tma_load_2d at copies_test.cpp");
+}
+#endif
 
 }  // namespace

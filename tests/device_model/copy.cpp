@@ -354,17 +354,22 @@ void check_thread_end(thread& t) {
     report("model", "a thread ended with a cp_async under way that it never waited for, asked for at {1}", c.asked);
     break;
   }
-  for (async_op const* const op : t.bulk_open) {
+  for (async_op* const op : t.bulk_open) {
     report("model", text("a thread ended with a %s in no group (cp_async_bulk_commit_group), asked for at {1}", op->name), op->asked);
-    break;
+    force(*op);
+    delete op;
   }
+  t.bulk_open.clear();
   for (auto const& group : t.bulk_groups) {
     for (async_op* const op : group) {
-      if (static_cast<store_op*>(op)->read_waited) continue;
-      report("model", text("a thread ended while its %s of {1} might still read shared memory: it never waited for the group", op->name), op->asked);
-      break;
+      if (!static_cast<store_op*>(op)->read_waited) {
+        report("model", text("a thread ended while its %s of {1} might still read shared memory: it never waited for the group", op->name), op->asked);
+        force(*op);
+      }
+      release(op);
     }
   }
+  t.bulk_groups.clear();
 }
 void check_block_end(thread& t) {
   for (thread_copy const& c : t.copies) {
@@ -441,6 +446,7 @@ void cp_async(void* to_shared, void const* from_global, int bytes, int from) {
 }
 void cp_async_wait(int pending) {
   thread& t = *running;
+  if (active->random_delivery && t.listed >= 0 && draw() % 2 == 0) deliver_some_copies(t);   // also of later groups
   if (t.groups.size() <= static_cast<std::size_t>(pending)) return;
   auto const ending = t.groups.size() - static_cast<std::size_t>(pending);
   std::size_t count = 0;

@@ -189,6 +189,7 @@ void start_cluster(machine& m, std::int64_t index) {
     int const slot = m.free_slots.back();
     m.free_slots.pop_back();
     open_shared(m, b, slot);
+    m.in_slot[static_cast<std::size_t>(slot)] = &b;
     b.running = m.threads;
     b.grid_waited = !m.blocks.early;
     b.warps.resize(static_cast<std::size_t>((m.threads + 31) / 32));
@@ -245,6 +246,7 @@ void end_cluster(machine& m, cluster& c, bool abandoned) {
     // In reverse, so that the same fibre becomes the same thread again.
     for (auto t = b.threads.rbegin(); t != b.threads.rend(); ++t) m.idle.push_back(*t);
     m.free_slots.push_back(b.slot);
+    m.in_slot[static_cast<std::size_t>(b.slot)] = nullptr;
   }
   if (watcher) watcher->sync_end(c);
   std::erase_if(m.clusters, [&](auto const& alive) { return alive.get() == &c; });
@@ -297,6 +299,7 @@ status run_grid(machine& m) {
   if (m.arena == nullptr) m.arena = map_memory(arena_bytes);
   m.free_slots.clear();
   for (auto slot = static_cast<int>(window * size); slot-- > 0;) m.free_slots.push_back(slot);
+  m.in_slot.assign(m.free_slots.size(), nullptr);
   m.ready.hold(static_cast<std::size_t>(window * size * m.threads));
 
   // Blocks come in any order, unless they wait for each other.
@@ -435,10 +438,8 @@ block* block_of(void const* p) {
   machine& m = *active;
   auto const* const b = static_cast<std::byte const*>(p);
   if (b < m.arena || b >= m.arena + arena_bytes) return nullptr;
-  for (auto const& c : m.clusters)
-    for (auto const& alive : c->blocks)
-      if (b >= alive->shared - margin_bytes && b < alive->shared + alive->shared_bytes + margin_bytes) return alive.get();
-  return nullptr;
+  auto const slot = static_cast<std::size_t>(b - m.arena) / m.arena_stride;
+  return slot < m.in_slot.size() ? m.in_slot[slot] : nullptr;
 }
 
 }  // namespace moesaic::device_model::internal

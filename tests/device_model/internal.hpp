@@ -316,7 +316,7 @@ void cp_async_wait(int pending);
 void bulk_wait(int pending, bool read);
 void mbarrier_arrive(device::mbarrier* b, std::uint32_t count, block* of = nullptr);   ///< of: at the same place of another block of the cluster
 void mbarrier_expect(device::mbarrier* b, std::uint32_t bytes);
-/// try: may wait; test: never.
+/// may_wait: blocks for a while (try_wait); else only lets others run (test_wait).
 bool mbarrier_test(device::mbarrier* b, std::uint32_t parity, bool may_wait);
 /// Bytes of an asynchronous operation have come: for operations that report to an mbarrier.
 void mbarrier_complete_bytes(device::mbarrier* b, std::uint32_t bytes, async_op& by);

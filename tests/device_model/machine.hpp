@@ -90,6 +90,7 @@ struct machine {
   std::byte* arena = nullptr;
   std::size_t arena_stride = 0;
   std::vector<int> free_slots;
+  std::vector<block*> in_slot;         ///< the block whose shared memory is there
 
   // the scheduler's own stack
   void* main_stack_pointer = nullptr;
