@@ -2,7 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "case.hpp"
 
-namespace conformance {
+namespace moesaic::conformance {
 
 namespace {
 
@@ -117,4 +117,4 @@ cases barrier_cases() {
   return to;
 }
 
-}  // namespace conformance
+}  // namespace moesaic::conformance

@@ -14,15 +14,13 @@
 #include <moesaic/cuda/launch.hpp>
 
 #if defined(__CUDACC__)
-#include <moesaic/cuda.cuh>
+#include <moesaic/cuda/launch.cuh>
 #else
 #include "device_model/model.hpp"
 #endif
 
-namespace conformance {
+namespace moesaic::conformance {
 
-using namespace moesaic;
-namespace device = moesaic::device;
 using word = std::uint32_t;
 using words = std::vector<word>;
 
@@ -143,4 +141,4 @@ inline std::string name_of(device::swizzle s) {
   return s == device::swizzle::none ? "none" : "b" + std::to_string(bytes_of(s));
 }
 
-}  // namespace conformance
+}  // namespace moesaic::conformance

@@ -6,7 +6,7 @@
 
 #include "case.hpp"
 
-namespace conformance {
+namespace moesaic::conformance {
 
 namespace {
 
@@ -360,4 +360,4 @@ cases copy_cases() {
   return to;
 }
 
-}  // namespace conformance
+}  // namespace moesaic::conformance

@@ -17,7 +17,7 @@
 
 #include "case.hpp"
 
-namespace conformance {
+namespace moesaic::conformance {
 
 cases matrix_cases();
 cases wgmma_bf16_cases();
@@ -200,6 +200,6 @@ int run(int count, char** arguments) {
   return all.wrong == 0 ? 0 : 1;
 }
 
-}  // namespace conformance
+}  // namespace moesaic::conformance
 
-int main(int count, char** arguments) { return conformance::run(count, arguments); }
+int main(int count, char** arguments) { return moesaic::conformance::run(count, arguments); }

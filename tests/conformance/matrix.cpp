@@ -2,7 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "case.hpp"
 
-namespace conformance {
+namespace moesaic::conformance {
 
 namespace {
 
@@ -166,4 +166,4 @@ cases matrix_cases() {
   return to;
 }
 
-}  // namespace conformance
+}  // namespace moesaic::conformance

@@ -6,7 +6,7 @@
 
 #include "case.hpp"
 
-namespace conformance {
+namespace moesaic::conformance {
 
 namespace {
 
@@ -287,4 +287,4 @@ cases numeric_cases() {
   return to;
 }
 
-}  // namespace conformance
+}  // namespace moesaic::conformance

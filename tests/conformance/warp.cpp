@@ -2,7 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "case.hpp"
 
-namespace conformance {
+namespace moesaic::conformance {
 
 namespace {
 
@@ -213,4 +213,4 @@ cases warp_cases() {
   return to;
 }
 
-}  // namespace conformance
+}  // namespace moesaic::conformance

@@ -2,7 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "wgmma.hpp"
 
-namespace conformance {
+namespace moesaic::conformance {
 
 cases wgmma_e4m3_cases() {
   cases to;
@@ -16,4 +16,4 @@ cases wgmma_e4m3_cases() {
   return to;
 }
 
-}  // namespace conformance
+}  // namespace moesaic::conformance

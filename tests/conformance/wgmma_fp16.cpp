@@ -2,7 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "wgmma.hpp"
 
-namespace conformance {
+namespace moesaic::conformance {
 
 cases wgmma_fp16_cases() {
   cases to;
@@ -22,4 +22,4 @@ cases wgmma_fp16_cases() {
   return to;
 }
 
-}  // namespace conformance
+}  // namespace moesaic::conformance

@@ -71,7 +71,8 @@ MOESAIC_PRIMITIVE void wgmma(mma_accumulator<T> (&d)[N / 2], std::uint64_t a, st
 /// The same with a in registers, laid out as mma_sync's of the warp's 16 rows.
 template <dtype T, int N, major B = major::k>
 MOESAIC_PRIMITIVE void wgmma(mma_accumulator<T> (&d)[N / 2], std::uint32_t const (&a)[4], std::uint64_t b, bool add);
-/// Keeps the compiler from moving d or a across a wait: an empty asm per register; nothing on a model.
+/// Keeps the compiler from moving what is done with d or a across a fence or a wait: said before wgmma_fence and after wgmma_wait_group, or ptxas puts
+/// fences and waits of its own between them (C7519). An empty asm per register; nothing on a model.
 template <class T, int Count>
 MOESAIC_PRIMITIVE void wgmma_hold(T (&registers)[Count]);
 
