@@ -48,8 +48,8 @@ namespace moesaic::device {
 
 // scale-d is a predicate, which no asm statement can be given: the first input, a register, is made one inside. The instruction reads shared
 // memory later than it is issued; wgmma_fence and wgmma_wait_group, which clobber memory, order it.
-#define MOESAIC_WGMMA_ASM(N, kind, types, add, inputs, ...)                                                                                      \
-  asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %" #add ", 0;\n"                                                                            \
+#define MOESAIC_WGMMA_ASM(N, kind, types, number, inputs, ...)                                                                                   \
+  asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %" #number ", 0;\n"                                                                         \
                "wgmma.mma_async.sync.aligned.m64n" #N types " {%0, %1, %2, %3" MOESAIC_TO_##N(MOESAIC_NAMES, ) "}, " inputs ";\n}"               \
                : kind(d[0]), kind(d[1]), kind(d[2]), kind(d[3]) MOESAIC_TO_##N(MOESAIC_D, kind) : "r"(add), __VA_ARGS__)
 

@@ -42,27 +42,36 @@ float number(memory::buffer const& b, std::size_t i) {
   if (b.element == 4) return reinterpret_cast<float const*>(b.bytes.get())[i];
   return static_cast<float>(reinterpret_cast<bf16 const*>(b.bytes.get())[i]);
 }
-bool close(memory::buffer const& a, memory::buffer const& b, int last_places) {
-  if (a.element == 0) return false;
-  auto const count = a.size / static_cast<std::size_t>(a.element);
-  float largest = 0, worst = 0;
-  for (std::size_t i = 0; i < count; ++i) {
-    float const x = number(a, i), y = number(b, i);
-    bool const same = std::memcmp(a.bytes.get() + i * static_cast<std::size_t>(a.element), b.bytes.get() + i * static_cast<std::size_t>(a.element), static_cast<std::size_t>(a.element)) == 0;
-    if (!same && !(std::isfinite(x) && std::isfinite(y))) return false;
-    if (std::isfinite(x)) largest = std::max(largest, std::fabs(x)), worst = std::max(worst, std::fabs(x - y));
+/// Empty, or how two buffers differ.
+std::string difference(memory::buffer const& a, memory::buffer const& b, int last_places) {
+  auto const each = static_cast<std::size_t>(a.element == 0 ? 1 : a.element);
+  float largest = 0;
+  for (std::size_t i = 0; a.element != 0 && i < a.size / each; ++i)
+    if (float const x = number(a, i); std::isfinite(x)) largest = std::max(largest, std::fabs(x));
+  auto const bound = [&](std::size_t i) {
+    return static_cast<float>(last_places) * (largest * 0x1p-22f + std::fabs(number(a, i)) * (a.element == 4 ? 0x1p-23f : 0x1p-7f));
+  };
+  std::size_t differ = 0, first = 0;
+  for (std::size_t i = 0; i < a.size / each; ++i) {
+    if (std::memcmp(a.bytes.get() + i * each, b.bytes.get() + i * each, each) == 0) continue;
+    if (a.element != 0 && std::fabs(number(a, i) - number(b, i)) <= bound(i)) continue;
+    if (differ++ == 0) first = i;
   }
-  return worst <= static_cast<float>(last_places) * largest * (a.element == 4 ? 0x1p-23f : 0x1p-7f);
+  if (differ == 0) return {};
+  std::ostringstream text;
+  text << differ << " of " << a.size / each << " elements differ, the first at " << first << ": ";
+  if (a.element != 0) text << number(a, first) << " as C++, " << number(b, first) << " as PTX, bound " << bound(first);
+  else text << static_cast<int>(a.bytes[first]) << " as C++, " << static_cast<int>(b.bytes[first]) << " as PTX";
+  return text.str();
 }
 void compare(memory const& a, memory const& b, int last_places) {
   REQUIRE(a.buffers().size() == b.buffers().size());
   for (std::size_t i = 0; i < a.buffers().size(); ++i) {
     auto const &x = a.buffers()[i], &y = b.buffers()[i];
-    CAPTURE(i);
     REQUIRE(x.size == y.size);
     if (std::memcmp(x.bytes.get(), y.bytes.get(), x.size) == 0) continue;
-    bool const within = close(x, y, last_places);
-    CHECK_MESSAGE(within, "the legs differ");
+    auto const how = difference(x, y, last_places);
+    CHECK_MESSAGE(how.empty(), "buffer ", i, ": ", how);
   }
 }
 

@@ -123,8 +123,8 @@ inline packed_matrix random_weights(memory& m, packed_matrix w) {
 struct family {
   char const* functors;                  ///< names of the kernels' structs, with spaces between: those that a case without one of them would miss
   void (*run)(cuda::stream_ref&, memory&);
-  /// How far floats and bf16 may lie apart, in last places of the buffer's largest: not 0 only where a kernel calls functions of the C library (std::sin,
-  /// std::exp), which are other ones on a device, each within two last places of the exact result.
+  /// How far floats and bf16 may lie apart, in last places, to which two of fp32 of the buffer's largest number are added: not 0 only where a kernel calls
+  /// functions of the C library (std::sin, std::exp), which are other ones on a device, within two last places of the exact result.
   int last_places = 0;
 };
 
