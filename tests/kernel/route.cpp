@@ -1,5 +1,8 @@
 // The plain router on a model of a device: sizes, ties, padding, tokens that are not finite, no tokens, and the plan.
 // SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
+#include <tuple>
+
 #include "route.hpp"
 
 using namespace moesaic;
@@ -22,6 +25,13 @@ struct qwen3 {
 struct deepseek {
   static constexpr router_config config{.experts = 256, .top_k = 8, .score = score::sigmoid, .groups = 8, .top_groups = 4, .renormalize = true,
                                         .routed_scale = 2.5, .score_bias = true};
+};
+
+/// A plan by three warps.
+struct few_threads : small_blocks {
+  struct route : small_blocks::route {
+    static constexpr int plan_threads = 96;
+  };
 };
 
 struct padded : routing::standard {
@@ -135,4 +145,46 @@ TEST_CASE("the plan of a dense layer") {
   CHECK(offsets[0] == 0);
   CHECK(offsets[1] == 19);
   check_findings();
+}
+
+TEST_CASE("the plan alone, of any number of choices and experts, is make_plan's") {
+  random_stream random(seed);
+  for (auto const& [tokens, slots, experts] : {std::tuple{1, 1, 1}, {5, 3, 700}, {333, 8, 60}, {1500, 2, 1100}, {40, 200, 256}, {9, 4, 513}}) {
+    CAPTURE(tokens);
+    CAPTURE(experts);
+    route_results want(tokens, experts, slots, 0);
+    auto const few = 1 + random.below(experts);            // some experts stay without tokens
+    for (auto& e : want.ids.data) e = random.below(5) == 0 ? -1 : static_cast<std::int32_t>(experts - 1 - random.below(few));
+    make_plan(want.ids.view(), want.plan());
+    each_schedule([&] {
+      route_results got(tokens, experts, slots, 0), by_few(tokens, experts, slots, 0);
+      cuda::stream_ref where;
+      cuda::plan(where, want.ids.view(), got.plan());
+      check_planned(got, want);
+      cuda::basic_stream_ref<few_threads> other;
+      cuda::plan(other, want.ids.view(), by_few.plan());
+      check_planned(by_few, want);
+      CHECK(static_cast<bool>(cuda::finish(where)));
+      CHECK(static_cast<bool>(cuda::finish(other)));
+      check_findings();
+    });
+  }
+}
+
+TEST_CASE("what a device's sort has put in order becomes make_plan's plan") {
+  random_stream random(seed);
+  for (auto const& [tokens, slots, experts] : {std::tuple{0, 2, 5}, {1, 1, 1}, {333, 8, 60}, {41, 3, 700}}) {
+    route_results want(tokens, experts, slots, 0), got(tokens, experts, slots, 0);
+    for (auto& e : want.ids.data) e = random.below(5) == 0 ? -1 : static_cast<std::int32_t>(random.below(experts));
+    make_plan(want.ids.view(), want.plan());
+    std::vector<std::uint32_t> key(want.ids.data.size()), choice(key), sorted_key;
+    cuda::stream_ref where;
+    cuda::start<cuda::list_choices>(where, {.x = 3}, {want.ids.view(), static_cast<std::uint32_t>(experts), key.data(), choice.data()});
+    std::stable_sort(choice.begin(), choice.end(), [&](auto a, auto b) { return key[a] < key[b]; });
+    for (auto const c : choice) sorted_key.push_back(key[c]);
+    cuda::start<cuda::place_choices>(where, {.x = 3}, {sorted_key.data(), choice.data(), got.plan()});
+    CHECK(static_cast<bool>(cuda::finish(where)));
+    check_findings();
+    check_planned(got, want);
+  }
 }

@@ -19,9 +19,11 @@ MOESAIC_INLINE constexpr To bit_cast(From const& from) {
 /// std::popcount, the same way.
 MOESAIC_INLINE constexpr int count_ones(std::uint32_t word) { return __builtin_popcount(word); }
 
-/// +∞ and a quiet NaN of a floating-point type: constants, where std::numeric_limits has host functions.
+/// +∞, the least number and a quiet NaN of a floating-point type: constants, where std::numeric_limits has host functions.
 template <class T>
 inline constexpr T infinity = std::numeric_limits<T>::infinity();
+template <class T>
+inline constexpr T least_number = std::numeric_limits<T>::lowest();
 template <class T>
 inline constexpr T not_a_number = std::numeric_limits<T>::quiet_NaN();
 

@@ -78,7 +78,7 @@ void route(basic_stream_ref<Tuning>& where, Config const& config, typename Polic
 /// ids [tokens, slots] -> expert_offsets, token_of_slot, slot_of_choice. One block: for many tokens cuda/large_plan.cuh is faster.
 template <class Tuning>
 void plan(basic_stream_ref<Tuning>& where, view<const std::int32_t> ids, dispatch_plan const& out) {
-  start<plan_choices<route_tuning<Tuning>::most_threads>>(where, {.x = 1, .early = true}, {ids, out});
+  start<plan_choices<route_tuning<Tuning>::plan_threads>>(where, {.x = 1, .early = true}, {ids, out});
 }
 
 /// The plan of a feed-forward that every token uses: offsets = {0, tokens}.

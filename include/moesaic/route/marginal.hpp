@@ -82,7 +82,7 @@ struct marginal : batch_rule<Base> {
   /// so.
   template <class T>
   MOESAIC_FN static double less(scratch<T> const& memory, bool logits, T choice, std::int32_t e) {
-    constexpr double lowest = std::numeric_limits<double>::lowest();
+    constexpr double lowest = least_number<double>;
     auto const x = static_cast<double>(choice);
     if (x == never) return never;
     if (!logits && x == 0) return -lowest;

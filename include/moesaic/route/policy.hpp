@@ -126,7 +126,7 @@ struct standard {
   static constexpr status fits(router_config const&, auto const& /*state*/, std::int64_t /*tokens*/) { return {}; }
 
   /// Expert slots that a token has room for.
-  static constexpr int slots(router_config const& c) { return c.top_k; }
+  MOESAIC_FN static constexpr int slots(router_config const& c) { return c.top_k; }
 
   /// logits [experts] -> scores [experts], which may be the same memory. after_top_k leaves the logits to `weigh`.
   template <class T, class Group>

@@ -23,7 +23,7 @@ struct two_prices : batch_rule<Base> {
     list<const float> size = {};           ///< [experts] of each, relative; empty = 1 each
   };
 
-  static constexpr int slots(router_config const& c) { return c.experts; }
+  MOESAIC_FN static constexpr int slots(router_config const& c) { return c.experts; }
   static constexpr status fits(router_config const& c, auto const& s, std::int64_t tokens) {
     if (auto const done = rule::fits_experts(c, s.size.size, "size of a routing state must be empty or have an entry an expert"); !done) return done;
     if (auto const done = rule::fits_from_zero(s.compute, "compute of two_prices must be 0 or more"); !done) return done;

@@ -3,7 +3,6 @@
 #pragma once
 
 #include <cstdint>
-#include <limits>
 
 #include <moesaic/base/bits.hpp>
 #include <moesaic/route/policy.hpp>
@@ -16,7 +15,7 @@ template <class T, class Group, class Admits>
 MOESAIC_FN void admit(int experts, Group const& g, T* choice, bool at_least_one, Admits&& admits) {
   constexpr T never = -infinity<T>;
   T best = never;
-  constexpr int none = std::numeric_limits<int>::min();
+  constexpr int none = -0x7fff'ffff;
   int some = 0, lowest = none;  // of −expert, since a group knows maxima
   for (int e = g.rank(); e < experts; e += g.size()) {
     best = choice[e] > best ? choice[e] : best;

@@ -6,6 +6,7 @@
 
 #include <moesaic/base/bits.hpp>
 #include <moesaic/base/view.hpp>
+#include <moesaic/cuda/tuning/tuning.hpp>
 #include <moesaic/device/device.hpp>
 #if defined(__CUDACC__)
 #include <moesaic/device/block_scan.cuh>
@@ -39,26 +40,26 @@ struct block_plan {
       auto* const next = s.next[device::warp_id()];
       for (int e = device::lane_id(); e < width && mine.begin < mine.end; e += device::warp_size) next[e] = 0;
       device::warp_sync();
-      for (int at = mine.begin; at < mine.end; at += device::warp_size) {
-        round const r(ids, columns, mine, at, first, width);
+      each_round(ids, columns, mine, [&](int e, std::int32_t, int, bool) {
+        round const r(e, first, width);
         if (r.leads()) next[r.expert] += r.together();
         device::warp_sync();                               // another lane may lead the next round
-      }
+      });
       device::block_sync();
       slots = sum(s, mine.busy, first, width, slots, plan);
-      for (int at = mine.begin; at < mine.end; at += device::warp_size) {
-        round const r(ids, columns, mine, at, first, width);
+      each_round(ids, columns, mine, [&](int e, std::int32_t token, int slot, bool inside) {
+        round const r(e, first, width);
         int start = r.leads() ? next[r.expert] : 0;
         if (r.leads()) next[r.expert] = start + r.together();
         start = device::shuffle(start, r.leader());
         if (r.counts()) {
-          plan.slot_of_choice(r.token, r.slot) = start + r.below();
-          plan.token_of_slot[start + r.below()] = r.token;
-        } else if (r.inside && r.unused && first == 0) {
-          plan.slot_of_choice(r.token, r.slot) = -1;
+          plan.slot_of_choice(token, slot) = start + r.below();
+          plan.token_of_slot[start + r.below()] = token;
+        } else if (inside && e < 0 && first == 0) {
+          plan.slot_of_choice(token, slot) = -1;
         }
         device::warp_sync();
-      }
+      });
       device::block_sync();
     }
     if (device::thread_id() == 0) plan.expert_offsets[experts] = slots;
@@ -77,19 +78,35 @@ struct block_plan {
     }
   };
 
-  /// A choice a lane.
-  struct round {
-    bool inside, unused;
-    std::int32_t token = 0;
-    int slot = 0, expert = -1;                             // of this pass, else −1
-    std::uint32_t same;                                    // lanes that chose the same
+  /// f(expert or −1, token, slot, whether it is a choice), a choice a lane; loads run ahead.
+  template <class F>
+  MOESAIC_DEVICE static void each_round(view<const std::int32_t> const& ids, int columns, share const& mine, F&& f) {
+    constexpr int ahead = 8;
+    auto const width = static_cast<std::uint32_t>(columns);
+    for (int at = mine.begin; at < mine.end; at += ahead * device::warp_size) {
+      int e[ahead];
+#pragma unroll
+      for (int i = 0; i < ahead; ++i) {
+        int const choice = at + i * device::warp_size + device::lane_id();
+        auto const row = static_cast<std::uint32_t>(choice) / width;
+        e[i] = choice < mine.end ? ids(row, static_cast<std::uint32_t>(choice) - row * width) : -1;
+      }
+#pragma unroll
+      for (int i = 0; i < ahead; ++i) {
+        if (at + i * device::warp_size >= mine.end) break;
+        int const choice = at + i * device::warp_size + device::lane_id();
+        auto const row = static_cast<std::uint32_t>(choice) / width;
+        f(e[i], static_cast<std::int32_t>(row), static_cast<int>(static_cast<std::uint32_t>(choice) - row * width), choice < mine.end);
+      }
+    }
+  }
 
-    MOESAIC_DEVICE round(view<const std::int32_t> const& ids, int columns, share const& mine, int at, int first, int width) {
-      auto const choice = static_cast<std::uint32_t>(at + device::lane_id()), row = choice / static_cast<std::uint32_t>(columns);
-      inside = static_cast<int>(choice) < mine.end;
-      token = static_cast<std::int32_t>(row), slot = static_cast<int>(choice - row * static_cast<std::uint32_t>(columns));
-      int const e = inside ? ids(token, slot) : -1;
-      unused = e < 0;
+  /// Lanes that chose the same expert.
+  struct round {
+    int expert = -1;                                       // of this pass, else −1
+    std::uint32_t same;
+
+    MOESAIC_DEVICE round(int e, int first, int width) {
       if (e >= first && e - first < width) expert = e - first;
       same = device::match_any(device::all_lanes, static_cast<std::uint32_t>(expert));
     }
@@ -120,6 +137,59 @@ struct block_plan {
       device::block_sync();                                // first slots are there, the scan's scratch is free
     }
     return slots;
+  }
+};
+
+// Of many tokens the sort is a device algorithm's (cuda/large_plan.cuh); what goes in, and what becomes of it:
+
+/// ids -> a key and a number a choice; of unused ones the key is `experts`, which sorts last.
+struct list_choices {
+  static constexpr int threads = 256;
+  static constexpr rung needs = rung::simt;
+  struct params {
+    view<const std::int32_t> ids;
+    std::uint32_t experts;
+    std::uint32_t* key;                  // [tokens · slots]
+    std::uint32_t* choice;
+  };
+  struct shared {};
+
+  MOESAIC_DEVICE void operator()(params const& p) const {
+    device::griddepcontrol_launch_dependents();
+    device::griddepcontrol_wait();
+    auto const all = p.ids.rows * p.ids.columns;
+    for (auto i = static_cast<std::int64_t>(device::block_x()) * threads + device::thread_id(); i < all; i += static_cast<std::int64_t>(device::grid_x()) * threads) {
+      auto const e = p.ids(i / p.ids.columns, i % p.ids.columns);
+      p.key[i] = e >= 0 ? static_cast<std::uint32_t>(e) : p.experts;
+      p.choice[i] = static_cast<std::uint32_t>(i);
+    }
+  }
+};
+
+/// Choices by key, of one key by number -> the plan. The first of a run says where it begins, and that those without a run before it are empty.
+struct place_choices {
+  static constexpr int threads = 256;
+  static constexpr rung needs = rung::simt;
+  struct params {
+    std::uint32_t const* key;            // [tokens · slots]
+    std::uint32_t const* choice;
+    dispatch_plan plan;
+  };
+  struct shared {};
+
+  MOESAIC_DEVICE void operator()(params const& p) const {
+    device::griddepcontrol_launch_dependents();
+    device::griddepcontrol_wait();
+    auto const columns = p.plan.slot_of_choice.columns, all = p.plan.slot_of_choice.rows * columns, experts = p.plan.expert_offsets.size - 1;
+    for (auto s = static_cast<std::int64_t>(device::block_x()) * threads + device::thread_id(); s <= all; s += static_cast<std::int64_t>(device::grid_x()) * threads) {
+      auto const expert = s < all ? static_cast<std::int64_t>(p.key[s]) : experts, before = s > 0 ? static_cast<std::int64_t>(p.key[s - 1]) : -1;
+      for (auto e = before + 1; e <= expert; ++e) p.plan.expert_offsets[e] = static_cast<std::int32_t>(s);
+      if (s == all) continue;
+      auto const choice = static_cast<std::int64_t>(p.choice[s]), token = choice / columns;
+      bool const used = expert < experts;
+      p.plan.slot_of_choice(token, choice - token * columns) = used ? static_cast<std::int32_t>(s) : -1;
+      if (used) p.plan.token_of_slot[s] = static_cast<std::int32_t>(token);
+    }
   }
 };
 

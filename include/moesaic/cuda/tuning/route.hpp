@@ -9,7 +9,8 @@
 namespace moesaic::cuda {
 
 /// A warp routes a token, with its rows of experts in shared memory where their number is a constant; the last block to arrive does what concerns
-/// the whole batch, and the plan, where more warps mean shorter chunks. So a block is as large as its rows allow.
+/// the whole batch, and the plan, where more warps mean shorter runs of choices. So a block is as large as its rows allow, and as the registers of rules
+/// over a batch do (128 a thread).
 struct route_tile {
   int threads = 0;
   std::int64_t shared_bytes = 0;         ///< rows of all warps
@@ -18,7 +19,8 @@ struct route_tile {
 constexpr std::int64_t route_row_bytes(int experts, int slots) { return 8 * (std::int64_t{experts} + slots); }
 
 struct default_route_tuning {
-  static constexpr int most_threads = 1024;
+  static constexpr int most_threads = 512;
+  static constexpr int plan_threads = 1024;                ///< of the plan alone
   static constexpr std::int64_t most_shared = 96 * 1024;   ///< fits every architecture, with the scratch of sums and scans
   /// Tokens and choices whose plan is made in the launch that routes; more are left to a launch of their own.
   static constexpr std::int64_t planned_tokens = 4096;
@@ -36,7 +38,7 @@ struct default_route_tuning {
   }
 };
 
-namespace detail {
+namespace tuning_detail {
 template <class Tuning>
 struct route_tuning_or {
   using type = default_route_tuning;
@@ -46,10 +48,10 @@ template <class Tuning>
 struct route_tuning_or<Tuning> {
   using type = typename Tuning::route;
 };
-}  // namespace detail
+}  // namespace tuning_detail
 /// The numbers of a tuning: its own `route`, or these.
 template <class Tuning>
-using route_tuning = typename detail::route_tuning_or<Tuning>::type;
+using route_tuning = typename tuning_detail::route_tuning_or<Tuning>::type;
 
 /// The fused launch: a block computes the logits of token_tile tokens for expert_tile experts, its threads side by side along `hidden`.
 struct logits_tile {
