@@ -81,19 +81,30 @@ void start_kernel(stream& where, typename Kernel::params& a) {
 
 }  // namespace gemm_sm90_detail
 
+/// Whose sizes a tuning means: its own type gemm_sm90, or the default's.
+template <class Tuning>
+struct gemm_sm90_sizes_of {
+  using type = gemm_sm90_tuning;
+};
+template <class Tuning>
+  requires requires { typename Tuning::gemm_sm90; }
+struct gemm_sm90_sizes_of<Tuning> {
+  using type = typename Tuning::gemm_sm90;
+};
+
 /// Starts the product by wgmma; false where no kernel takes it: a shape or an alignment that the copy engine refuses, another group of scales.
-template <dtype W, class X, class Y, class Tuning = gemm_sm90_tuning>
-bool multiply_sm90(stream& where, gemm_params<X, Y> const& p, x_scale_view const& x_scales = {}) {
+template <dtype W, class Tuning, class X, class Y>
+bool multiply_sm90(basic_stream_ref<Tuning>& where, gemm_params<X, Y> const& p, x_scale_view const& x_scales = {}) {
   static_assert(sm90_multiplies<W, X, Y>);
   if (!gemm_sm90_detail::takes<W>(p)) return false;
   if (p.rows == 0) return true;
   auto const go = [&]<run_length Runs, int Interval>() {
-    using kernel = gemm_sm90<gemm_sm90_problem<W, X, Y, Interval>, Runs, Tuning>;
+    using kernel = gemm_sm90<gemm_sm90_problem<W, X, Y, Interval>, Runs, typename gemm_sm90_sizes_of<Tuning>::type>;
     typename kernel::params a{.product = p, .x_scales = x_scales.data, .x_scales_stride = x_scales.stride};
     gemm_sm90_detail::start_kernel<kernel>(where, a);
   };
   // Few sums are cheap to scale: an interval of 32 serves every group there.
-  constexpr int least = W == dtype::bf16 || W == dtype::e4m3 ? 128 : 32;
+  constexpr int least = sm90_interval(W);
   switch (run_length_of(p.rows, p.offsets != nullptr ? p.rows / p.w.count : p.rows)) {
     case run_length::few: go.template operator()<run_length::few, least>(); break;
     case run_length::some: go.template operator()<run_length::some, least>(); break;

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <initializer_list>
 
 #include <moesaic/base/dtype.hpp>
 #include <moesaic/cuda/tuning/tuning.hpp>
@@ -53,7 +54,7 @@ MOESAIC_FN constexpr gemm_sm90_stage stage_of(dtype w, dtype x, int interval, ge
   if (x == dtype::e4m3) stage.slot_scale_bytes = s.slots() * 4;
   return stage;
 }
-/// Dynamic shared memory of a block: the ring and two barriers a stage.
+/// Dynamic shared memory of a block: the ring, and two barriers a stage.
 MOESAIC_FN constexpr std::int64_t shared_bytes(gemm_sm90_stage const& stage, gemm_sm90_sizes const& s) {
   return (std::int64_t{s.stages} * (stage.bytes() + 16) + 1023) / 1024 * 1024;
 }
@@ -71,18 +72,39 @@ constexpr run_length run_length_of(std::int64_t bound, std::int64_t mean) {
   return run_length::long_runs;
 }
 
-/// Default sizes. Bytes under way decide for short runs: at least 64 KiB a multiprocessor; registers for long ones: accumulators of 64 × n a warpgroup,
-/// twice where sums of a group are scaled before they join the others.
+/// The shortest interval of inputs that kernels of these weights scale.
+MOESAIC_FN constexpr int sm90_interval(dtype w) { return w == dtype::bf16 || w == dtype::e4m3 ? 128 : 32; }
+
+/// Whether sizes keep within a multiprocessor of architecture 90: shared memory (of which each block costs one KiB more than it has), threads, registers.
+constexpr bool sm90_fits(dtype w, dtype x, int interval, gemm_sm90_sizes const& s) {
+  auto const limits = limits_of(90);
+  auto const shared = shared_bytes(stage_of(w, x, interval, s), s);
+  if (s.stages < 2 || s.n % 8 != 0 || s.n > 256 || shared > limits.shared_bytes || s.blocks * (shared + 1024) > limits.shared_bytes + 1024) return false;
+  if (s.blocks * s.threads() > 2048 || s.threads() > limits.threads_of_block) return false;
+  // What the launch gives a thread; setmaxnreg moves registers from the producer to the consumers.
+  int const given = limits.registers / (s.threads() * s.blocks) / 8 * 8;
+  bool const moves = s.producer_registers != 0;
+  if (moves && (s.producer_registers < 24 || s.consumer_registers > 232 || s.producer_registers + s.consumers * s.consumer_registers > (1 + s.consumers) * given))
+    return false;
+  // Sums, those of a group where they wait for a scale, and 64 inputs of weights on their way through registers, twice.
+  bool const codes = w != x, scaled = (codes && w != dtype::mxfp4) || x == dtype::e4m3;
+  int const waiting = !scaled ? 0 : codes && interval == 32 && s.n <= 64 ? 2 : 1;
+  int const registers = (1 + waiting) * s.n / 2 + (codes ? 32 : 0) + 48;
+  return registers <= (moves ? s.consumer_registers : given < limits.registers_of_thread ? given : limits.registers_of_thread);
+}
+
+/// Default sizes. Bytes under way decide for short runs: as many stages as two blocks of a multiprocessor hold, 64 KiB of weights and more. Registers
+/// decide for long ones: sums of 64 × n a warpgroup, twice where those of a group wait for their scale.
 struct gemm_sm90_tuning {
   static constexpr gemm_sm90_sizes sizes(dtype w, dtype x, run_length r) {
+    gemm_sm90_sizes s{.n = slots_of(r), .blocks = 2};
+    if (r == run_length::many) s.producer_registers = 40, s.consumer_registers = 208;
     if (r == run_length::long_runs) {
-      if (w == dtype::bf16) return {.weights_on_m = false, .consumers = 2, .n = 256, .stages = 4, .producer_registers = 56, .consumer_registers = 224};
-      if (x == dtype::e4m3) return {.weights_on_m = false, .consumers = 2, .n = 128, .stages = 6, .producer_registers = 56, .consumer_registers = 224};
-      return {.consumers = 2, .n = 128, .stages = 4, .producer_registers = 56, .consumer_registers = 224};
+      s = {.weights_on_m = w != x, .consumers = 2, .n = w == dtype::bf16 ? 256 : 128, .producer_registers = 56, .consumer_registers = 224};
     }
-    auto const n = slots_of(r);
-    if (r == run_length::many) return {.n = n, .stages = 4, .blocks = 2, .producer_registers = 40, .consumer_registers = 208};
-    return {.n = n, .stages = r == run_length::few ? 8 : 6, .blocks = 2};
+    constexpr int most_stages = 12;
+    for (s.stages = most_stages; s.stages > 2 && !sm90_fits(w, x, sm90_interval(w), s);) --s.stages;
+    return s;
   }
 };
 
