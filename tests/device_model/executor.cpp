@@ -24,8 +24,6 @@ machine& the_machine() {
 
 namespace {
 
-struct abandoned {};
-
 constexpr std::size_t fibre_stack_bytes = 256 * 1024;
 
 thread_local options chosen;
@@ -117,8 +115,14 @@ void fibre_main() {
     if (active->main_stack == nullptr) active->main_stack = bottom, active->main_stack_bytes = bytes;
   }
   for (;;) {
-    active->body(active->params);
-    end_thread(*active, *running);
+    bool failed = false;
+    try {
+      active->body(active->params);
+      end_thread(*active, *running);
+    } catch (abandoned const&) {
+      failed = true;
+    }
+    if (failed) give_up();
   }
 }
 
@@ -228,7 +232,7 @@ void end_cluster(machine& m, cluster& c, bool abandoned) {
       m.pending.erase(m.pending.begin() + static_cast<std::ptrdiff_t>(i));
       if (op->release_when_done) delete op;
     }
-    if (!abandoned) check_margins(b);
+    if (!abandoned) check_margins(b), check_registers(b);
     for (thread* const t : b.threads) {
       if (abandoned && matrix_thread_abandoned) matrix_thread_abandoned(*t);
       if (!abandoned) check_block_end(*t);
@@ -330,7 +334,11 @@ status run_grid(machine& m) {
     }
   }
   while (!m.clusters.empty()) end_cluster(m, *m.clusters.back(), true);
-  while (!m.pending.empty()) complete(*m.pending.back());   // writes that the blocks did not have to wait for
+  try {
+    while (!m.pending.empty()) complete(*m.pending.back());   // writes that the blocks did not have to wait for
+  } catch (abandoned const&) {
+    m.pending.clear();
+  }
   unpoison(m.arena, static_cast<std::size_t>(window * size) * m.arena_stride);
   return {};
 }
@@ -377,7 +385,6 @@ void step_back() {
   switch_away(m, *running);
 }
 void give_up() {
-  if (running == nullptr) throw abandoned{};
   active->why_back = outcome::failed;
   to_main(*active, *running);
   __builtin_unreachable();
@@ -455,7 +462,8 @@ std::vector<std::string> take_findings() { return std::exchange(told, {}); }
 conflict_count take_conflicts() { return watcher ? watcher->take_conflicts() : conflict_count{}; }
 bool sees_races() { return watcher != nullptr; }
 
-status run(cuda::grid const& blocks, int threads, std::size_t shared_bytes, void (*body)(void const*), void const* params, char const* name) {
+status run(cuda::grid const& blocks, int threads, std::size_t shared_bytes, void (*body)(void const*), void const* params, char const* name,
+           int blocks_together) {
   if (active != nullptr) return invalid("a kernel of the device model cannot launch another", 0, 0);
   if (threads < 1 || threads > 1024) return invalid("a block has 1 to 1024 threads", 1024, threads);
   auto const limit = static_cast<std::int64_t>(cuda::current_device().shared_bytes);
@@ -475,6 +483,9 @@ status run(cuda::grid const& blocks, int threads, std::size_t shared_bytes, void
   m.shared_bytes = shared_bytes;
   m.body = body;
   m.params = params;
+  m.blocks_together = blocks_together;
+  m.reads.clear();
+  m.loads = m.loads_skipped = 0;
   m.kernel = kernel_name(name);
   m.random = chosen.seed * 0xd129'0ab5'9e8f'21c3ull + 1;
   m.random_delivery = chosen.when == delivery::random;
@@ -492,6 +503,7 @@ status run(cuda::grid const& blocks, int threads, std::size_t shared_bytes, void
   watch(m, true);
   status const done = run_grid(m);
   watch(m, false);
+  check_reads(m);
   if (done && m.findings.empty() && !m.grid_waited)
     m.findings.push_back({"model", "the launch is early, but no block calls griddepcontrol_wait: the grids after it may start before those before it end", {}, {}, {}});
   if (watcher) watcher->launch_end();

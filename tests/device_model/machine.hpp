@@ -69,6 +69,15 @@ struct machine {
   std::vector<std::unique_ptr<cluster>> clusters;       ///< alive
   cluster* ended = nullptr;
   std::vector<finding> findings;
+  int blocks_together = 1;             ///< of a multiprocessor, by the launch bound
+  /// Some of what load_nc read, to be the same at the launch's end.
+  struct read {
+    device::words4 const* at;
+    device::words4 value;
+    place where;
+  };
+  std::vector<read> reads;
+  std::uint64_t loads = 0, loads_skipped = 0;
 
   // scheduling
   queue ready;
@@ -111,6 +120,8 @@ extern constinit thread_local machine* active;         ///< of the launch going 
 void deliver_copies(thread& t, std::size_t count);
 void deliver_some_copies(thread& t);
 void check_thread_end(thread& t);
+void check_registers(block const& b);  ///< when it ends
+void check_reads(machine const& m);    ///< when the launch ends
 void check_block_end(thread& t);
 /// Completes one pending operation or copy with an arrival, if there is one: nothing else can go on.
 bool deliver_when_stalled(machine& m);
@@ -142,7 +153,8 @@ inline void make_ready(machine& m, thread& t) {
   ++m.progress;
   m.ready.push(&t);
 }
-[[noreturn]] void give_up();            ///< leaves the launch as failed, from a fibre
+struct abandoned {};                   ///< thrown by `fail`, so that what the stack owns is freed: the launch has failed
+[[noreturn]] void give_up();           ///< the same from a fibre's signal handler, which must not throw: the stack stays as it is
 void forget_thread(thread& t);         ///< its asynchronous state, when it ends or is abandoned
 void cluster_barrier_check(cluster& c);
 std::vector<std::string> resolve(std::vector<finding> const& findings, std::string const& kernel);

@@ -152,7 +152,7 @@ std::string text(char const* format, ...) {
 void report(char const* kind, std::string text, place const& first, place const& second) { note(kind, std::move(text), first, second); }
 void fail(char const* kind, std::string text, place const& first, place const& second) {
   note(kind, std::move(text), first, second);
-  give_up();
+  throw abandoned{};
 }
 
 std::vector<std::string> resolve(std::vector<finding> const& findings, std::string const& kernel) {

@@ -32,7 +32,8 @@ void on_tick(int, siginfo_t*, void* context) {
 #else
   static_cast<void>(context);
 #endif
-  fail("deadlock", text("a thread has run for %g seconds and nothing has come of it, at {1}", m->how.patience), at);
+  report("deadlock", text("a thread has run for %g seconds and nothing has come of it, at {1}", m->how.patience), at);
+  give_up();
 }
 
 struct timer {
