@@ -2,6 +2,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "case.hpp"
 
+#if defined(__CUDACC__)
+#include <moesaic/device/block_scan.cuh>
+#endif
+
 namespace moesaic::conformance {
 
 namespace {
