@@ -42,28 +42,27 @@ std::byte* map_memory(std::size_t bytes) {
 
 // --- switching ------------------------------------------------------------------------------------------------------------------------
 
-void to_fibre_from_main(machine& m, thread& t) {
-  running = &t;
-  if (__sanitizer_start_switch_fiber) __sanitizer_start_switch_fiber(&m.main_fake_stack, t.stack, t.stack_bytes);
-  moesaic_device_model_switch(&m.main_stack_pointer, t.stack_pointer);
-  if (__sanitizer_finish_switch_fiber) __sanitizer_finish_switch_fiber(m.main_fake_stack, nullptr, nullptr);
-  running = nullptr;
-}
-void to_main(machine& m, thread& from) {
-  if (__sanitizer_start_switch_fiber) __sanitizer_start_switch_fiber(&from.fake_stack, m.main_stack, m.main_stack_bytes);
-  moesaic_device_model_switch(&from.stack_pointer, m.main_stack_pointer);
-  if (__sanitizer_finish_switch_fiber) __sanitizer_finish_switch_fiber(from.fake_stack, nullptr, nullptr);
-}
-
-void to_fibre(thread& from, thread& to) {
-  running = &to;
+/// Fibre to fibre, main to fibre and back: `fake` is where AddressSanitizer keeps what belongs to the stack that is left.
+inline void go(machine& m, void** from, void** fake, void* to, void const* bottom, std::size_t bytes) {
   if (!__sanitizer_start_switch_fiber) {
-    moesaic_device_model_switch(&from.stack_pointer, to.stack_pointer);
+    moesaic_device_model_switch(from, to);
     return;
   }
-  __sanitizer_start_switch_fiber(&from.fake_stack, to.stack, to.stack_bytes);
-  moesaic_device_model_switch(&from.stack_pointer, to.stack_pointer);
-  __sanitizer_finish_switch_fiber(from.fake_stack, nullptr, nullptr);
+  m.switching = true;
+  __sanitizer_start_switch_fiber(fake, bottom, bytes);
+  moesaic_device_model_switch(from, to);
+  __sanitizer_finish_switch_fiber(*fake, nullptr, nullptr);
+  m.switching = false;
+}
+void to_fibre_from_main(machine& m, thread& t) {
+  running = &t;
+  go(m, &m.main_stack_pointer, &m.main_fake_stack, t.stack_pointer, t.stack, t.stack_bytes);
+  running = nullptr;
+}
+void to_main(machine& m, thread& from) { go(m, &from.stack_pointer, &from.fake_stack, m.main_stack_pointer, m.main_stack, m.main_stack_bytes); }
+inline void to_fibre(machine& m, thread& from, thread& to) {
+  running = &to;
+  go(m, &from.stack_pointer, &from.fake_stack, to.stack_pointer, to.stack, to.stack_bytes);
 }
 
 [[gnu::noinline]] thread* next_of_any(machine& m) {
@@ -80,7 +79,7 @@ void switch_away(machine& m, thread& t) {
   thread* const to = next(m);
   if (to == &t) return;
   if (to != nullptr) {
-    to_fibre(t, *to);
+    to_fibre(m, t, *to);
   } else {
     m.why_back = outcome::stalled;
     to_main(m, t);
@@ -113,6 +112,7 @@ void fibre_main() {
     std::size_t bytes = 0;
     __sanitizer_finish_switch_fiber(nullptr, &bottom, &bytes);
     if (active->main_stack == nullptr) active->main_stack = bottom, active->main_stack_bytes = bytes;
+    active->switching = false;
   }
   for (;;) {
     bool failed = false;

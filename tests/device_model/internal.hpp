@@ -113,6 +113,7 @@ struct meeting {
 
 struct warp {
   std::vector<meeting> meetings;       ///< those under way
+  int registers = 0;                   ///< a thread, by its last setmaxnreg; 0: none yet
   void* race = nullptr;
   void* matrix = nullptr;              ///< of the matrix instructions; null at block begin
 };
@@ -132,6 +133,7 @@ struct mbarrier_state : sync_point {
 struct named_barrier : sync_point {
   int threads = 0, arrived = 0;        ///< threads 0: nobody has come yet
   place first;
+  void const* of_warp[32] = {};        ///< where a warp's lanes come from in this phase
   std::vector<thread*> waiters;
 };
 

@@ -90,6 +90,7 @@ struct machine {
   outcome why_back = outcome::stalled;
   bool random_delivery = false;
   bool places_noted = false;           ///< an interpreter says where its threads are
+  bool volatile switching = false;     ///< between what AddressSanitizer is told before and after a switch
   bool doomed = false;                 ///< failed on the scheduler's own stack
   bool grid_waited = false;            ///< some block has called griddepcontrol_wait
 

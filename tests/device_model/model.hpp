@@ -62,8 +62,9 @@ conflict_count take_conflicts();
 /// Whether this program was built with the race detector linked in.
 bool sees_races();
 
-/// Runs `body(params)` in every thread of every block. `name` for messages.
-status run(cuda::grid const& blocks, int threads, std::size_t shared_bytes, void (*body)(void const*), void const* params, char const* name);
+/// Runs `body(params)` in every thread of every block. `name` for messages; `blocks_together`: of a multiprocessor, which share its registers.
+status run(cuda::grid const& blocks, int threads, std::size_t shared_bytes, void (*body)(void const*), void const* params, char const* name,
+           int blocks_together = 1);
 
 /// Who runs kernels in another form than their C++, as the interpreter of PTX does (ptx/ptx.hpp).
 struct front_end {
@@ -86,7 +87,7 @@ status launch(stream& where, grid const& blocks, typename Kernel::params const& 
   if (device_model::instead != nullptr)
     return device_model::instead->run(typeid(Kernel), blocks, Kernel::threads, shared_bytes_of<Kernel>(), &params, sizeof params);
   auto const body = [](void const* p) { Kernel{}(*static_cast<typename Kernel::params const*>(p)); };
-  return device_model::run(blocks, Kernel::threads, shared_bytes_of<Kernel>(), body, &params, __PRETTY_FUNCTION__);
+  return device_model::run(blocks, Kernel::threads, shared_bytes_of<Kernel>(), body, &params, __PRETTY_FUNCTION__, blocks_of<Kernel>());
 }
 
 }  // namespace moesaic::cuda

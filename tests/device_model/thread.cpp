@@ -31,7 +31,16 @@ namespace {
   fail("model", text("threads meet at barrier %d with different counts: %d at {1}, %d at {2}", number, nb.threads, threads), nb.first, here());
 }
 
-inline void barrier_meet(int number, int threads, bool waits, char const* name) {
+/// bar.sync and bar.arrive are .aligned: all lanes of a warp come at one place. Compilers make copies of code, so lines decide.
+[[gnu::noinline]] void check_aligned(named_barrier const& nb, thread const& t, void const* from, char const* name) {
+  place a, b;
+  a.at[0] = nb.of_warp[t.warp_index];
+  b.at[0] = from;
+  if (to_string(a) == to_string(b)) return;
+  fail("model", text("lanes of one warp come to %s at different places, {1} and {2}: all must come at one", name), a, b);
+}
+
+inline void barrier_meet(int number, int threads, bool waits, char const* name, void const* from) {
   thread& t = *running;
   block& b = *t.home;
   auto const all = static_cast<int>(b.threads.size());
@@ -40,6 +49,9 @@ inline void barrier_meet(int number, int threads, bool waits, char const* name) 
   if (number < 0 || number > 15 || threads == 0 || threads > all || (threads % 32 != 0 && threads != all) || (nb.arrived != 0 && nb.threads != threads))
     cannot_meet(nb, number, threads, all, name);
   if (nb.arrived == 0) first_comes(nb, threads);
+  void const*& of_warp = nb.of_warp[t.warp_index];
+  if (of_warp == nullptr) of_warp = from;
+  else if (of_warp != from) check_aligned(nb, t, from, name);
   if (watcher) watcher->arrive(nb, t);
   if (++nb.arrived < nb.threads) {
     if (waits) {
@@ -50,6 +62,7 @@ inline void barrier_meet(int number, int threads, bool waits, char const* name) 
   }
   if (watcher) phase_is_told(nb, t, waits);
   nb.arrived = 0;
+  std::fill_n(nb.of_warp, b.warps.size(), nullptr);
   machine& m = *active;
   for (thread* const other : nb.waiters) make_ready(m, *other);
   nb.waiters.clear();
@@ -173,18 +186,19 @@ constexpr collective matching{"match_any", [](meeting const& m, block&, warp&) {
 }};
 constexpr collective syncing{"warp_sync", [](meeting const&, block&, warp&) {}, true};
 
-struct setmaxnreg_arguments {
-  int registers;
-};
-void compute_setmaxnreg(meeting const& m, block&, warp&) {
-  int registers = -1;
-  for (void const* const argument : m.arguments) {
-    int const mine = static_cast<setmaxnreg_arguments const*>(argument)->registers;
-    if (registers >= 0 && mine != registers) fail("model", text("%s at {1}: lanes of a warp ask for %d and %d registers", m.what->name, registers, mine), m.first);
-    registers = mine;
-  }
+/// What a thread has when the kernel starts: the multiprocessor's 65536 registers divided, in steps of 8.
+int first_registers() { return std::min(256, 65536 / (active->threads * active->blocks_together) / 8 * 8); }
+
+template <bool More>
+void compute_setmaxnreg(meeting const& m, block&, warp& w) {
+  int const asked = *static_cast<int const*>(m.arguments[0]), had = w.registers == 0 ? first_registers() : w.registers;
+  for (void const* const argument : m.arguments)
+    if (int const mine = *static_cast<int const*>(argument); mine != asked)
+      fail("model", text("%s at {1}: lanes of a warp ask for %d and %d registers", m.what->name, asked, mine), m.first);
+  if (More ? asked < had : asked > had) fail("model", text("%s at {1} asks for %d registers, and the threads have %d", m.what->name, asked, had), m.first);
+  w.registers = asked;
 }
-constexpr collective more_registers{"setmaxnreg_inc", &compute_setmaxnreg}, fewer_registers{"setmaxnreg_dec", &compute_setmaxnreg};
+constexpr collective more_registers{"setmaxnreg_inc", &compute_setmaxnreg<true>}, fewer_registers{"setmaxnreg_dec", &compute_setmaxnreg<false>};
 
 // --- memory ---------------------------------------------------------------------------------------------------------------------------
 
@@ -237,9 +251,16 @@ void check_grid_waited(char const* name) {
     report("model", text("%s at {1} writes global memory in an early launch before griddepcontrol_wait", name), here());
 }
 
-void bar_sync(int barrier, int threads) { barrier_meet(barrier, threads, true, "bar_sync"); }
-void bar_arrive(int barrier, int threads) { barrier_meet(barrier, threads, false, "bar_arrive"); }
-void block_sync() { barrier_meet(0, -1, true, "block_sync"); }
+namespace {
+
+/// Where a primitive was called from, if that is the same for every caller of an interpreter's.
+inline void const* called_from(void const* return_address) { return active->places_noted ? here().at[0] : return_address; }
+
+}  // namespace
+
+void bar_sync(int barrier, int threads) { barrier_meet(barrier, threads, true, "bar_sync", called_from(nullptr)); }
+void bar_arrive(int barrier, int threads) { barrier_meet(barrier, threads, false, "bar_arrive", called_from(nullptr)); }
+void block_sync() { barrier_meet(0, -1, true, "block_sync", called_from(nullptr)); }
 
 void cluster_barrier_check(cluster& c) {
   if (c.arrived > 0 && c.arrived == c.running) cluster_phase_ends(c);
@@ -270,8 +291,30 @@ std::uint64_t atomic(atomic_kind kind, int bytes, void* at, std::uint64_t value,
 }
 void setmaxnreg(int registers, bool more) {
   if (current_options().architecture < 90) fail("model", "setmaxnreg at {1} needs sm_90", here());
-  setmaxnreg_arguments mine{registers};
-  meet(more ? more_registers : fewer_registers, device::all_lanes, &mine);
+  meet(more ? more_registers : fewer_registers, device::all_lanes, &registers);
+}
+void check_registers(block const& b) {
+  int sum = 0;
+  bool asked = false;
+  for (std::size_t i = 0; i < b.warps.size(); ++i) {
+    warp const &w = b.warps[i], &leader = b.warps[i / 4 * 4];
+    asked = asked || w.registers != 0;
+    sum += 32 * (w.registers == 0 ? first_registers() : w.registers);
+    if (w.registers != leader.registers) {
+      report("model", text("warps %zu and %zu are of one warpgroup, and setmaxnreg left them with %d and %d registers a thread (0: it was not called)", i / 4 * 4, i, leader.registers, w.registers));
+      return;
+    }
+  }
+  int const had = first_registers() * static_cast<int>(b.threads.size());
+  if (asked && sum > had) report("model", text("setmaxnreg left the block with %d registers, and it was given %d: on hardware setmaxnreg_inc waits for ever", sum, had));
+}
+
+void check_reads(machine const& m) {
+  for (auto const& r : m.reads) {
+    if (std::memcmp(r.at, &r.value, 16) == 0) continue;
+    active->findings.push_back({"model", "load_nc at {1} read memory that the kernel writes: it may read what was there before, at any time", r.where, {}, {}});
+    return;
+  }
 }
 std::uint32_t lop3(std::uint32_t a, std::uint32_t b, std::uint32_t c, int table) {
   std::uint32_t out = 0;
@@ -319,14 +362,14 @@ int cluster_blocks() { return static_cast<int>(running->home->cluster->blocks.si
 std::byte* shared_memory() { return running->home->shared; }
 std::uint32_t shared_address(void const* in_shared) { return device_model::internal::shared_address(in_shared); }
 
-void block_sync() { device_model::internal::block_sync(); }
+void block_sync() { barrier_meet(0, -1, true, "block_sync", called_from(__builtin_return_address(0))); }
 void bar_sync(int barrier, int threads) {
   if (barrier == 0) fail("model", "bar_sync at {1}: barrier 0 is block_sync's", here());
-  device_model::internal::bar_sync(barrier, threads);
+  barrier_meet(barrier, threads, true, "bar_sync", called_from(__builtin_return_address(0)));
 }
 void bar_arrive(int barrier, int threads) {
   if (barrier == 0) fail("model", "bar_arrive at {1}: barrier 0 is block_sync's", here());
-  device_model::internal::bar_arrive(barrier, threads);
+  barrier_meet(barrier, threads, false, "bar_arrive", called_from(__builtin_return_address(0)));
 }
 void warp_sync(std::uint32_t lanes) { meet(syncing, lanes, nullptr); }
 
@@ -402,6 +445,12 @@ void nanosleep(std::uint32_t) {
 }
 words4 load_nc(words4 const* at) {
   check_global(at, 16, 16, "load_nc");
+  // Every one at first, then ever fewer.
+  machine& m = *active;
+  if (m.loads++ >= m.loads_skipped) {
+    m.reads.push_back({at, *at, here()});
+    if (m.reads.size() > 256) m.loads_skipped = m.loads + m.reads.size() / 64 * (m.reads.size() / 64);
+  }
   return *at;
 }
 

@@ -104,10 +104,23 @@ TEST_CASE("misuse of barriers is found") {
   check_found(findings_of({{}, 64}, {}, [] { device::bar_sync(0, 64); }), "barrier 0 is block_sync's", file, __LINE__);
   int const line = __LINE__ + 2;
   check_found(findings_of({{}, 96}, {}, [] {
-                if (warp_id() == 0) device::bar_sync(1, 96), fence_gpu();   // else compilers make one call of two
+                if (warp_id() == 0) fence_gpu(), device::bar_sync(1, 96), fence_gpu();
                 else device::bar_sync(1, 64);
               }),
               "threads meet at barrier 1 with different counts: 96 at", file, line, line + 1);
+}
+
+TEST_CASE("lanes of a warp come to a barrier at one place") {
+  int const line = __LINE__ + 2;
+  auto const found = findings_of({{}, 64}, {}, [] {
+    if (lane_id() < 16) fence_gpu(), block_sync(), fence_gpu();   // so that compilers do not make one call of two
+    else block_sync();
+  });
+  check_found(found, "lanes of one warp come to block_sync at different places, threads_test.cpp:", file, line, line + 1);
+  check_right({{}, 64}, [] {   // warps may differ
+    if (warp_id() == 0) block_sync(), fence_gpu();
+    else block_sync();
+  });
 }
 
 TEST_CASE("shuffles take the lanes that PTX says") {
@@ -179,6 +192,12 @@ TEST_CASE("atomics and words of global memory") {
   alignas(16) words4 const in[32] = {{{1, 2, 3, 4}}};
   CHECK(findings_of({}, {}, [&] { if (thread_id() == 0) CHECK(load_nc(in).word[2] == 3); }).empty());
   check_found(findings_of({{}, 32, 64}, {}, [] { load_nc(reinterpret_cast<words4 const*>(shared_memory())); }), "a shared address where a global one is meant", file, __LINE__);
+  alignas(16) words4 changed[32] = {};
+  int const line = __LINE__ + 2;
+  check_found(findings_of({}, {}, [&] {
+                changed[thread_id()].word[0] = load_nc(&changed[thread_id()]).word[0] + 1;
+              }),
+              "load_nc at threads_test.cpp:", file, line);
   check_found(findings_of({}, {}, [&] { load_nc(reinterpret_cast<words4 const*>(&in[0].word[1])); }), "not a multiple of 16", file, __LINE__);
 }
 
@@ -221,8 +240,12 @@ TEST_CASE("an early launch waits for the grids before it") {
   CHECK(findings_of({}, {}, [&] { atomic_add(&word, 1); }).empty());
 }
 
-TEST_CASE("setmaxnreg is the whole warp's") {
-  CHECK(findings_of({{}, 128}, {}, [] { setmaxnreg_dec<40>(); setmaxnreg_inc<232>(); }).empty());
+TEST_CASE("setmaxnreg is a whole warpgroup's, within what the block was given") {
+  auto const roles = [](auto producer, auto consumer) { return [=] { if (warpgroup_id() == 0) producer(); else consumer(); }; };
+  CHECK(findings_of({{}, 384}, {}, roles([] { setmaxnreg_dec<40>(); }, [] { setmaxnreg_inc<232>(); })).empty());
+  check_found(findings_of({{}, 384}, {}, roles([] { setmaxnreg_dec<48>(); }, [] { setmaxnreg_inc<232>(); })), "left the block with 65536 registers, and it was given 64512");
+  check_found(findings_of({{}, 384}, {}, roles([] { if (warp_id() < 3) setmaxnreg_dec<40>(); }, [] {})), "warps 0 and 3 are of one warpgroup");
+  check_found(findings_of({{}, 384}, {}, [] { setmaxnreg_inc<160>(); }), "asks for 160 registers, and the threads have 168", file, __LINE__);
   check_found(findings_of({{}, 32}, {}, [] { if (lane_id() == 0) setmaxnreg_dec<40>(), fence_gpu(); else setmaxnreg_inc<232>(); }), "different things: setmaxnreg_dec at", file, __LINE__);
 }
 
