@@ -21,6 +21,13 @@ struct default_tuning {
   static constexpr bool has(rung) { return true; }
 };
 
+/// Some rungs alone: a program for one architecture that shall hold nothing else, or a measurement of one.
+///   cuda::basic_stream_ref<cuda::rungs<cuda::rung::simt, cuda::rung::sm90>> where(stream);
+template <rung... Rungs>
+struct rungs {
+  static constexpr bool has(rung r) { return ((r == Rungs) || ...); }
+};
+
 /// The highest rung that the tuning has and an architecture runs. wgmma is of sm_90a alone: later architectures take sm80's kernels.
 template <class Tuning>
 constexpr rung best_rung(int architecture) {
