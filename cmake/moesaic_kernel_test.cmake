@@ -8,8 +8,8 @@ function(moesaic_kernel_test name)
   if(NOT arg_TIMEOUT)
     set(arg_TIMEOUT 300)
   endif()
-  # Frame pointers and lines: findings name places. g++ does not know #pragma unroll.
-  set(options -g1 -fno-omit-frame-pointer -fno-optimize-sibling-calls -Wno-unknown-pragmas)
+  # Frame pointers and lines: findings name places, by an addr2line that does not see what clang inlines where DWARF is 5. g++ does not know #pragma unroll.
+  set(options -g1 -gdwarf-4 -fno-omit-frame-pointer -fno-optimize-sibling-calls -Wno-unknown-pragmas)
   moesaic_test(${name} SOURCES ${arg_SOURCES} LIBRARIES moesaic_device_model ${arg_LIBRARIES} DEFINITIONS ${arg_DEFINITIONS} TIMEOUT ${arg_TIMEOUT})
   target_compile_options(moesaic_test_${name} PRIVATE ${options})
   if(MOESAIC_SANITIZE OR arg_PLAIN_ONLY)

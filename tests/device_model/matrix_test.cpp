@@ -94,7 +94,7 @@ void fill(int threads = 128) {
 std::uint64_t of_a() { return wgmma_descriptor(shared_address(shared_memory()), 16, 1024, swizzle::b128); }
 std::uint64_t of_b() { return wgmma_descriptor(shared_address(shared_memory() + 8192), 16, 1024, swizzle::b128); }
 constexpr int in_product = __LINE__ + 1;
-void product(float (&d)[32], bool add = true) { device::wgmma<dtype::bf16, 64>(d, of_a(), of_b(), add); }
+[[gnu::noinline]] void product(float (&d)[32], bool add = true) { device::wgmma<dtype::bf16, 64>(d, of_a(), of_b(), add); }
 constexpr shape one_group{{}, 128, room}, two_groups{{}, 256, room};
 
 /// Registers that hold the same, in one piece.
