@@ -17,12 +17,15 @@ if(NOT MOESAIC_CUDA)
   return()
 endif()
 
-# The toolkit around nvcc: its root has include/ and lib64/ (an installation) or lib/ (the packages from PyPI).
-file(REAL_PATH ${MOESAIC_NVCC} moesaic_nvcc_file)
-cmake_path(SET moesaic_toolkit NORMALIZE ${moesaic_nvcc_file}/../..)
+# The toolkit around nvcc, which may be a script that calls another: its root has include/ and lib64/ (an installation) or lib/ (the packages from PyPI).
+execute_process(COMMAND ${MOESAIC_NVCC} --dryrun -x cu /dev/null OUTPUT_VARIABLE moesaic_dry_run ERROR_VARIABLE moesaic_dry_run)
+if(NOT moesaic_dry_run MATCHES "TOP=([^\n]+)")
+  message(FATAL_ERROR "moesaic: ${MOESAIC_NVCC} does not work:\n${moesaic_dry_run}")
+endif()
+file(REAL_PATH ${CMAKE_MATCH_1} moesaic_toolkit)
 find_library(MOESAIC_CUDART NAMES cudart_static PATHS ${moesaic_toolkit} PATH_SUFFIXES lib64 lib lib/x64 NO_DEFAULT_PATH)
 mark_as_advanced(MOESAIC_CUDART)
-message(STATUS "moesaic: CUDA by ${MOESAIC_NVCC}")
+message(STATUS "moesaic: CUDA of ${moesaic_toolkit}")
 
 # What a program of objects made by nvcc links.
 find_package(Threads REQUIRED)

@@ -35,3 +35,23 @@ setup() {
   "${as_root[@]}" apt-get "${patience[@]}" update -qq </dev/null &&
     "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get "${patience[@]}" install -y -qq --no-install-recommends "${packages[@]}" </dev/null >/dev/null
 }
+
+# find_nvcc FOLDER: sets nvcc to one of CUDA 13 or later: the system's, else that of NVIDIA's packages on PyPI, which are taken once into FOLDER (370 MB).
+find_nvcc() {
+  local folder=$1 found
+  for found in "$(command -v nvcc)" "${CUDA_PATH:-/usr/local/cuda}/bin/nvcc" "$folder"/lib/python3*/site-packages/nvidia/cu13/bin/nvcc; do
+    if [ -x "$found" ] && "$found" --version | grep -Eq 'release (1[3-9]|[2-9][0-9])'; then
+      nvcc=$found
+      return
+    fi
+  done
+  if [ -n "$folder" ] && [ ! -e "$folder" ]; then
+    echo "== no nvcc of CUDA 13 or later here: taking NVIDIA's packages from PyPI into $folder"
+    setup nvcc && rm -rf "$folder.part" && python3 -m venv "$folder.part" </dev/null &&
+      "$folder.part/bin/python" -m pip install --quiet --disable-pip-version-check --retries 5 \
+        nvidia-cuda-nvcc==13.5.* nvidia-cuda-crt==13.5.* nvidia-cuda-runtime==13.5.* nvidia-cuda-cccl==13.3.* nvidia-nvvm==13.5.* </dev/null &&
+      mv "$folder.part" "$folder" && find_nvcc "$folder" && return
+  fi
+  echo "No nvcc of CUDA 13 or later was found, and PyPI's could not be had. Install CUDA, or leave its tests out: --without-cuda" >&2
+  return 1
+}

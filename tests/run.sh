@@ -5,7 +5,7 @@ usage="usage: bash tests/run.sh [options]
   --oracle-dir DIR      only the oracle test, over the files in DIR; nothing else is built or run
   --without-sanitizers  only the g++ build
   --all-sanitizers      every test under the sanitizers too, not only those they are most likely to find something in
-  --without-cuda        accepted; this version has no CUDA side
+  --without-cuda        nothing that needs nvcc; else it is the system's, or NVIDIA's packages from PyPI in build/cache/cuda
   --build DIR           build there, in place of build/"
 set -euo pipefail
 from=$PWD
@@ -16,6 +16,7 @@ source cmake/setup.sh
 build=build
 builds=(release asan tsan)
 all=OFF
+cuda=ON
 while [ $# -gt 0 ]; do
   case $1 in
     --oracle-dir)
@@ -25,7 +26,7 @@ while [ $# -gt 0 ]; do
       exec bash "$OLDPWD/tests/oracle/run.sh" "$2" </dev/null ;;
     --without-sanitizers) builds=(release) ;;
     --all-sanitizers) all=ON ;;
-    --without-cuda) ;;
+    --without-cuda) cuda=OFF ;;
     --build)
       [ $# -gt 1 ] || { echo "$usage" >&2; exit 2; }
       build=$(cd "$caller" && realpath -m "$2")
@@ -41,13 +42,16 @@ setup build test
 if [[ " ${builds[*]} " == *" tsan "* ]] && ! setup newer; then
   say "no newer clang to be had here; clang++ serves in its place"
 fi
+nvcc=
+[ $cuda = OFF ] || find_nvcc "$build/cache/cuda"
 jobs=$(nproc)
 declare -A compiler=([release]=g++ [asan]=clang++ [tsan]=$(command -v clang++-19 || echo clang++))
 
 mkdir -p "$build"
 for name in "${builds[@]}"; do
-  say "building $name with ${compiler[$name]}"
-  cmake --fresh --preset "$name" -B "$build/$name" -DCMAKE_CXX_COMPILER="${compiler[$name]}" -DMOESAIC_SANITIZE_ALL=$all >/dev/null
+  say "building $name with ${compiler[$name]}${nvcc:+ and $nvcc}"
+  cmake --fresh --preset "$name" -B "$build/$name" -DCMAKE_CXX_COMPILER="${compiler[$name]}" -DMOESAIC_SANITIZE_ALL=$all \
+    -DMOESAIC_CUDA=$cuda ${nvcc:+-DMOESAIC_NVCC="$nvcc"} >/dev/null
   cmake --build "$build/$name" -j "$jobs"
 done
 

@@ -74,7 +74,8 @@ def look_at(file, given, folder):
     virtual, real = f"compute_{given.architecture}", f"sm_{given.architecture}"
     if file.suffix == ".ptx":
         ptx, cubin = file, work / "ptx.cubin"
-        compiled = subprocess.run([str(pathlib.Path(given.nvcc).resolve().parent / "ptxas"), "-v", f"-arch={real}", ptx, "-o", cubin], capture_output=True, text=True)
+        top = re.search(r"TOP=(.+)", subprocess.run([given.nvcc, "--dryrun", "-x", "cu", "/dev/null"], capture_output=True, text=True).stderr).group(1)
+        compiled = subprocess.run([pathlib.Path(top, "bin", "ptxas"), "-v", f"-arch={real}", ptx, "-o", cubin], capture_output=True, text=True)
         took = None
     else:
         before = seconds()
