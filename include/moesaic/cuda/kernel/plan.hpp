@@ -85,13 +85,13 @@ struct block_plan {
     auto const width = static_cast<std::uint32_t>(columns);
     for (int at = mine.begin; at < mine.end; at += ahead * device::warp_size) {
       int e[ahead];
-#pragma unroll
+      MOESAIC_UNROLL
       for (int i = 0; i < ahead; ++i) {
         int const choice = at + i * device::warp_size + device::lane_id();
         auto const row = static_cast<std::uint32_t>(choice) / width;
         e[i] = choice < mine.end ? ids(row, static_cast<std::uint32_t>(choice) - row * width) : -1;
       }
-#pragma unroll
+      MOESAIC_UNROLL
       for (int i = 0; i < ahead; ++i) {
         if (at + i * device::warp_size >= mine.end) break;
         int const choice = at + i * device::warp_size + device::lane_id();
