@@ -66,7 +66,7 @@ inline void to_fibre(machine& m, thread& from, thread& to) {
 }
 
 [[gnu::noinline]] thread* next_of_any(machine& m) {
-  if (m.random_delivery && (!m.pending.empty() || !m.copying.empty()) && draw() % 8 == 0) deliver_at_random(m);
+  if (m.random_delivery && (!m.pending.empty() || !m.copying.empty()) && draw() % m.deliver_one_in == 0) deliver_at_random(m);
   if (m.ready.empty()) return nullptr;
   return m.how.seed == 0 ? m.ready.pop() : m.ready.pop(draw() % m.ready.size());
 }
@@ -489,6 +489,8 @@ status run(cuda::grid const& blocks, int threads, std::size_t shared_bytes, void
   m.kernel = kernel_name(name);
   m.random = chosen.seed * 0xd129'0ab5'9e8f'21c3ull + 1;
   m.random_delivery = chosen.when == delivery::random;
+  m.deliver_one_in = 4;
+  for (auto seed = chosen.seed % 4; seed > 0; --seed) m.deliver_one_in *= 8;
   m.findings.clear();
   m.sleepers.clear();
   m.timed_waits.clear();

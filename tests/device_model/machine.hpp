@@ -89,6 +89,7 @@ struct machine {
   int idle_rounds = 0;
   outcome why_back = outcome::stalled;
   bool random_delivery = false;
+  std::uint64_t deliver_one_in = 8;    ///< turns, by the launch's seed: soon or late
   bool places_noted = false;           ///< an interpreter says where its threads are
   bool volatile switching = false;     ///< between what AddressSanitizer is told before and after a switch
   bool doomed = false;                 ///< failed on the scheduler's own stack
