@@ -16,6 +16,25 @@
 
 namespace moesaic::test {
 
+/// Starts what the op would.
+template <dtype W>
+struct best_kernel {
+  template <class X, class Y>
+  void operator()(cuda::stream_ref& where, cuda::gemm_params<X, Y> const& p, cuda::x_scale_view const& scales = {}) const {
+    REQUIRE(cuda::multiply_sm90<W>(where, p, scales));
+  }
+};
+/// Starts one kernel, whatever the lengths of runs.
+template <dtype W, cuda::run_length Runs>
+struct one_kernel {
+  template <class X, class Y>
+  void operator()(cuda::stream_ref& where, cuda::gemm_params<X, Y> const& p, cuda::x_scale_view const& scales = {}) const {
+    using kernel = cuda::gemm_sm90<cuda::gemm_sm90_problem<W, X, Y, cuda::sm90_interval(W)>, Runs>;
+    typename kernel::params a{.product = p, .x_scales = scales.data, .x_scales_stride = scales.stride};
+    cuda::gemm_sm90_detail::start_kernel<kernel>(where, a);
+  }
+};
+
 /// Gate and up of experts, or one matrix of each, over runs of slots.
 struct experts_case {
   std::vector<std::int32_t> offsets;     // [experts + 1]; the last may lie below `slots`
@@ -24,7 +43,7 @@ struct experts_case {
   bool gathers = true, bias = true;
 };
 
-template <dtype W, class Y = bf16>
+template <dtype W, class Y = bf16, class Start = best_kernel<W>>
 void check_gate_up(format f, experts_case const& c) {
   auto const experts = static_cast<std::int64_t>(c.offsets.size()) - 1;
   auto const parts = gated(c.act) ? 2 : 1;
@@ -46,7 +65,7 @@ void check_gate_up(format f, experts_case const& c) {
     cuda::gemm_params<bf16, Y> const p{.w = cuda::weight_view(w.device), .bias = c.bias ? bias.data.data() : nullptr, .x = x.data.data(), .x_stride = c.inputs,
                                        .y = h.data.data(), .y_stride = c.outputs, .rows = c.slots, .offsets = c.offsets.data(), .token_of_slot = rows,
                                        .activated = true, .act = c.act};
-    REQUIRE(cuda::multiply_sm90<W>(where, p));
+    Start{}(where, p);
     auto const used = c.offsets.back();
     auto const first = [&](auto const& m) { return view(m.data.data(), used, c.outputs); };
     auto const found = compare<Y, bf16>(first(h), first(want));
@@ -59,7 +78,7 @@ struct linear_case {
   std::int64_t outputs, inputs, tokens;
   bool bias = false;
 };
-template <dtype W, class Y>
+template <dtype W, class Y, class Start = best_kernel<W>>
 void check_linear(format f, linear_case const& c) {
   INFO(text(f), " [", c.outputs, ", ", c.inputs, "], ", c.tokens, " tokens");
   cuda::stream nowhere;
@@ -74,7 +93,7 @@ void check_linear(format f, linear_case const& c) {
     auto y = unwritten<Y>(c.tokens, c.outputs);
     cuda::gemm_params<bf16, Y> const p{.w = cuda::weight_view(w.device), .bias = c.bias ? bias.data.data() : nullptr, .x = x.data.data(),
                                        .x_stride = c.inputs, .y = y.data.data(), .y_stride = c.outputs, .rows = c.tokens};
-    REQUIRE(cuda::multiply_sm90<W>(where, p));
+    Start{}(where, p);
     check_close(y, want, sum_tolerance<Y>(c.inputs) * 4);
   });
 }

@@ -25,6 +25,7 @@ struct quantized_rows {
   e4m3 const* data() const { return reinterpret_cast<e4m3 const*>(codes.data.data()); }
 };
 
+template <class Start = best_kernel<dtype::e4m3>>
 void check(experts_case const& c) {
   auto const experts = static_cast<std::int64_t>(c.offsets.size()) - 1;
   auto const parts = gated(c.act) ? 2 : 1;
@@ -46,7 +47,7 @@ void check(experts_case const& c) {
     cuda::gemm_params<e4m3, bf16> const p{.w = cuda::weight_view(w.device), .bias = c.bias ? bias.data.data() : nullptr, .x = x.data(), .x_stride = c.inputs,
                                           .y = h.data.data(), .y_stride = c.outputs, .rows = c.slots, .offsets = c.offsets.data(), .token_of_slot = rows,
                                           .activated = true, .act = c.act};
-    REQUIRE(cuda::multiply_sm90<dtype::e4m3>(where, p, {x.scales.data.data(), x.scales.columns}));
+    Start{}(where, p, cuda::x_scale_view{x.scales.data.data(), x.scales.columns});
     auto const used = c.offsets.back();
     auto const found = compare<bf16, float>(view(h.data.data(), used, c.outputs), view(want.data.data(), used, c.outputs));
     CHECK_MESSAGE(found.worst <= sum_tolerance<bf16>(c.inputs) * 4, to_string(found));
@@ -82,4 +83,9 @@ TEST_CASE("experts: few slots") {
 TEST_CASE("experts: long runs, one takes all") {
   check({.offsets = {0, 0, 150, 150}, .slots = 151, .inputs = 336, .outputs = 136});
   check({.offsets = {0, 130, 131, 131, 140}, .slots = 141, .inputs = 80, .outputs = 264, .act = activation::gelu_tanh});
+}
+TEST_CASE("experts: blocks in pairs share the weights") {
+  using in_pairs = one_kernel<dtype::e4m3, cuda::run_length::longest>;
+  check<in_pairs>({.offsets = {0, 0, 270, 270, 271}, .slots = 272, .inputs = 208, .outputs = 72});
+  check<in_pairs>({.offsets = {0, 130}, .slots = 130, .inputs = 144, .outputs = 80, .act = activation::relu, .gathers = false});
 }

@@ -41,7 +41,7 @@ static_assert(gemm_load_of(1) == gemm_load::few && gemm_load_of(8) == gemm_load:
 static_assert(gemm_load_of(48) == gemm_load::some && gemm_load_of(49) == gemm_load::many);
 
 // wgmma: every format and length of runs keeps within a multiprocessor, and short runs have 64 KiB of weights under way.
-constexpr run_length runs[] = {run_length::few, run_length::some, run_length::many, run_length::long_runs};
+constexpr run_length runs[] = {run_length::few, run_length::some, run_length::many, run_length::long_runs, run_length::longest};
 constexpr bool all_sm90_fit() {
   for (auto const r : runs)
     for (auto const w : formats)
@@ -67,5 +67,6 @@ static_assert(!with_sm90([](gemm_sm90_sizes& s) { s.blocks = 2; }) && !with_sm90
 static_assert(!with_sm90([](gemm_sm90_sizes& s) { s.producer_registers = s.consumer_registers = 0; }) && !with_sm90([](gemm_sm90_sizes& s) { s.n = 260; }));
 static_assert(run_length_of(1, 1) == run_length::few && run_length_of(512, 4) == run_length::few && run_length_of(512, 5) == run_length::some);
 static_assert(run_length_of(64, 64) == run_length::many && run_length_of(65, 33) == run_length::long_runs);
+static_assert(run_length_of(4096, 1023) == run_length::long_runs && run_length_of(4096, 1024) == run_length::longest);
 
 TEST_CASE("tiles of the matrix kernels fit every architecture") {}

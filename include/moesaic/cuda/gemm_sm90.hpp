@@ -54,8 +54,8 @@ void start_kernel(stream& where, typename Kernel::params& a) {
             .box = {static_cast<std::uint32_t>(box_inner), static_cast<std::uint32_t>(box_outer), 1}, .swizzle = swizzle});
   };
   using device::tensor_element;
-  if constexpr (w == dtype::bf16) of_weights(a.weights, 0, tensor_element::bf16, p.w.inputs, p.w.rows, stage.inputs, sizes.rows(), device::swizzle::b128);
-  else if constexpr (bits(w) == 8) of_weights(a.weights, 0, tensor_element::u8, p.w.inputs, p.w.rows, stage.inputs, sizes.rows(), device::swizzle::b128);
+  if constexpr (w == dtype::bf16) of_weights(a.weights, 0, tensor_element::bf16, p.w.inputs, p.w.rows, stage.inputs, sizes.rows() / sizes.cluster, device::swizzle::b128);
+  else if constexpr (bits(w) == 8) of_weights(a.weights, 0, tensor_element::u8, p.w.inputs, p.w.rows, stage.inputs, sizes.rows() / sizes.cluster, device::swizzle::b128);
   else
     of_weights(a.weights, 0, tensor_element::u32, 2 * p.w.inputs, packed::ceil_div(p.w.rows, layout::stripe_rows), 2 * stage.inputs,
                sizes.rows() / layout::stripe_rows, device::swizzle::none);
@@ -74,9 +74,9 @@ void start_kernel(stream& where, typename Kernel::params& a) {
                   .box = {128 / sizeof(X), static_cast<std::uint32_t>(sizes.slots())}, .swizzle = device::swizzle::b128});
   }
   auto const experts = p.offsets != nullptr ? p.w.count : 1;
-  auto const tiles = tiles_at_most(p.rows, experts, sizes.slots()) * packed::ceil_div(p.w.rows, sizes.rows());
-  auto const resident = std::int64_t{where.device.multiprocessors} * sizes.blocks;
-  start<Kernel>(where, {.x = static_cast<unsigned>(tiles < resident ? tiles : resident), .early = true}, a);
+  auto const tiles = sizes.cluster * tiles_at_most(p.rows, experts, sizes.cluster * sizes.slots()) * packed::ceil_div(p.w.rows, sizes.rows());
+  auto const resident = std::int64_t{where.device.multiprocessors} * sizes.blocks / sizes.cluster * sizes.cluster;
+  start<Kernel>(where, {.x = static_cast<unsigned>(tiles < resident ? tiles : resident), .cluster = static_cast<unsigned>(sizes.cluster), .early = true}, a);
 }
 
 }  // namespace gemm_sm90_detail
@@ -105,17 +105,22 @@ bool multiply_sm90(basic_stream_ref<Tuning>& where, gemm_params<X, Y> const& p, 
   };
   // Few sums are cheap to scale: an interval of 32 serves every group there.
   constexpr int least = sm90_interval(W);
-  switch (run_length_of(p.rows, p.offsets != nullptr ? p.rows / p.w.count : p.rows)) {
+  auto const runs = run_length_of(p.rows, p.offsets != nullptr ? p.rows / p.w.count : p.rows);
+  switch (runs) {
     case run_length::few: go.template operator()<run_length::few, least>(); break;
     case run_length::some: go.template operator()<run_length::some, least>(); break;
     case run_length::many: go.template operator()<run_length::many, least>(); break;
     case run_length::long_runs:
-      if constexpr (W == dtype::int8 || W == dtype::int4)
-        if (p.w.group != 32) {
-          go.template operator()<run_length::long_runs, 64>();
-          break;
-        }
-      go.template operator()<run_length::long_runs, least>();
+    case run_length::longest:
+      if constexpr (W == dtype::bf16 || std::is_same_v<X, e4m3>) {
+        if (runs == run_length::longest) go.template operator()<run_length::longest, least>();
+        else go.template operator()<run_length::long_runs, least>();
+      } else if constexpr (W == dtype::int8 || W == dtype::int4) {
+        if (p.w.group == 32) go.template operator()<run_length::long_runs, 32>();
+        else go.template operator()<run_length::long_runs, 64>();
+      } else {
+        go.template operator()<run_length::long_runs, least>();
+      }
   }
   return true;
 }

@@ -59,25 +59,27 @@ struct gemm_sm90 {
     if (device::thread_id() == 0) {
       for (int i = 0; i < stages; ++i) {
         device::mbarrier_init(&s.full[i], copies(p) ? 1 + producer_warps : 1);
-        device::mbarrier_init(&s.empty[i], 4 * consumers);
+        device::mbarrier_init(&s.empty[i], 4 * consumers * cluster);
       }
       device::fence_mbarrier_init();
       device::prefetch_tensormap(&p.weights);
     }
-    device::block_sync();
+    meet();
     device::griddepcontrol_launch_dependents();
     device::griddepcontrol_wait();
     if (device::warpgroup_id() == 0) {
       if constexpr (producer_registers != 0) device::setmaxnreg_dec<producer_registers>();
       produce(p, s);
+      if constexpr (cluster > 1) meet();             // no block ends while another may still report to it
     } else {
       if constexpr (consumer_registers != 0) device::setmaxnreg_inc<consumer_registers>();
       consume(p, s);
+      if constexpr (cluster > 1) meet();
     }
   }
 
  private:
-  static constexpr int stages = sizes.stages, consumers = sizes.consumers, n = sizes.n, slots = sizes.slots(), rows = sizes.rows();
+  static constexpr int cluster = sizes.cluster, stages = sizes.stages, consumers = sizes.consumers, n = sizes.n, slots = sizes.slots(), rows = sizes.rows();
   static constexpr int producer_registers = sizes.producer_registers, consumer_registers = sizes.consumer_registers;
   static constexpr int inputs = stage.inputs, stage_bytes = stage.bytes();
   static constexpr int slots_at = stage.slots_at(), scales_at = stage.scales_at(), zeros_at = stage.zeros_at(), slot_scales_at = stage.slot_scales_at();
@@ -85,14 +87,43 @@ struct gemm_sm90 {
   static constexpr bool weights_on_m = sizes.weights_on_m, through_registers = weights != activations;
   static constexpr bool scales_slots = stage.slot_scale_bytes != 0;
   static constexpr int producer_warps = 4;
+  static_assert(cluster == 1 || !through_registers, "codes are too few bytes to be worth sharing");
   // Slots lie in boxes of 128 bytes of inputs, the swizzle's width.
   static constexpr int box_inputs = 128 / static_cast<int>(sizeof(X)), boxes = inputs / box_inputs, box_bytes = slots * 128;
 
   MOESAIC_DEVICE static bool gathers(params const& a) { return a.product.token_of_slot != nullptr; }
   MOESAIC_DEVICE static bool copies(params const& a) { return scales_slots || gathers(a); }
 
-  using schedule = tile_schedule<slots, rows>;
   using ring = device::ring<stages>;
+
+  // The tiles of a cluster, and in each this block's slots: its blocks have the same rows of weights.
+  class schedule {
+   public:
+    MOESAIC_DEVICE explicit schedule(gemm_params<X, Y> const& p) : order_(p) {}
+    MOESAIC_DEVICE product_tile next() {
+      product_tile t = order_.find(number_);
+      number_ += device::grid_x() / cluster;
+      if constexpr (cluster > 1) {
+        t.first = smaller(t.first + rank() * slots, t.last);
+        t.last = smaller(t.first + slots, t.last);
+      }
+      return t;
+    }
+
+   private:
+    MOESAIC_DEVICE static int smaller(int a, int b) { return b < a ? b : a; }
+    tile_schedule<slots * cluster, rows> order_;
+    int number_ = device::block_x() / cluster;
+  };
+  MOESAIC_DEVICE static int rank() { return cluster > 1 ? device::cluster_rank() : 0; }
+  MOESAIC_DEVICE static void meet() {
+    if constexpr (cluster > 1) {
+      device::cluster_arrive();
+      device::cluster_wait();
+    } else {
+      device::block_sync();
+    }
+  }
 
   // ---- the producer ------------------------------------------------------------------------------------------------------------------
 
@@ -112,12 +143,13 @@ struct gemm_sm90 {
       if (device::lane_id() == 0) device::mbarrier_arrive(&s.full[landed.stage]);
       landed.advance();
     };
-    for (int tile = device::block_x();; tile += device::grid_x()) {
-      product_tile const t = order.find(tile);
+    for (;;) {
+      product_tile const t = order.next();
       if (!t) break;
       copier const copy(a, t);
       for (int k = 0; k < p.w.inputs; k += inputs) {
-        device::mbarrier_wait(&s.empty[next.stage], next.parity ^ 1u);
+        if constexpr (cluster > 1) device::mbarrier_wait_cluster(&s.empty[next.stage], next.parity ^ 1u);
+        else device::mbarrier_wait(&s.empty[next.stage], next.parity ^ 1u);
         std::byte* const at = s.ring + next.stage * stage_bytes;
         if (device::thread_id() == 0) load(a, t, k, at, &s.full[next.stage]);
         if (own_copies) {
@@ -140,7 +172,11 @@ struct gemm_sm90 {
     constexpr int group_bytes = scale_bytes != 0 ? scale_bytes * Problem::interval / inputs : 0;
     device::mbarrier_arrive_expect_tx(
       full, static_cast<std::uint32_t>(weight_bytes + (gathers(a) ? 0 : slot_bytes) + a.groups * (group_bytes + (brings_zeros ? rows : 0))));
-    if constexpr (layout::in_stripes(weights)) device::tma_load_3d(at, &a.weights, full, 2 * k, t.row / layout::stripe_rows, t.expert);
+    if constexpr (cluster > 1) {
+      // A part of the rows to every block, so that each reads 1 / cluster of them.
+      constexpr int part = rows / cluster;
+      device::tma_load_3d_multicast(at + rank() * (weight_bytes / cluster), &a.weights, full, (1u << cluster) - 1, k, t.row + rank() * part, t.expert);
+    } else if constexpr (layout::in_stripes(weights)) device::tma_load_3d(at, &a.weights, full, 2 * k, t.row / layout::stripe_rows, t.expert);
     else device::tma_load_3d(at, &a.weights, full, k, t.row, t.expert);
     if (!gathers(a)) {
       MOESAIC_UNROLL
@@ -201,8 +237,8 @@ struct gemm_sm90 {
     int const warpgroup = device::warpgroup_id() - 1;
     schedule order(p);
     ring at;
-    for (int tile = device::block_x();; tile += device::grid_x()) {
-      product_tile const t = order.find(tile);
+    for (;;) {
+      product_tile const t = order.next();
       if (!t) return;
       float sum[n / 2];
       if constexpr (through_registers) multiply_codes(p, a.groups, t, s, at, warpgroup, sum);
@@ -221,7 +257,13 @@ struct gemm_sm90 {
 
   MOESAIC_DEVICE static void release(shared& s, int from) {
     device::warp_sync();
-    if (device::lane_id() == 0) device::mbarrier_arrive(&s.empty[from]);
+    if (device::lane_id() != 0) return;
+    if constexpr (cluster > 1) {
+      MOESAIC_UNROLL
+      for (int block = 0; block < cluster; ++block) device::mbarrier_arrive_cluster(&s.empty[from], block);
+    } else {
+      device::mbarrier_arrive(&s.empty[from]);
+    }
   }
   // 8 rows of 128 bytes after another.
   MOESAIC_DEVICE static std::uint64_t operand(std::byte const* tile) {

@@ -97,7 +97,7 @@ MOESAIC_DEVICE void store_slots_on_m(gemm_params<X, Y> const& p, int expert, int
   with_finisher<Parts>(p, expert, [&](auto const& finish) {
     by_turns<turn_registers>(d, [&](int turn) {
       int const outputs = row / Parts + 32 * turn;
-      std::uint32_t word[2][4];
+      [[maybe_unused]] std::uint32_t word[2][4];
       MOESAIC_UNROLL
       for (int i = 0; i < 4; ++i) {
         int const at = i * of_outputs, up = at + 4 * (Parts - 1), output = outputs + 8 * i + 2 * quad;
@@ -141,7 +141,7 @@ MOESAIC_DEVICE void store_weights_on_m(gemm_params<X, Y> const& p, int expert, i
         int const slots = first + 8 * together * turn + 2 * quad;
         float bias[2];
         finish.load_bias(output, bias);
-        std::uint32_t word[together];
+        [[maybe_unused]] std::uint32_t word[together];
         MOESAIC_UNROLL
         for (int i = 0; i < together; ++i) {
           int const at = 4 * i + 2 * half, up = at + 2 * (Parts - 1);

@@ -17,6 +17,7 @@ struct gemm_sm90_sizes {
   int n = 8;
   int stages = 8;                ///< of the ring of operands
   int blocks = 1;                ///< of a multiprocessor
+  int cluster = 1;               ///< blocks that work at the same rows of weights, which the copy engine brings to all of them at once
   int producer_registers = 0;    ///< a thread, by setmaxnreg; 0: all threads have what the launch gives
   int consumer_registers = 0;
 
@@ -60,16 +61,19 @@ MOESAIC_FN constexpr std::int64_t shared_bytes(gemm_sm90_stage const& stage, gem
 }
 
 /// What is expected of the runs of slots that share a matrix.
-enum class run_length : std::uint8_t { few, some, many, long_runs };
+enum class run_length : std::uint8_t { few, some, many, long_runs, longest };
 /// At most so many slots a tile for each; beyond the last, the kernels of long runs.
-MOESAIC_FN constexpr int slots_of(run_length r) { return r == run_length::few ? 8 : r == run_length::some ? 32 : r == run_length::many ? 64 : 128; }
+MOESAIC_FN constexpr int slots_of(run_length r) {
+  return r == run_length::few ? 8 : r == run_length::some ? 32 : r == run_length::many ? 64 : r == run_length::long_runs ? 128 : 256;
+}
 
 /// `bound`: slots that an expert can have; `mean`: that it will have. Few slots more than a tile cost a second look at the weights, in L2; a tile
 /// that is too wide costs its share of shared memory and of the tensor cores whatever it holds.
 constexpr run_length run_length_of(std::int64_t bound, std::int64_t mean) {
   for (auto const r : {run_length::few, run_length::some, run_length::many})
     if (bound <= slots_of(r) || 2 * mean <= slots_of(r)) return r;
-  return run_length::long_runs;
+  // Tiles of two blocks, of which a run's last is half empty now and then.
+  return mean < 4 * slots_of(run_length::longest) ? run_length::long_runs : run_length::longest;
 }
 
 /// The shortest interval of inputs that kernels of these weights scale.
@@ -99,9 +103,9 @@ struct gemm_sm90_tuning {
   static constexpr gemm_sm90_sizes sizes(dtype w, dtype x, run_length r) {
     gemm_sm90_sizes s{.n = slots_of(r), .blocks = 2};
     if (r == run_length::many) s.producer_registers = 40, s.consumer_registers = 208;
-    if (r == run_length::long_runs) {
-      s = {.weights_on_m = w != x, .consumers = 2, .n = w == dtype::bf16 ? 256 : 128, .producer_registers = 56, .consumer_registers = 224};
-    }
+    if (r >= run_length::long_runs)
+      s = {.weights_on_m = w != x, .consumers = 2, .n = w == dtype::bf16 ? 256 : 128, .cluster = w == x && r == run_length::longest ? 2 : 1,
+           .producer_registers = 64, .consumer_registers = 216};
     constexpr int most_stages = 12;
     for (s.stages = most_stages; s.stages > 2 && !sm90_fits(w, x, sm90_interval(w), s);) --s.stages;
     return s;
