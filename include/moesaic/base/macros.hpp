@@ -49,5 +49,6 @@
 #endif
 
 /// In a .cu that includes moesaic/cuda.cuh, outside namespaces: the kernels that block<Spec> and its parts start on a cuda::stream_ref, for a .cpp that
-/// any compiler takes, which includes moesaic/moesaic.hpp and moesaic/cuda/cuda.hpp and calls them. Another tuning's stream may follow the Spec.
+/// any compiler takes, which includes moesaic/moesaic.hpp and moesaic/cuda/cuda.hpp and calls them. A model serves as well; another tuning's stream and a
+/// tap's type may follow, where calls have those.
 #define MOESAIC_INSTANTIATE(...) template struct moesaic::cuda::instantiation<__VA_ARGS__>;

@@ -11,41 +11,31 @@
 
 namespace moesaic::cuda {
 
-/// A tap that wants every stage, so that the kernels for those are there too.
-struct every_stage {
-  template <class X>
-  void operator()(tap_point, view<const X>) const {}
-};
-
 /// Of a Spec: block<Spec>::forward. Explicitly instantiated, it emits every launch<Kernel> that is reached.
-template <class Spec, class Where = stream_ref>
+template <class Spec, class Where = stream_ref, class Tap = no_tap>
 struct instantiation {
   using layer = block<Spec>;
   using scalar = typename layer::scalar;
   using cache = decltype(layer::make_cache(std::declval<Where&>(), 1, 1));
 
-  template <class Tap>
   static status call(Where& where, typename layer::weights const& w, batch<scalar> const& rows, cache const& c, view<scalar> y, list<std::byte> workspace,
-                     typename layer::policy_state const& state) {
-    return layer::forward(where, w, rows, c, y, workspace, state, Tap{});
+                     typename layer::policy_state const& state, Tap& tap) {
+    return layer::forward(where, w, rows, c, y, workspace, state, tap);
   }
-  static constexpr auto plain = &call<no_tap>, watched = &call<every_stage>;
 };
 
 /// Of a model: decoder<Model>::forward, and so every layer's.
-template <class Model, class Where>
+template <class Model, class Where, class Tap>
   requires requires { typename Model::layers; }
-struct instantiation<Model, Where> {
+struct instantiation<Model, Where, Tap> {
   using model = decoder<Model>;
   using cache = decltype(model::make_cache(std::declval<Where&>(), 1, 1));
   using sum = typename model::sum;
 
-  template <class States, class Tap>
   static status call(Where& where, typename model::weights const& w, token_batch const& tokens, cache const& c, list<const std::int32_t> rows, view<sum> logits,
-                     list<std::byte> workspace, States const& states) {
-    return model::forward(where, w, tokens, c, rows, logits, workspace, states, Tap{});
+                     list<std::byte> workspace, Tap& tap) {
+    return model::forward(where, w, tokens, c, rows, logits, workspace, no_states{}, tap);
   }
-  static constexpr auto plain = &call<no_states, no_tap>, watched = &call<no_states, every_stage>;
 };
 
 }  // namespace moesaic::cuda

@@ -21,8 +21,8 @@ struct default_tuning {
   static constexpr bool has(rung) { return true; }
 };
 
-/// Some rungs alone: a program for one architecture that shall hold nothing else, or a measurement of one.
-///   cuda::basic_stream_ref<cuda::rungs<cuda::rung::simt, cuda::rung::sm90>> where(stream);
+/// Some rungs alone, and what they have nothing of their own for: a program for one architecture that shall hold no more, or a measurement.
+///   cuda::basic_stream_ref<cuda::rungs<cuda::rung::sm90>> where(stream);
 template <rung... Rungs>
 struct rungs {
   static constexpr bool has(rung r) { return ((r == Rungs) || ...); }
