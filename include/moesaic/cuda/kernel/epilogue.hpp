@@ -1,4 +1,4 @@
-// From a sum to an element of y: bias, activation, rounding.
+// From sums in shared memory to rows of y: bias, activation, rounding.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -21,58 +21,57 @@ MOESAIC_DEVICE float finish_sum(gemm_params<X, Y> const& p, int expert, int outp
   return value;
 }
 
-/// Writes `count` (1 .. 8) neighbouring outputs: as one store of 16 bytes or two where y allows it.
+/// Two neighbouring outputs, of which the second may lie beyond the row: in one store where y allows it.
 template <class Y>
-MOESAIC_DEVICE void store_outputs(Y* to, float const (&value)[8], int count) {
+MOESAIC_DEVICE void store_outputs(Y* to, float first, float second, bool both) {
   static_assert(std::is_same_v<Y, float> || std::is_same_v<Y, bf16>, "results are float or bf16");
-  if (count == 8 && reinterpret_cast<std::uintptr_t>(to) % 16 == 0) {
-    auto* const wide = reinterpret_cast<device::words4*>(to);
+  if (both && reinterpret_cast<std::uintptr_t>(to) % (2 * sizeof(Y)) == 0) {
     if constexpr (std::is_same_v<Y, bf16>) {
-      *wide = {{device::cvt_bf16x2(value[0], value[1]), device::cvt_bf16x2(value[2], value[3]), device::cvt_bf16x2(value[4], value[5]),
-                device::cvt_bf16x2(value[6], value[7])}};
+      *reinterpret_cast<std::uint32_t*>(to) = device::cvt_bf16x2(first, second);
     } else {
-      wide[0] = {{bit_cast<std::uint32_t>(value[0]), bit_cast<std::uint32_t>(value[1]), bit_cast<std::uint32_t>(value[2]), bit_cast<std::uint32_t>(value[3])}};
-      wide[1] = {{bit_cast<std::uint32_t>(value[4]), bit_cast<std::uint32_t>(value[5]), bit_cast<std::uint32_t>(value[6]), bit_cast<std::uint32_t>(value[7])}};
+      struct alignas(8) floats2 {
+        float of[2];
+      };
+      *reinterpret_cast<floats2*>(to) = {{first, second}};
     }
-    return;
+  } else {
+    to[0] = static_cast<Y>(first);
+    if (both) to[1] = static_cast<Y>(second);
   }
-  MOESAIC_UNROLL
-  for (int i = 0; i < 8; ++i)
-    if (i < count) to[i] = static_cast<Y>(value[i]);
 }
 
 /// A tile's sums, in shared memory since a block_sync, to rows of y: [Copies][Slots][Pitch] floats, weight row `first_row` + r of slot t.first + s at
-/// [s][r], 16-byte aligned; copies are added up in order. All `Threads` threads of the block call. Rows is a power of two from 16 on, Pitch Rows + 4.
+/// [s][r], 8-byte aligned; copies are added up in order. All `Threads` threads of the block call. Rows is 16, 32, 64 or 128, Pitch even.
 template <int Rows, int Slots, int Copies, int Pitch, int Threads, class X, class Y>
 MOESAIC_DEVICE void finish_tile(gemm_params<X, Y> const& p, slot_tile const& t, int first_row, float const* sums) {
-  struct alignas(16) floats4 {
-    float of[4];
+  static_assert((Rows == 16 || Rows == 32 || Rows == 64 || Rows == 128) && Pitch % 2 == 0);
+  struct alignas(8) floats2 {
+    float of[2];
   };
-  auto const eight_sums = [&](float(&sum)[8], int slot, int row) {
+  auto const read = [&](int slot, int row) {
+    floats2 all = *reinterpret_cast<floats2 const*>(sums + slot * Pitch + row);
     MOESAIC_UNROLL
-    for (int c = 0; c < Copies; ++c)
-      MOESAIC_UNROLL
-      for (int half = 0; half < 2; ++half) {
-        auto const four = *reinterpret_cast<floats4 const*>(sums + (c * Slots + slot) * Pitch + row + half * 4);
-        MOESAIC_UNROLL
-        for (int i = 0; i < 4; ++i) sum[half * 4 + i] = c == 0 ? four.of[i] : sum[half * 4 + i] + four.of[i];
-      }
+    for (int c = 1; c < Copies; ++c) {
+      auto const more = *reinterpret_cast<floats2 const*>(sums + (c * Slots + slot) * Pitch + row);
+      all.of[0] += more.of[0];
+      all.of[1] += more.of[1];
+    }
+    return all;
   };
-  // Eight outputs of a slot a thread and turn: with two parts their gates are eight rows, and the ups the next eight. Four neighbours fill whole sectors
-  // of y, and the next slot's sums lie four banks further.
-  int const rows_of_turn = 8 * p.w.parts, turns_of_slot = Rows / rows_of_turn, together = turns_of_slot < 4 ? turns_of_slot : 4;
-  for (int turn = device::thread_id(); turn < Slots * turns_of_slot; turn += Threads) {
-    int const slot = turn / together % Slots, row = (turn / (together * Slots) * together + turn % together) * rows_of_turn;
-    int const output = (first_row + row) / p.w.parts;
+  // Two outputs a thread and turn, so that a warp fills lines of y. No more: each holds the code of every activation. With two parts a slot's outputs
+  // are half as many; eight rows of gates are followed by the ups of the same.
+  constexpr int log_rows = Rows == 16 ? 4 : Rows == 32 ? 5 : Rows == 64 ? 6 : 7;
+  int const halves = p.w.parts - 1, log_pairs = log_rows - 1 - halves;
+  for (int turn = device::thread_id(); turn < Slots << log_pairs; turn += Threads) {
+    int const slot = turn >> log_pairs, in_slot = (turn - (slot << log_pairs)) * 2;
+    int const row = halves != 0 ? in_slot / 8 * 16 + in_slot % 8 : in_slot, output = (halves != 0 ? first_row / 2 : first_row) + in_slot;
     if (slot >= t.last - t.first || output >= p.w.outputs) continue;
-    float sum[8], up[8] = {};
-    eight_sums(sum, slot, row);
-    if (p.w.parts == 2) eight_sums(up, slot, row + 8);
-    int const count = p.w.outputs - output < 8 ? p.w.outputs - output : 8;
-    MOESAIC_UNROLL
-    for (int i = 0; i < 8; ++i)
-      if (i < count) sum[i] = finish_sum(p, t.expert, output + i, sum[i], up[i]);
-    store_outputs(p.y + (t.first + slot) * p.y_stride + output, sum, count);
+    auto const sum = read(slot, row);
+    auto const up = halves != 0 ? read(slot, row + 8) : floats2{};
+    bool const both = output + 1 < p.w.outputs;
+    float const first = finish_sum(p, t.expert, output, sum.of[0], up.of[0]);
+    float const second = both ? finish_sum(p, t.expert, output + 1, sum.of[1], up.of[1]) : 0.0f;
+    store_outputs(p.y + (t.first + slot) * p.y_stride + output, first, second, both);
   }
 }
 

@@ -139,12 +139,14 @@ struct gemm_simt_few {
       }
     }
     MOESAIC_UNROLL
-    for (int r = 0; r < warp_rows; ++r)
+    for (int i = 0; i < slots; ++i) {
+      if (i >= count) continue;
       MOESAIC_UNROLL
-      for (int i = 0; i < slots; ++i) {
+      for (int r = 0; r < warp_rows; ++r) {
         float const all = device::warp_sum(sum[r][i]);
         if (device::lane_id() == 0) s.sums[i * pitch + device::warp_id() * warp_rows + r] = all;
       }
+    }
     device::block_sync();
     finish_tile<rows, slots, 1, pitch, threads>(p, t, block_row, s.sums);
   }

@@ -329,12 +329,13 @@ struct gemm_sm80 {
     int const warp_slot = warp / Tile.warps_rows % Tile.warps_slots * (slots / Tile.warps_slots);
     int const warp_input = warp / (Tile.warps_rows * Tile.warps_slots);
     sums all{};
-    MOESAIC_UNROLL
-    for (int n = 0; n < Tile.stages - 1; ++n) load(n);
-    for (int n = 0; n < stages; ++n) {
-      device::cp_async_wait_group<Tile.stages - 2>();
-      device::block_sync();                        // stage n is there for all, and all are done with the one that is loaded next
+    for (int n = 1 - Tile.stages; n < stages; ++n) {       // from before the first, so that the code of loads is there once
+      if (n >= 0) {
+        device::cp_async_wait_group<Tile.stages - 2>();
+        device::block_sync();                      // stage n is there for all, and all are done with the one that is loaded next
+      }
       load(n + Tile.stages - 1);
+      if (n < 0) continue;
       int const k = n * inputs_of_stage + warp_input * slab;
       if (k < p.w.inputs) multiply_slab(p, s.ring[n % Tile.stages].of[warp_input], warp_row, warp_slot, k, all);
     }
