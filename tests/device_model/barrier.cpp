@@ -47,7 +47,9 @@ void try_phase_end(block& b, std::size_t index) {
 
 void take_arrivals(block& b, mbarrier_state& s, std::uint32_t count, char const* name) {
   if (s.pending < count)
-    fail("model", text("%s at {1}: arrival overflow, the phase of shared+%td expects %u arrivals and has had them all, the last at {2}", name, offset(b, s.at), s.expected),
+    fail("model",
+         text("%s at {1}: arrival overflow, the phase of shared+%td expects %u arrivals and has had them all, the last at {2}", name,
+              offset(b, s.at), s.expected),
          here(), s.last_arrival);
   s.pending -= count;
   s.last_arrival = here();
@@ -62,13 +64,15 @@ void mbarrier_arrive(device::mbarrier* at, std::uint32_t count, block* of) {
   char const* const name = of != nullptr ? "mbarrier_arrive_cluster" : "mbarrier_arrive";
   std::byte* p = reinterpret_cast<std::byte*>(at);
   if (of != nullptr) {
-    if (!mine.holds(p, 8)) fail("model", text("%s at {1}: an mbarrier lies in the block's shared memory, at a multiple of 8", name), here());
+    if (!mine.holds(p, 8))
+      fail("model", text("%s at {1}: an mbarrier lies in the block's shared memory, at a multiple of 8", name), here());
     if (b.running == 0) fail("model", text("%s at {1}: block %d of the cluster has ended", name, b.rank), here());
     p = b.shared + (p - mine.shared);
   }
   mbarrier_state& s = state_of(b, p, name);
   if (&b != &mine && !s.fenced)
-    fail("model", text("%s at {1}: the init of shared+%td at {2} was not followed by fence_mbarrier_init", name, offset(b, p)), here(), s.initialised);
+    fail("model", text("%s at {1}: the init of shared+%td at {2} was not followed by fence_mbarrier_init", name, offset(b, p)), here(),
+         s.initialised);
   note_use(b, s);
   if (watcher) watcher->arrive(s, t);
   take_arrivals(b, s, count, name);
@@ -81,7 +85,11 @@ void mbarrier_expect(device::mbarrier* at, std::uint32_t bytes) {
   mbarrier_state& s = state_of(b, at, "mbarrier_expect_tx");
   note_use(b, s);
   s.bytes += bytes;
-  if (s.bytes > most_bytes) fail("model", text("mbarrier_expect_tx at {1}: %lld bytes are expected, an mbarrier counts to %lld", static_cast<long long>(s.bytes), static_cast<long long>(most_bytes)), here());
+  if (s.bytes > most_bytes)
+    fail("model",
+         text("mbarrier_expect_tx at {1}: %lld bytes are expected, an mbarrier counts to %lld", static_cast<long long>(s.bytes),
+              static_cast<long long>(most_bytes)),
+         here());
 }
 
 bool mbarrier_test(device::mbarrier* at, std::uint32_t parity, bool may_wait) {
@@ -127,7 +135,8 @@ void mbarrier_complete_bytes(device::mbarrier* at, std::uint32_t bytes, async_op
   std::uint64_t word;
   std::memcpy(&word, at, 8);
   auto const index = static_cast<std::uint32_t>(word);
-  if ((word & ~std::uint64_t{0xffff'ffff}) != magic || index >= b->mbarriers.size() || b->mbarriers[index].at != reinterpret_cast<std::byte*>(at)) {
+  if ((word & ~std::uint64_t{0xffff'ffff}) != magic || index >= b->mbarriers.size() ||
+      b->mbarriers[index].at != reinterpret_cast<std::byte*>(at)) {
     report("model", text("%s of {1} reports to shared+%td, which is no mbarrier any more", by.name, offset(*b, at)), by.asked);
     return;
   }
@@ -141,7 +150,9 @@ void mbarrier_complete_bytes(device::mbarrier* at, std::uint32_t bytes, async_op
 void check_reports_to(block& b, void const* at, char const* name) {
   mbarrier_state& s = state_of(b, at, name);
   if (!s.fenced)
-    fail("model", text("%s at {1}: the init of its mbarrier shared+%td at {2} was not followed by fence_mbarrier_init", name, offset(b, at)), here(), s.initialised);
+    fail("model",
+         text("%s at {1}: the init of its mbarrier shared+%td at {2} was not followed by fence_mbarrier_init", name, offset(b, at)), here(),
+         s.initialised);
 }
 
 /// The arrival of a thread's copies, at whatever time they have landed.
@@ -156,7 +167,10 @@ void arrive_for_copies(thread& t, device::mbarrier* at, thread_copy const* copie
   }
   mbarrier_state& s = b.mbarriers[index];
   if (s.pending == 0) {
-    report("model", text("cp_async_mbarrier_arrive_noinc at {1}: arrival overflow, the phase of shared+%td expects %u arrivals and has had them all, the last at {2}", offset(b, s.at), s.expected),
+    report("model",
+           text("cp_async_mbarrier_arrive_noinc at {1}: arrival overflow, the phase of shared+%td expects %u arrivals and has had them "
+                "all, the last at {2}",
+                offset(b, s.at), s.expected),
            copies[count].asked, s.last_arrival);
     return;
   }
@@ -183,7 +197,8 @@ void mbarrier_init(mbarrier* at, std::uint32_t arrivals) {
   thread& t = *running;
   block& b = *t.home;
   check_shared(at, 8, 8, "mbarrier_init");
-  if (arrivals == 0 || arrivals > most_arrivals) fail("model", text("mbarrier_init at {1}: an mbarrier expects 1 to %u arrivals, not %u", most_arrivals, arrivals), here());
+  if (arrivals == 0 || arrivals > most_arrivals)
+    fail("model", text("mbarrier_init at {1}: an mbarrier expects 1 to %u arrivals, not %u", most_arrivals, arrivals), here());
   if (watcher) watcher->access(t, at, 8, true, false, here());
   auto const p = reinterpret_cast<std::byte*>(at);
   auto found = std::find_if(b.mbarriers.begin(), b.mbarriers.end(), [p](mbarrier_state const& s) { return s.at == p; });

@@ -20,7 +20,9 @@ struct memory {
 };
 memory& mine() { return device::shared<memory>(); }
 
-constexpr shape clusters_of(unsigned size, unsigned count = 3) { return {{.x = size * count, .y = 2, .cluster = size}, 64, sizeof(memory)}; }
+constexpr shape clusters_of(unsigned size, unsigned count = 3) {
+  return {{.x = size * count, .y = 2, .cluster = size}, 64, sizeof(memory)};
+}
 
 TEST_CASE("blocks of a cluster read, write and add in each other's shared memory") {
   check_right(clusters_of(4), [] {
@@ -104,10 +106,13 @@ TEST_CASE("misuse of clusters is found") {
   shape const two = clusters_of(2, 1);
   check_found(findings_of(two, {}, [] { mapa(&mine().sum, 2); }), "there is no block 2 in a cluster of 2", file, __LINE__);
   check_found(findings_of(two, {}, [] { cluster_wait(); }), "cluster_wait at clusters_test.cpp", file, __LINE__);
-  check_found(findings_of(two, {}, [] { cluster_arrive(); cluster_arrive(); }), "comes before the cluster_wait of the one before", file, __LINE__);
-  check_found(findings_of(two, {}, [] { load_cluster(0x0200'0000u + 1024 + sizeof(memory)); }), "lie outside of the block's", file, __LINE__);
+  check_found(findings_of(two, {}, [] { cluster_arrive(); cluster_arrive(); }),
+              "comes before the cluster_wait of the one before", file, __LINE__ - 1);
+  check_found(findings_of(two, {}, [] { load_cluster(0x0200'0000u + 1024 + sizeof(memory)); }),
+              "lie outside of the block's", file, __LINE__ - 1);
   // The first block ends while the second still reads it.
-  check_found(findings_of(two, {}, [] { if (cluster_rank() == 1) load_cluster(mapa(&mine().sum, 0)); }), "block 0 of the cluster has ended", file, __LINE__);
+  check_found(findings_of(two, {}, [] { if (cluster_rank() == 1) load_cluster(mapa(&mine().sum, 0)); }),
+              "block 0 of the cluster has ended", file, __LINE__ - 1);
   int const line = __LINE__ + 4;
   check_found(findings_of(two, {}, [] {   // of an mbarrier that the other block never initialised
                 cluster_arrive();

@@ -1,4 +1,4 @@
-// Asynchronous copies and the barriers they report to on the device model: what is moved where and when, and what is found when it is not waited for.
+// Asynchronous copies and the barriers they report to on the device model: what goes where and when, and what misuse is found.
 // SPDX-License-Identifier: Apache-2.0
 #include <cmath>
 #include <numeric>
@@ -86,9 +86,12 @@ TEST_CASE("misuse of cp.async is found") {
   check_found(alone([&](tile& s) { cp_async<16>(s.words, in.data() + 1); }), "the global address is not a multiple of 16", file, __LINE__);
   check_found(alone([&](tile& s) { cp_async<16>(s.words, in.data(), 17); }), "17 of 16 bytes are to be read", file, __LINE__);
   check_found(alone([&](tile& s) { cp_async<16>(s.words, s.words + 4); }), "a shared address where a global one is meant", file, __LINE__);
-  check_found(alone([&](tile&) { cp_async<16>(const_cast<std::uint32_t*>(in.data()), in.data()); }), "are not all inside the block's", file, __LINE__);
-  check_found(alone([&](tile& s) { cp_async<4>(s.words, in.data()); }), "model: a thread ended with a cp_async under way that it never waited for, asked for at", file, __LINE__);
-  check_found(alone([&](tile& s) { cp_async<4>(s.words, in.data()); cp_async_wait_group<0>(); }), "that it never waited for", file, __LINE__);   // in no group
+  check_found(alone([&](tile&) { cp_async<16>(const_cast<std::uint32_t*>(in.data()), in.data()); }),
+              "are not all inside the block's", file, __LINE__ - 1);
+  check_found(alone([&](tile& s) { cp_async<4>(s.words, in.data()); }),
+              "model: a thread ended with a cp_async under way that it never waited for, asked for at", file, __LINE__ - 1);
+  check_found(alone([&](tile& s) { cp_async<4>(s.words, in.data()); cp_async_wait_group<0>(); }),
+              "that it never waited for", file, __LINE__ - 1);   // in no group
   if (sees_races()) return;
   int const line = __LINE__ + 2;
   check_found(alone([&](tile& s) {
@@ -160,7 +163,8 @@ TEST_CASE("misuse of mbarriers is found") {
                 bulk_load(s.words, in.data(), 16, &s.full);
               }),
               "bulk_load at copies_test.cpp", file, line, line + 1);
-  check_found(alone([&](tile& s) { mbarrier_init(&s.full, 1); bulk_load(s.words, in.data(), 16, &s.full); }), "was not followed by fence_mbarrier_init", file, __LINE__);
+  check_found(alone([&](tile& s) { mbarrier_init(&s.full, 1); bulk_load(s.words, in.data(), 16, &s.full); }),
+              "was not followed by fence_mbarrier_init", file, __LINE__ - 1);
   line = __LINE__ + 5;
   check_found(alone([&](tile& s) {
                 mbarrier_init(&s.full, 2);
@@ -242,7 +246,8 @@ TEST_CASE("bulk stores") {
     });
   };
   check_found(alone([&](tile& s) { bulk_store(out.data(), s.words, 16); }), "a thread ended with a bulk_store in no group", file, __LINE__);
-  check_found(alone([&](tile& s) { bulk_store(out.data(), s.words, 16); cp_async_bulk_commit_group(); }), "might still read shared memory: it never waited", file, __LINE__);
+  check_found(alone([&](tile& s) { bulk_store(out.data(), s.words, 16); cp_async_bulk_commit_group(); }),
+              "might still read shared memory: it never waited", file, __LINE__ - 1);
   if (sees_races()) return;
   int const line = __LINE__ + 2;
   check_found(alone([&](tile& s) {
@@ -271,7 +276,7 @@ void check_box(tensor_description const& t, std::vector<std::uint16_t> const& da
     }
     // Chunks of 16 bytes change places by the number of their row of 128 bytes.
     std::size_t const byte = i * 2, row = byte / 128, chunk = byte / 16 % 8;
-    std::size_t const bits = t.swizzle == swizzle::b128 ? row % 8 : t.swizzle == swizzle::b64 ? row % 4 : t.swizzle == swizzle::b32 ? row % 2 : 0;
+    std::size_t const bits = row % static_cast<std::size_t>(bytes_of(t.swizzle) / 16);
     std::size_t const place = row * 64 + (chunk ^ bits) * 8 + byte % 16 / 2;
     if (in) CHECK(box[place] == data[from]);
     else CHECK(box[place] == 0);
@@ -310,7 +315,10 @@ TEST_CASE("boxes of 1 to 5 dimensions come and go, with every swizzle, also acro
       REQUIRE(encode(t_out, to));
       for (int round = 0; round < 4; ++round) {
         int at[5] = {};
-        for (int d = 0; d < dimensions; ++d) at[d] = static_cast<int>(numbers.below(static_cast<std::int64_t>(t.size[d] + t.box[d]))) - static_cast<int>(t.box[d]);
+        for (int d = 0; d < dimensions; ++d) {
+          auto const box = static_cast<int>(t.box[d]), size = static_cast<int>(t.size[d]);
+          at[d] = static_cast<int>(numbers.below(size + box)) - box;
+        }
         if (round == 0) for (int& a : at) a = 0;
         for (auto const when : deliveries) {
           out.assign(out.size(), 0);
@@ -347,7 +355,8 @@ TEST_CASE("boxes of 1 to 5 dimensions come and go, with every swizzle, also acro
           std::size_t written = 0, inside = 1;
           for (auto const x : out) written += x != 0;
           for (int d = 0; d < dimensions; ++d)
-            inside *= static_cast<std::size_t>(std::max<std::int64_t>(0, std::min<std::int64_t>(std::int64_t{at[d]} + t.box[d], static_cast<std::int64_t>(t.size[d])) - std::max(at[d], 0)));
+            inside *= static_cast<std::size_t>(
+                std::max(0, std::min(at[d] + static_cast<int>(t.box[d]), static_cast<int>(t.size[d])) - std::max(at[d], 0)));
           CHECK(written == inside);
         }
       }
@@ -387,11 +396,14 @@ TEST_CASE("maps that the engine does not take, and misuse of those that it does"
       body(b);
     });
   };
-  check_found(alone([&](boxes& b) { tma_load_2d(b.in + 64, &map, &b.full, 0, 0); }), "shared+128 is not a multiple of 1024", file, __LINE__);
+  check_found(alone([&](boxes& b) { tma_load_2d(b.in + 64, &map, &b.full, 0, 0); }),
+              "shared+128 is not a multiple of 1024", file, __LINE__ - 1);
   check_found(alone([&](boxes& b) { tma_load_3d(b.in, &map, &b.full, 0, 0, 0); }), "tma_load_3d at copies_test.cpp", file, __LINE__);
-  check_found(alone([&](boxes& b) { tensor_map const copy = map; tma_load_2d(b.in, &copy, &b.full, 0, 0); }), "must lie in the kernel's params", file, __LINE__);
+  check_found(alone([&](boxes& b) { tensor_map const copy = map; tma_load_2d(b.in, &copy, &b.full, 0, 0); }),
+              "must lie in the kernel's params", file, __LINE__ - 1);
   check_found(alone([&](boxes& b) { tma_load_2d(b.in, &unused, &b.full, 0, 0); }), "was not made by encode", file, __LINE__);
-  check_found(alone([&](boxes& b) { tma_load_2d_multicast(b.in, &map, &b.full, 2, 0, 0); }), "are not all of a cluster of 1", file, __LINE__);
+  check_found(alone([&](boxes& b) { tma_load_2d_multicast(b.in, &map, &b.full, 2, 0, 0); }),
+              "are not all of a cluster of 1", file, __LINE__ - 1);
   check_found(alone([&](boxes& b) { tma_store_2d(&map, b.in, 0, 0); }), "tma_store_2d in no group", file, __LINE__);
   if (sees_races()) return;
   int const line = __LINE__ + 3;
@@ -421,9 +433,12 @@ TEST_CASE("copies from and to behind the end of a buffer are found") {
       if (thread_id() == 0) body(shared_tile());
     });
   };
-  check_found(alone([&](tile& s) { cp_async<16>(s.words, in.data() + 100); }), "of 16 bytes of global memory the one at 0 is not addressable", file, __LINE__);
-  check_found(alone([&](tile& s) { bulk_store(out.data() + 96, s.words, 32); }), "of 32 bytes of global memory the one at 16 is not addressable", file, __LINE__);
-  check_found(alone([&](tile&) { load_nc(reinterpret_cast<words4 const*>(in.data() + 100)); }), "load_nc at copies_test.cpp", file, __LINE__);
+  check_found(alone([&](tile& s) { cp_async<16>(s.words, in.data() + 100); }),
+              "of 16 bytes of global memory the one at 0 is not addressable", file, __LINE__ - 1);
+  check_found(alone([&](tile& s) { bulk_store(out.data() + 96, s.words, 32); }),
+              "of 32 bytes of global memory the one at 16 is not addressable", file, __LINE__ - 1);
+  check_found(alone([&](tile&) { load_nc(reinterpret_cast<words4 const*>(in.data() + 100)); }),
+              "load_nc at copies_test.cpp", file, __LINE__ - 1);
   tensor_description t;
   t.data = in.data();
   t.element = tensor_element::u32;

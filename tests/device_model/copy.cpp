@@ -75,7 +75,8 @@ static_assert(sizeof(device::tensor_description) <= 15 * 8);
 device::tensor_description const& decoded(device::tensor_map const* map, char const* name) {
   thread const& t = *running;
   auto const* const p = reinterpret_cast<std::byte const*>(map);
-  if (p >= t.stack && p < t.stack + t.stack_bytes) fail("model", text("%s at {1}: the tensor map is a copy in a thread, and must lie in the kernel's params", name), here());
+  if (p >= t.stack && p < t.stack + t.stack_bytes)
+    fail("model", text("%s at {1}: the tensor map is a copy in a thread, and must lie in the kernel's params", name), here());
   if (reinterpret_cast<std::uintptr_t>(map) % 64 != 0) fail("model", text("%s at {1}: the tensor map is not aligned to 64", name), here());
   if (__asan_region_is_poisoned && __asan_region_is_poisoned(const_cast<device::tensor_map*>(map), sizeof *map) != nullptr)
     fail("model", text("%s at {1}: the tensor map is not addressable", name), here());
@@ -85,10 +86,10 @@ device::tensor_description const& decoded(device::tensor_map const* map, char co
 
 /// What a bulk copy moves: `bytes` in a row, or a box of a tensor.
 struct extent {
-  device::tensor_description tensor;   // dimensions 0: linear
+  device::tensor_description tensor;  // dimensions 0: linear
   std::int64_t at[5] = {};
   std::byte* linear = nullptr;
-  std::size_t bytes = 0;               // in shared memory
+  std::size_t bytes = 0;  // in shared memory
 
   /// f(global row, bytes there, bytes before it that are outside, place of the row in shared memory): rows inside the tensor at least in part.
   /// outside(place in shared memory): rows that are not.
@@ -113,7 +114,8 @@ struct extent {
         from += i * static_cast<std::int64_t>(t.stride[d]);
       }
       auto* const data = static_cast<std::byte*>(const_cast<void*>(t.data));
-      if (in) inside(data + from, static_cast<std::size_t>((last - first) * element), static_cast<std::size_t>((first - at[0]) * element), place);
+      if (in)
+        inside(data + from, static_cast<std::size_t>((last - first) * element), static_cast<std::size_t>((first - at[0]) * element), place);
       else outside(place);
       for (int d = 1; d < t.dimensions; ++d) {
         if (++index[d] < t.box[d]) break;
@@ -122,7 +124,8 @@ struct extent {
     }
   }
   std::size_t row_bytes() const {
-    return tensor.dimensions == 0 ? bytes : static_cast<std::size_t>(tensor.box[0]) * static_cast<std::size_t>(device::bytes_of(tensor.element));
+    return tensor.dimensions == 0 ? bytes
+                                  : static_cast<std::size_t>(tensor.box[0]) * static_cast<std::size_t>(device::bytes_of(tensor.element));
   }
   /// Where a byte of the box lies, `start` being the box's address in the shared window.
   std::size_t placed(std::size_t start, std::size_t place) const {
@@ -160,7 +163,10 @@ class load_op final : public async_op {
 
   void complete() override {
     if (in_flight && !fresh(to, what.bytes))
-      report("model", text("shared+%td to shared+%td was written while the %s of {1} to it was under way", offset(*home, to), offset(*home, to + what.bytes), name), asked);
+      report("model",
+             text("shared+%td to shared+%td was written while the %s of {1} to it was under way", offset(*home, to),
+                  offset(*home, to + what.bytes), name),
+             asked);
     std::size_t const start = window_start + static_cast<std::size_t>(offset(*home, to));
     std::memset(to, 0, what.bytes);
     what.rows(
@@ -184,25 +190,30 @@ class store_op final : public async_op {
   extent what;
   std::byte const* from = nullptr;
   std::uint64_t hashed = 0;
-  std::vector<std::byte> kept;         // the source, once it is read
+  std::vector<std::byte> kept;  // the source, once it is read
   bool read = false, read_waited = false;
 
   void read_source() {
     if (read) return;
     if (hash(from, what.bytes) != hashed)
-      report("model", text("shared+%td to shared+%td, the source of the %s of {1}, was written before it was read", offset(*home, from), offset(*home, from + what.bytes), name), asked);
+      report("model",
+             text("shared+%td to shared+%td, the source of the %s of {1}, was written before it was read", offset(*home, from),
+                  offset(*home, from + what.bytes), name),
+             asked);
     kept.resize(what.bytes);
     std::size_t const start = window_start + static_cast<std::size_t>(offset(*home, from));
     if (what.tensor.dimensions == 0 || what.tensor.swizzle == device::swizzle::none) {
       std::memcpy(kept.data(), from, what.bytes);
     } else {
-      pieces(0, what.bytes, [&](std::size_t place, std::size_t part) { std::memcpy(kept.data() + place, from + what.placed(start, place), part); });
+      pieces(0, what.bytes,
+             [&](std::size_t place, std::size_t part) { std::memcpy(kept.data() + place, from + what.placed(start, place), part); });
     }
     read = true;
   }
   void complete() override {
     read_source();
-    what.rows([&](std::byte* p, std::size_t n, std::size_t skipped, std::size_t row) { std::memcpy(p, kept.data() + row + skipped, n); }, [](std::size_t) {});
+    what.rows([&](std::byte* p, std::size_t n, std::size_t skipped, std::size_t row) { std::memcpy(p, kept.data() + row + skipped, n); },
+              [](std::size_t) {});
     kept = {};
   }
 };
@@ -215,7 +226,8 @@ void start_load(char const* name, extent const& what, void* to_shared, device::m
   block& mine = *running->home;
   auto& alive = mine.cluster->blocks;
   if (blocks == 0) blocks = 1u << mine.rank;
-  if (blocks >> alive.size() != 0) fail("model", text("%s at {1}: blocks %04x are not all of a cluster of %zu", name, blocks, alive.size()), here());
+  if (blocks >> alive.size() != 0)
+    fail("model", text("%s at {1}: blocks %04x are not all of a cluster of %zu", name, blocks, alive.size()), here());
   check_mbarrier(mine, b, name);
   place const asked = here();
   for (std::size_t rank = 0; rank < alive.size(); ++rank) {
@@ -232,6 +244,7 @@ void start_load(char const* name, extent const& what, void* to_shared, device::m
     op->to = other.shared + offset(mine, to_shared);
     op->reports_to = reports_to;
     op->touches.push_back({op->to, what.bytes, true});
+    if (watcher) what.rows([&](std::byte* p, std::size_t n, std::size_t, std::size_t) { op->touches.push_back({p, n, false}); }, [](std::size_t) {});
     op->in_flight = !eager();
     if (op->in_flight) std::memset(op->to, fresh_byte, what.bytes);
     issue(op);
@@ -250,6 +263,7 @@ void start_store(char const* name, extent const& what, void const* from_shared) 
   op->release_when_done = false;
   op->asked = here();
   op->touches.push_back({from_shared, what.bytes, false});
+  if (watcher) what.rows([&](std::byte* p, std::size_t n, std::size_t, std::size_t) { op->touches.push_back({p, n, true}); }, [](std::size_t) {});
   running->bulk_open.push_back(op);
   issue(op);
   step_back();
@@ -259,7 +273,8 @@ extent box_at(device::tensor_map const* map, int dimensions, int const* at, void
   need_sm90(name);
   extent e;
   e.tensor = decoded(map, name);
-  if (e.tensor.dimensions != dimensions) fail("model", text("%s at {1}: the tensor map has %d dimensions", name, e.tensor.dimensions), here());
+  if (e.tensor.dimensions != dimensions)
+    fail("model", text("%s at {1}: the tensor map has %d dimensions", name, e.tensor.dimensions), here());
   e.bytes = static_cast<std::size_t>(device::bytes_of(e.tensor.element));
   for (int d = 0; d < dimensions; ++d) {
     e.at[d] = at[d];
@@ -363,7 +378,8 @@ void check_thread_end(thread& t) {
   for (auto const& group : t.bulk_groups) {
     for (async_op* const op : group) {
       if (!static_cast<store_op*>(op)->read_waited) {
-        report("model", text("a thread ended while its %s of {1} might still read shared memory: it never waited for the group", op->name), op->asked);
+        report("model", text("a thread ended while its %s of {1} might still read shared memory: it never waited for the group", op->name),
+               op->asked);
         force(*op);
       }
       release(op);
@@ -396,18 +412,27 @@ void forget_thread(thread& t) {
 
 void check_shared(void const* p, std::size_t bytes, std::size_t alignment, char const* name) {
   block const& b = *running->home;
-  if (!b.holds(p, bytes)) fail("model", text("%s at {1}: %zu bytes are not all inside the block's %zu bytes of shared memory", name, bytes, b.shared_bytes), here());
-  if (static_cast<std::size_t>(offset(b, p)) % alignment != 0) fail("model", text("%s at {1}: shared+%td is not a multiple of %zu", name, offset(b, p), alignment), here());
+  if (!b.holds(p, bytes))
+    fail("model", text("%s at {1}: %zu bytes are not all inside the block's %zu bytes of shared memory", name, bytes, b.shared_bytes),
+         here());
+  if (static_cast<std::size_t>(offset(b, p)) % alignment != 0)
+    fail("model", text("%s at {1}: shared+%td is not a multiple of %zu", name, offset(b, p), alignment), here());
 }
 void check_global(void const* p, std::size_t bytes, std::size_t alignment, char const* name) {
   machine const& m = *active;
   auto const* const b = static_cast<std::byte const*>(p);
-  if (b >= m.arena && b < m.arena + arena_bytes) fail("model", text("%s at {1}: a shared address where a global one is meant", name), here());
-  if (b >= running->stack && b < running->stack + running->stack_bytes) fail("model", text("%s at {1}: a thread's own memory where a global address is meant", name), here());
-  if (reinterpret_cast<std::uintptr_t>(p) % alignment != 0) fail("model", text("%s at {1}: the global address is not a multiple of %zu", name, alignment), here());
+  if (b >= m.arena && b < m.arena + arena_bytes)
+    fail("model", text("%s at {1}: a shared address where a global one is meant", name), here());
+  if (b >= running->stack && b < running->stack + running->stack_bytes)
+    fail("model", text("%s at {1}: a thread's own memory where a global address is meant", name), here());
+  if (reinterpret_cast<std::uintptr_t>(p) % alignment != 0)
+    fail("model", text("%s at {1}: the global address is not a multiple of %zu", name, alignment), here());
   if (__asan_region_is_poisoned && bytes != 0) {
     if (void const* const bad = __asan_region_is_poisoned(const_cast<void*>(p), bytes))
-      fail("model", text("%s at {1}: of %zu bytes of global memory the one at %td is not addressable", name, bytes, static_cast<std::byte const*>(bad) - b), here());
+      fail("model",
+           text("%s at {1}: of %zu bytes of global memory the one at %td is not addressable", name, bytes,
+                static_cast<std::byte const*>(bad) - b),
+           here());
   }
 }
 std::uint64_t hash(void const* p, std::size_t bytes) {
@@ -446,7 +471,7 @@ void cp_async(void* to_shared, void const* from_global, int bytes, int from) {
 }
 void cp_async_wait(int pending) {
   thread& t = *running;
-  if (active->random_delivery && t.listed >= 0 && draw() % 2 == 0) deliver_some_copies(t);   // also of later groups
+  if (active->random_delivery && t.listed >= 0 && draw() % 2 == 0) deliver_some_copies(t);  // also of later groups
   if (t.groups.size() <= static_cast<std::size_t>(pending)) return;
   auto const ending = t.groups.size() - static_cast<std::size_t>(pending);
   std::size_t count = 0;
@@ -540,8 +565,12 @@ void cp_async_mbarrier_arrive_noinc(mbarrier* b) {
   step_back();
 }
 
-void bulk_load(void* to_shared, void const* from_global, std::uint32_t bytes, mbarrier* b) { device_model::internal::bulk_load(to_shared, from_global, bytes, b); }
-void bulk_store(void* to_global, void const* from_shared, std::uint32_t bytes) { device_model::internal::bulk_store(to_global, from_shared, bytes); }
+void bulk_load(void* to_shared, void const* from_global, std::uint32_t bytes, mbarrier* b) {
+  device_model::internal::bulk_load(to_shared, from_global, bytes, b);
+}
+void bulk_store(void* to_global, void const* from_shared, std::uint32_t bytes) {
+  device_model::internal::bulk_store(to_global, from_shared, bytes);
+}
 void bulk_prefetch(void const* from_global, std::uint32_t bytes) {
   if (bytes % 16 != 0) fail("model", text("bulk_prefetch at {1}: %u bytes are not a multiple of 16", bytes), here());
   check_global(from_global, bytes, 16, "bulk_prefetch");
@@ -558,7 +587,9 @@ void fence_proxy_async() {
 
 status encode(tensor_description const& t, tensor_map& map) {
   if (auto const why = check(t); !why) return why;
-  if (reinterpret_cast<std::uintptr_t>(t.data) % 16 != 0) return invalid("a tensor map's data must be aligned to 16 bytes", 16, static_cast<std::int64_t>(reinterpret_cast<std::uintptr_t>(t.data) % 16));
+  if (reinterpret_cast<std::uintptr_t>(t.data) % 16 != 0)
+    return invalid("a tensor map's data must be aligned to 16 bytes", 16,
+                   static_cast<std::int64_t>(reinterpret_cast<std::uintptr_t>(t.data) % 16));
   map = {};
   std::memcpy(map.opaque, &t, sizeof t);
   map.opaque[15] = map_magic;

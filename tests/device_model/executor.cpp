@@ -59,7 +59,9 @@ void to_fibre_from_main(machine& m, thread& t) {
   go(m, &m.main_stack_pointer, &m.main_fake_stack, t.stack_pointer, t.stack, t.stack_bytes);
   running = nullptr;
 }
-void to_main(machine& m, thread& from) { go(m, &from.stack_pointer, &from.fake_stack, m.main_stack_pointer, m.main_stack, m.main_stack_bytes); }
+void to_main(machine& m, thread& from) {
+  go(m, &from.stack_pointer, &from.fake_stack, m.main_stack_pointer, m.main_stack, m.main_stack_bytes);
+}
 inline void to_fibre(machine& m, thread& from, thread& to) {
   running = &to;
   go(m, &from.stack_pointer, &from.fake_stack, to.stack_pointer, to.stack, to.stack_bytes);
@@ -169,7 +171,8 @@ void check_margins(block const& b) {
       return;
     }
     if (shared[b.shared_bytes + static_cast<std::size_t>(i)] != margin_byte) {
-      report("model", text("block (%d, %d, %d) wrote %d bytes behind the end of its %zu bytes of shared memory", b.x, b.y, b.z, i, b.shared_bytes));
+      report("model",
+             text("block (%d, %d, %d) wrote %d bytes behind the end of its %zu bytes of shared memory", b.x, b.y, b.z, i, b.shared_bytes));
       return;
     }
   }
@@ -299,7 +302,8 @@ status run_grid(machine& m) {
   std::int64_t const window = std::min(count, std::max<std::int64_t>(1, m.how.resident_blocks / size));
   m.arena_stride = (m.shared_bytes + 2 * margin_bytes + 4095) / 4096 * 4096;
   if (static_cast<std::size_t>(window * size) * m.arena_stride > arena_bytes)
-    return invalid("so many resident blocks have no room for their shared memory", static_cast<std::int64_t>(arena_bytes / m.arena_stride), window * size);
+    return invalid("so many resident blocks have no room for their shared memory", static_cast<std::int64_t>(arena_bytes / m.arena_stride),
+                   window * size);
   if (m.arena == nullptr) m.arena = map_memory(arena_bytes);
   m.free_slots.clear();
   for (auto slot = static_cast<int>(window * size); slot-- > 0;) m.free_slots.push_back(slot);
@@ -335,7 +339,7 @@ status run_grid(machine& m) {
   }
   while (!m.clusters.empty()) end_cluster(m, *m.clusters.back(), true);
   try {
-    while (!m.pending.empty()) complete(*m.pending.back());   // writes that the blocks did not have to wait for
+    while (!m.pending.empty()) complete(*m.pending.back());  // writes that the blocks did not have to wait for
   } catch (abandoned const&) {
     m.pending.clear();
   }
@@ -370,14 +374,10 @@ std::uint64_t draw() {
 }
 bool random_delivery() { return active->random_delivery; }
 
-void wait(waiting const& why) {
-  block_on(*running, why.what, why.on, why.number);
-}
+void wait(waiting const& why) { block_on(*running, why.what, why.on, why.number); }
 void leave(machine& m, thread& t) { switch_away(m, t); }
 void note_waiting_place(thread& t) { t.waits_at = here(); }
-void wake(thread& t) {
-  make_ready(*active, t);
-}
+void wake(thread& t) { make_ready(*active, t); }
 void step_back() {
   machine& m = *active;
   if (m.how.seed == 0) return;
@@ -406,7 +406,8 @@ void meet(collective const& what, std::uint32_t lanes, void* mine) {
   if (m == nullptr) m = &w.meetings.emplace_back();
   if (m->here == 0) {
     auto const exist = static_cast<int>(b.threads.size()) - t.warp_index * 32;
-    if ((lanes & bit) == 0) fail("model", text("lane %d calls %s for lanes %08x, of which it is none, at {1}", t.lane, what.name, lanes), here());
+    if ((lanes & bit) == 0)
+      fail("model", text("lane %d calls %s for lanes %08x, of which it is none, at {1}", t.lane, what.name, lanes), here());
     if (exist < 32 && lanes >> exist != 0)
       fail("model", text("%s at {1} is for lanes %08x, but the warp has only %d", what.name, lanes, exist), here());
     m->what = &what;
@@ -507,13 +508,20 @@ status run(cuda::grid const& blocks, int threads, std::size_t shared_bytes, void
   watch(m, false);
   check_reads(m);
   if (done && m.findings.empty() && !m.grid_waited)
-    m.findings.push_back({"model", "the launch is early, but no block calls griddepcontrol_wait: the grids after it may start before those before it end", {}, {}, {}});
+    m.findings.push_back(
+        {"model",
+         "the launch is early, but no block calls griddepcontrol_wait: the grids after it may start before those before it end",
+         {},
+         {},
+         {}});
   if (watcher) watcher->launch_end();
   active = nullptr;
   if (!done) return done;
   auto const texts = resolve(m.findings, m.kernel);
   told.insert(told.end(), texts.begin(), texts.end());
-  if (!texts.empty()) return invalid("the kernel does something wrong on the device model: take_findings() says what", 0, static_cast<std::int64_t>(texts.size()));
+  if (!texts.empty())
+    return invalid("the kernel does something wrong on the device model: take_findings() says what", 0,
+                   static_cast<std::int64_t>(texts.size()));
   return {};
 }
 

@@ -54,12 +54,11 @@ bool scaled(device_model::options const& how) {
   return right;
 }
 
-constexpr device_model::delivery deliveries[] = {device_model::delivery::eager, device_model::delivery::late, device_model::delivery::random};
-
 }  // namespace
 
 TEST_CASE("a kernel gives its result under every delivery and order") {
-  for (auto const when : deliveries) {
+  using enum device_model::delivery;
+  for (auto const when : {eager, late, random}) {
     for (std::uint64_t seed = 0; seed < 4; ++seed) {
       CHECK(scaled<scale_rows<true>>({.when = when, .seed = seed}));
       auto const wrong = device_model::take_findings();

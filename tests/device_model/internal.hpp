@@ -308,7 +308,8 @@ enum class vote_kind : std::uint8_t { ballot, all, any, uni };
 std::uint32_t vote(vote_kind kind, std::uint32_t lanes, bool mine);
 enum class atomic_kind : std::uint8_t { add, min_u, max_u, min_s, max_s, and_, or_, xor_, exch, cas, inc, dec };
 /// Shared or global memory of 4 or 8 bytes; the old value.
-std::uint64_t atomic(atomic_kind kind, int bytes, void* at, std::uint64_t value, std::uint64_t compare = 0, bool acquire = false, bool release = false);
+std::uint64_t atomic(atomic_kind kind, int bytes, void* at, std::uint64_t value, std::uint64_t compare = 0, bool acquire = false,
+                     bool release = false);
 
 void block_sync();
 void bar_sync(int barrier, int threads);               ///< also barrier 0; threads −1: all of the block
@@ -316,7 +317,8 @@ void bar_arrive(int barrier, int threads);
 void cp_async(void* to_shared, void const* from_global, int bytes, int from);
 void cp_async_wait(int pending);
 void bulk_wait(int pending, bool read);
-void mbarrier_arrive(device::mbarrier* b, std::uint32_t count, block* of = nullptr);   ///< of: at the same place of another block of the cluster
+/// of: at the same place of another block of the cluster.
+void mbarrier_arrive(device::mbarrier* b, std::uint32_t count, block* of = nullptr);
 void mbarrier_expect(device::mbarrier* b, std::uint32_t bytes);
 /// may_wait: blocks for a while (try_wait); else only lets others run (test_wait).
 bool mbarrier_test(device::mbarrier* b, std::uint32_t parity, bool may_wait);

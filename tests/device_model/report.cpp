@@ -34,15 +34,15 @@ std::uintptr_t load_bias() {
   dl_iterate_phdr(
       [](dl_phdr_info* info, std::size_t, void* out) {
         *static_cast<std::uintptr_t*>(out) = info->dlpi_addr;
-        return 1;   // the first is the program
+        return 1;  // the first is the program
       },
       &bias);
   return bias;
 }
 
 struct line {
-  std::string function, file;          ///< "gemm.hpp:41", empty if not known
-  bool seam = false;                   ///< of device/ or the model's own headers
+  std::string function, file;  ///< "gemm.hpp:41", empty if not known
+  bool seam = false;           ///< of device/ or the model's own headers
 };
 
 /// The inlined functions at a return address, innermost first.
@@ -109,8 +109,7 @@ place here() {
     p.at[0] = reinterpret_cast<void const*>(other_source->here());
     return p;
   }
-  if (thread const* const t = running)
-    walk(static_cast<void**>(__builtin_frame_address(0)), t->stack, t->stack + t->stack_bytes, p, 0);
+  if (thread const* const t = running) walk(static_cast<void**>(__builtin_frame_address(0)), t->stack, t->stack + t->stack_bytes, p, 0);
   return p;
 }
 void walk_frames(void** frame, thread const& t, place& p, int from) { walk(frame, t.stack, t.stack + t.stack_bytes, p, from); }
@@ -119,7 +118,7 @@ bool has_place_source() { return other_source != nullptr; }
 
 place place_of_blocked(thread const& t) {
   place p;
-  if (other_source != nullptr) return t.waits_at;   // an interpreter's own frames say nothing
+  if (other_source != nullptr) return t.waits_at;  // an interpreter's own frames say nothing
   auto const [address, frame] = saved(t.stack_pointer);
   p.at[0] = address;
   walk(static_cast<void**>(frame), t.stack, t.stack + t.stack_bytes, p, 1);
@@ -191,7 +190,7 @@ std::string where_threads_wait(machine const& m) {
           thread const& o = *g.first;
           if (o.why.what != t->why.what || o.why.on != t->why.on || o.why.number != t->why.number) return false;
           auto const at = place_of_blocked(*t);
-          return same(g.at, at) || to_string(g.at) == to_string(at);   // one line may be inlined many times
+          return same(g.at, at) || to_string(g.at) == to_string(at);  // one line may be inlined many times
         });
         if (found != groups.end()) ++found->count;
         else groups.push_back({t, 1, place_of_blocked(*t)});
@@ -200,7 +199,8 @@ std::string where_threads_wait(machine const& m) {
       char const* comma = "";
       for (group const& g : groups) {
         thread const& t = *g.first;
-        out += comma + text("%d thread%s from %d %s in %s", g.count, g.count == 1 ? "" : "s", t.id, g.count == 1 ? "waits" : "wait", t.why.what ? t.why.what : "?");
+        out += comma + text("%d thread%s from %d %s in %s", g.count, g.count == 1 ? "" : "s", t.id, g.count == 1 ? "waits" : "wait",
+                            t.why.what ? t.why.what : "?");
         if (t.why.number >= 0) out += text(t.why.number < 16 ? "(%lld)" : "(%llx)", static_cast<long long>(t.why.number));
         if (t.why.on != nullptr) out += text(" of shared+%td", static_cast<std::byte const*>(t.why.on) - b.shared);
         if (g.at.at[0] != nullptr) out += " at " + to_string(g.at);

@@ -123,7 +123,8 @@ TEST_CASE("a deadlock names every group of threads that waits, and what for") {
     if (warp_id() == 1) device::bar_sync(5, 64);
     if (warp_id() == 2 && lane_id() < 31) ballot(0x7fff'ffffu | 1u << 31, true);
   });
-  check_found(found, "deadlock: nothing can go on; block (0, 0, 0): 32 threads from 0 wait in mbarrier_try_wait_parity(0) of shared+264 at schedule_test.cpp:");
+  check_found(found,
+              "deadlock: nothing can go on; block (0, 0, 0): 32 threads from 0 wait in mbarrier_try_wait_parity(0) of shared+264 at schedule_test.cpp:");
   check_found(found, ", 32 threads from 32 wait in bar_sync(5) at schedule_test.cpp:");
   check_found(found, ", 31 threads from 64 wait in ballot at schedule_test.cpp:");
   check_found(found, ", 33 have ended");
@@ -144,7 +145,8 @@ TEST_CASE("an interpreter says where its threads are") {
     if (thread_id() < 63) block_sync();
   });
   internal::use_places(nullptr);
-  check_found(found, "32 threads from 0 wait in block_sync at kernel.ptx:40, 31 threads from 32 wait in block_sync at kernel.ptx:41, 1 has ended");
+  check_found(found,
+              "32 threads from 0 wait in block_sync at kernel.ptx:40, 31 threads from 32 wait in block_sync at kernel.ptx:41, 1 has ended");
 }
 
 TEST_CASE("operations that nobody waits for but their issuer") {

@@ -27,8 +27,10 @@ namespace {
 [[gnu::noinline, noreturn]] void cannot_meet(named_barrier const& nb, int number, int threads, int all, char const* name) {
   if (number < 0 || number > 15) fail("model", text("%s at {1}: there is no barrier %d", name, number), here());
   if (threads == 0 || threads > all || (threads % 32 != 0 && threads != all))
-    fail("model", text("%s(%d) at {1} is for %d threads: whole warps, at most the block's %d, can meet", name, number, threads, all), here());
-  fail("model", text("threads meet at barrier %d with different counts: %d at {1}, %d at {2}", number, nb.threads, threads), nb.first, here());
+    fail("model", text("%s(%d) at {1} is for %d threads: whole warps, at most the block's %d, can meet", name, number, threads, all),
+         here());
+  fail("model", text("threads meet at barrier %d with different counts: %d at {1}, %d at {2}", number, nb.threads, threads), nb.first,
+       here());
 }
 
 /// bar.sync and bar.arrive are .aligned: all lanes of a warp come at one place. Compilers make copies of code, so lines decide.
@@ -46,7 +48,8 @@ inline void barrier_meet(int number, int threads, bool waits, char const* name, 
   auto const all = static_cast<int>(b.threads.size());
   if (threads < 0) threads = all;
   named_barrier& nb = b.barriers[number & 15];
-  if (number < 0 || number > 15 || threads == 0 || threads > all || (threads % 32 != 0 && threads != all) || (nb.arrived != 0 && nb.threads != threads))
+  if (number < 0 || number > 15 || threads == 0 || threads > all || (threads % 32 != 0 && threads != all) ||
+      (nb.arrived != 0 && nb.threads != threads))
     cannot_meet(nb, number, threads, all, name);
   if (nb.arrived == 0) first_comes(nb, threads);
   void const*& of_warp = nb.of_warp[t.warp_index];
@@ -114,7 +117,9 @@ void compute_shuffle(meeting const& m, block&, warp&) {
     }
     if (!a.inside) from = lane;
     if ((m.lanes >> from & 1) == 0)
-      fail("model", text("%s at {1}: lane %d takes a value of lane %d, which is not among the lanes %08x", m.what->name, lane, from, m.lanes), m.first);
+      fail("model",
+           text("%s at {1}: lane %d takes a value of lane %d, which is not among the lanes %08x", m.what->name, lane, from, m.lanes),
+           m.first);
     a.value = values[from];
   }
 }
@@ -154,10 +159,11 @@ void compute_redux(meeting const& m, block&, warp&) {
     return 0;
   });
 }
-constexpr collective reductions[] = {{"redux_add", &compute_redux<redux_kind::add>},     {"redux_min", &compute_redux<redux_kind::min_u>},
-                                     {"redux_max", &compute_redux<redux_kind::max_u>},   {"redux_min.s32", &compute_redux<redux_kind::min_s>},
-                                     {"redux_max.s32", &compute_redux<redux_kind::max_s>}, {"redux_and", &compute_redux<redux_kind::and_>},
-                                     {"redux_or", &compute_redux<redux_kind::or_>},      {"redux_xor", &compute_redux<redux_kind::xor_>}};
+constexpr collective reductions[] = {
+    {"redux_add", &compute_redux<redux_kind::add>},       {"redux_min", &compute_redux<redux_kind::min_u>},
+    {"redux_max", &compute_redux<redux_kind::max_u>},     {"redux_min.s32", &compute_redux<redux_kind::min_s>},
+    {"redux_max.s32", &compute_redux<redux_kind::max_s>}, {"redux_and", &compute_redux<redux_kind::and_>},
+    {"redux_or", &compute_redux<redux_kind::or_>},        {"redux_xor", &compute_redux<redux_kind::xor_>}};
 
 template <vote_kind Kind>
 void compute_vote(meeting const& m, block&, warp&) {
@@ -165,7 +171,10 @@ void compute_vote(meeting const& m, block&, warp&) {
   for (int lane = 0; lane < 32; ++lane)
     if (m.arguments[lane] != nullptr && *static_cast<std::uint32_t const*>(m.arguments[lane]) != 0) votes |= 1u << lane;
   std::uint32_t const all = votes == m.lanes;
-  std::uint32_t const answer = Kind == vote_kind::ballot ? votes : Kind == vote_kind::all ? all : Kind == vote_kind::any ? votes != 0 : (all | (votes == 0));
+  std::uint32_t const answer = Kind == vote_kind::ballot ? votes
+                               : Kind == vote_kind::all  ? all
+                               : Kind == vote_kind::any  ? votes != 0
+                                                         : (all | (votes == 0));
   for (void* const argument : m.arguments)
     if (argument != nullptr) *static_cast<std::uint32_t*>(argument) = answer;
 }
@@ -175,15 +184,16 @@ constexpr collective votes_of[] = {{"ballot", &compute_vote<vote_kind::ballot>},
                                    {"vote.uni", &compute_vote<vote_kind::uni>}};
 
 constexpr collective matching{"match_any", [](meeting const& m, block&, warp&) {
-  std::uint32_t values[32], answers[32] = {};
-  for (int lane = 0; lane < 32; ++lane)
-    if (m.arguments[lane] != nullptr) values[lane] = *static_cast<std::uint32_t const*>(m.arguments[lane]);
-  for (int lane = 0; lane < 32; ++lane)
-    for (int other = 0; other < 32; ++other)
-      if (m.arguments[lane] != nullptr && m.arguments[other] != nullptr && values[lane] == values[other]) answers[lane] |= 1u << other;
-  for (int lane = 0; lane < 32; ++lane)
-    if (m.arguments[lane] != nullptr) *static_cast<std::uint32_t*>(m.arguments[lane]) = answers[lane];
-}};
+                                std::uint32_t values[32], answers[32] = {};
+                                for (int lane = 0; lane < 32; ++lane)
+                                  if (m.arguments[lane] != nullptr) values[lane] = *static_cast<std::uint32_t const*>(m.arguments[lane]);
+                                for (int lane = 0; lane < 32; ++lane)
+                                  for (int other = 0; other < 32; ++other)
+                                    if (m.arguments[lane] != nullptr && m.arguments[other] != nullptr && values[lane] == values[other])
+                                      answers[lane] |= 1u << other;
+                                for (int lane = 0; lane < 32; ++lane)
+                                  if (m.arguments[lane] != nullptr) *static_cast<std::uint32_t*>(m.arguments[lane]) = answers[lane];
+                              }};
 constexpr collective syncing{"warp_sync", [](meeting const&, block&, warp&) {}, true};
 
 /// What a thread has when the kernel starts: the multiprocessor's 65536 registers divided, in steps of 8.
@@ -195,23 +205,28 @@ void compute_setmaxnreg(meeting const& m, block&, warp& w) {
   for (void const* const argument : m.arguments)
     if (int const mine = *static_cast<int const*>(argument); mine != asked)
       fail("model", text("%s at {1}: lanes of a warp ask for %d and %d registers", m.what->name, asked, mine), m.first);
-  if (More ? asked < had : asked > had) fail("model", text("%s at {1} asks for %d registers, and the threads have %d", m.what->name, asked, had), m.first);
+  if (More ? asked < had : asked > had)
+    fail("model", text("%s at {1} asks for %d registers, and the threads have %d", m.what->name, asked, had), m.first);
   w.registers = asked;
 }
-constexpr collective more_registers{"setmaxnreg_inc", &compute_setmaxnreg<true>}, fewer_registers{"setmaxnreg_dec", &compute_setmaxnreg<false>};
+constexpr collective more_registers{"setmaxnreg_inc", &compute_setmaxnreg<true>},
+    fewer_registers{"setmaxnreg_dec", &compute_setmaxnreg<false>};
 
 // --- memory ---------------------------------------------------------------------------------------------------------------------------
 
 /// For an access of a thread by the library: own shared memory or global memory.
 void check_access(void const* p, std::size_t bytes, bool write, bool atomic, char const* name) {
-  if (reinterpret_cast<std::uintptr_t>(p) % bytes != 0) fail("model", text("%s at {1}: the address is not a multiple of %zu", name, bytes), here());
+  if (reinterpret_cast<std::uintptr_t>(p) % bytes != 0)
+    fail("model", text("%s at {1}: the address is not a multiple of %zu", name, bytes), here());
   if (block const* const b = block_of(p)) {
-    if (b != running->home) fail("model", text("%s at {1} reaches into another block's shared memory through a plain pointer", name), here());
+    if (b != running->home)
+      fail("model", text("%s at {1} reaches into another block's shared memory through a plain pointer", name), here());
     check_shared(p, bytes, bytes, name);
     if (watcher) watcher->access(*running, p, bytes, write, atomic, here());
   } else {
     check_global(p, bytes, bytes, name);
     if (write) check_grid_waited(name);
+    if (watcher) watcher->access(*running, p, bytes, write, atomic, here());
   }
 }
 template <class T>
@@ -301,18 +316,24 @@ void check_registers(block const& b) {
     asked = asked || w.registers != 0;
     sum += 32 * (w.registers == 0 ? first_registers() : w.registers);
     if (w.registers != leader.registers) {
-      report("model", text("warps %zu and %zu are of one warpgroup, and setmaxnreg left them with %d and %d registers a thread (0: it was not called)", i / 4 * 4, i, leader.registers, w.registers));
+      report(
+          "model",
+          text("warps %zu and %zu are of one warpgroup, and setmaxnreg left them with %d and %d registers a thread (0: it was not called)",
+               i / 4 * 4, i, leader.registers, w.registers));
       return;
     }
   }
   int const had = first_registers() * static_cast<int>(b.threads.size());
-  if (asked && sum > had) report("model", text("setmaxnreg left the block with %d registers, and it was given %d: on hardware setmaxnreg_inc waits for ever", sum, had));
+  if (asked && sum > had)
+    report("model",
+           text("setmaxnreg left the block with %d registers, and it was given %d: on hardware setmaxnreg_inc waits for ever", sum, had));
 }
 
 void check_reads(machine const& m) {
   for (auto const& r : m.reads) {
     if (std::memcmp(r.at, &r.value, 16) == 0) continue;
-    active->findings.push_back({"model", "load_nc at {1} read memory that the kernel writes: it may read what was there before, at any time", r.where, {}, {}});
+    active->findings.push_back(
+        {"model", "load_nc at {1} read memory that the kernel writes: it may read what was there before, at any time", r.where, {}, {}});
     return;
   }
 }
@@ -326,19 +347,24 @@ std::uint32_t lop3(std::uint32_t a, std::uint32_t b, std::uint32_t c, int table)
 std::uint32_t shared_address(void const* in_shared) {
   block const& b = *running->home;
   auto const* const p = static_cast<std::byte const*>(in_shared);
-  if (p < b.shared || p > b.shared + b.shared_bytes) fail("model", "shared_address at {1} of something outside of the block's shared memory", here());
+  if (p < b.shared || p > b.shared + b.shared_bytes)
+    fail("model", "shared_address at {1} of something outside of the block's shared memory", here());
   return window_start + static_cast<std::uint32_t>(p - b.shared);
 }
 std::byte* shared_pointer(std::uint32_t address, std::size_t bytes, char const* name) {
   block* b = running->home;
   if (auto const rank = address >> 24; rank != 0) {
-    if (rank > b->cluster->blocks.size()) fail("model", text("%s at {1}: address %08x is of no block of the cluster", name, address), here());
+    if (rank > b->cluster->blocks.size())
+      fail("model", text("%s at {1}: address %08x is of no block of the cluster", name, address), here());
     b = b->cluster->blocks[rank - 1].get();
     if (b->running == 0) fail("model", text("%s at {1}: block %d of the cluster has ended", name, b->rank), here());
   }
   std::size_t const at = (address & 0xff'ffffu) - window_start;
   if ((address & 0xff'ffffu) < window_start || at + bytes > b->shared_bytes)
-    fail("model", text("%s at {1}: shared address %u and %zu bytes lie outside of the block's %zu", name, (address & 0xff'ffffu) - window_start, bytes, b->shared_bytes), here());
+    fail("model",
+         text("%s at {1}: shared address %u and %zu bytes lie outside of the block's %zu", name, (address & 0xff'ffffu) - window_start,
+              bytes, b->shared_bytes),
+         here());
   return b->shared + at;
 }
 
@@ -418,12 +444,18 @@ std::uint32_t redux_add(std::uint32_t lanes, std::uint32_t value) { return redux
 std::uint32_t redux_min(std::uint32_t lanes, std::uint32_t value) { return redux(redux_kind::min_u, lanes, value); }
 std::uint32_t redux_max(std::uint32_t lanes, std::uint32_t value) { return redux(redux_kind::max_u, lanes, value); }
 
-std::uint32_t atomic_add(std::uint32_t* at, std::uint32_t value) { return static_cast<std::uint32_t>(atomic(atomic_kind::add, 4, at, value)); }
+std::uint32_t atomic_add(std::uint32_t* at, std::uint32_t value) {
+  return static_cast<std::uint32_t>(atomic(atomic_kind::add, 4, at, value));
+}
 std::uint32_t atomic_add_acq_rel(std::uint32_t* at, std::uint32_t value) {
   return static_cast<std::uint32_t>(atomic(atomic_kind::add, 4, at, value, 0, true, true));
 }
-std::uint32_t atomic_max(std::uint32_t* at, std::uint32_t value) { return static_cast<std::uint32_t>(atomic(atomic_kind::max_u, 4, at, value)); }
-std::uint32_t atomic_exch(std::uint32_t* at, std::uint32_t value) { return static_cast<std::uint32_t>(atomic(atomic_kind::exch, 4, at, value)); }
+std::uint32_t atomic_max(std::uint32_t* at, std::uint32_t value) {
+  return static_cast<std::uint32_t>(atomic(atomic_kind::max_u, 4, at, value));
+}
+std::uint32_t atomic_exch(std::uint32_t* at, std::uint32_t value) {
+  return static_cast<std::uint32_t>(atomic(atomic_kind::exch, 4, at, value));
+}
 std::uint32_t load_acquire(std::uint32_t const* at) {
   check_access(at, 4, false, true, "load_acquire");
   step_back();
@@ -513,7 +545,9 @@ std::uint32_t prmt(std::uint32_t low, std::uint32_t high, std::uint32_t selector
 std::uint32_t fma_bf16x2(std::uint32_t a, std::uint32_t b, std::uint32_t c) {
   std::uint32_t out = 0;
   for (int shift = 0; shift < 32; shift += 16) {
-    auto const part = [shift](std::uint32_t x) { return static_cast<double>(static_cast<float>(bf16::from_bits(static_cast<std::uint16_t>(x >> shift)))); };
+    auto const part = [shift](std::uint32_t x) {
+      return static_cast<double>(static_cast<float>(bf16::from_bits(static_cast<std::uint16_t>(x >> shift))));
+    };
     // The product of two bf16 is exact in double. Rounding twice is avoided by rounding the sum to odd first.
     double const product = part(a) * part(b), addend = part(c);
     double const sum = product + addend;

@@ -48,7 +48,8 @@ void check_right(shape const& s, Body const& body) {
 inline void check_found(std::string const& found, std::string const& what, std::string const& file = {}, int first = 0, int second = 0) {
   CHECK_MESSAGE(found.find(what) != std::string::npos, "expected \"" << what << "\", found: " << found);
   for (int const line : {first, second})
-    if (line != 0) CHECK_MESSAGE(found.find(file + ":" + std::to_string(line)) != std::string::npos, "expected line " << line << ", found: " << found);
+    if (line != 0)
+      CHECK_MESSAGE(found.find(file + ":" + std::to_string(line)) != std::string::npos, "expected line " << line << ", found: " << found);
 }
 
 }  // namespace moesaic::device_model

@@ -1,4 +1,4 @@
-// Threads, barriers, warp collectives, words of memory and arithmetic on the device model: what each primitive does, and what is found when it is misused.
+// Threads, barriers, warp collectives, words of memory and arithmetic on the device model: what each does, and what is found of misuse.
 // SPDX-License-Identifier: Apache-2.0
 #include <cmath>
 
@@ -58,7 +58,8 @@ TEST_CASE("shared memory is fresh in every block, aligned, and a different one f
 }
 
 TEST_CASE("writing beside shared memory is found") {
-  check_found(findings_of({{}, 32, 100}, {}, [] { write_unseen(shared_memory() + 103); }), "model: block (0, 0, 0) wrote 3 bytes behind the end of its 100 bytes of shared memory");
+  check_found(findings_of({{}, 32, 100}, {}, [] { write_unseen(shared_memory() + 103); }),
+              "model: block (0, 0, 0) wrote 3 bytes behind the end of its 100 bytes of shared memory");
   check_found(findings_of({{}, 32, 100}, {}, [] { write_unseen(shared_memory() - 1); }), "wrote 1 bytes before its shared memory");
 }
 
@@ -163,8 +164,10 @@ TEST_CASE("misuse of warp collectives is found") {
                 else warp_sync();
               }),
               "lanes of a warp ask for different things: ballot at", file, line, line + 1);
-  check_found(findings_of({{}, 32}, {}, [] { warp_sync(0xffffu); }), "lane 16 calls warp_sync for lanes 0000ffff, of which it is none", file, __LINE__);
-  check_found(findings_of({{}, 32}, {}, [] { if (lane_id() < 16) shfl_idx(0xffffu, 1, 16); }), "lane 0 takes a value of lane 16, which is not among the lanes 0000ffff", file, __LINE__);
+  check_found(findings_of({{}, 32}, {}, [] { warp_sync(0xffffu); }),
+              "lane 16 calls warp_sync for lanes 0000ffff, of which it is none", file, __LINE__ - 1);
+  check_found(findings_of({{}, 32}, {}, [] { if (lane_id() < 16) shfl_idx(0xffffu, 1, 16); }),
+              "lane 0 takes a value of lane 16, which is not among the lanes 0000ffff", file, __LINE__ - 1);
   check_found(findings_of({{}, 48}, {}, [] { warp_sync(); }), "but the warp has only 16", file, __LINE__);
   line = __LINE__ + 2;
   check_found(findings_of({{}, 32}, {}, [] {
@@ -191,14 +194,16 @@ TEST_CASE("atomics and words of global memory") {
 
   alignas(16) words4 const in[32] = {{{1, 2, 3, 4}}};
   CHECK(findings_of({}, {}, [&] { if (thread_id() == 0) CHECK(load_nc(in).word[2] == 3); }).empty());
-  check_found(findings_of({{}, 32, 64}, {}, [] { load_nc(reinterpret_cast<words4 const*>(shared_memory())); }), "a shared address where a global one is meant", file, __LINE__);
+  check_found(findings_of({{}, 32, 64}, {}, [] { load_nc(reinterpret_cast<words4 const*>(shared_memory())); }),
+              "a shared address where a global one is meant", file, __LINE__ - 1);
   alignas(16) words4 changed[32] = {};
   int const line = __LINE__ + 2;
   check_found(findings_of({}, {}, [&] {
                 changed[thread_id()].word[0] = load_nc(&changed[thread_id()]).word[0] + 1;
               }),
               "load_nc at threads_test.cpp:", file, line);
-  check_found(findings_of({}, {}, [&] { load_nc(reinterpret_cast<words4 const*>(&in[0].word[1])); }), "not a multiple of 16", file, __LINE__);
+  check_found(findings_of({}, {}, [&] { load_nc(reinterpret_cast<words4 const*>(&in[0].word[1])); }),
+              "not a multiple of 16", file, __LINE__ - 1);
 }
 
 TEST_CASE("blocks that wait for each other need to be alive together") {
@@ -216,7 +221,8 @@ TEST_CASE("blocks that wait for each other need to be alive together") {
     CHECK(findings_of({{.x = 2}}, {.seed = seed, .resident_blocks = 2}, second_first).empty());
   }
   flag = 0;
-  check_found(findings_of({{.x = 2}}, {}, second_first), "deadlock: nothing can go on; block (0, 0, 0): 1 thread from 0 waits in nanosleep");
+  check_found(findings_of({{.x = 2}}, {}, second_first),
+              "deadlock: nothing can go on; block (0, 0, 0): 1 thread from 0 waits in nanosleep");
 }
 
 TEST_CASE("a thread that runs without end is found") {
@@ -234,8 +240,14 @@ TEST_CASE("a thread that runs without end is found") {
 
 TEST_CASE("an early launch waits for the grids before it") {
   std::uint32_t word = 0;
-  CHECK(findings_of({{.early = true}}, {}, [&] { griddepcontrol_wait(); atomic_add(&word, 1); griddepcontrol_launch_dependents(); }).empty());
-  check_found(findings_of({{.early = true}}, {}, [&] { atomic_add(&word, 1); griddepcontrol_wait(); }), "writes global memory in an early launch before griddepcontrol_wait", file, __LINE__);
+  auto const waits = [&] {
+    griddepcontrol_wait();
+    atomic_add(&word, 1);
+    griddepcontrol_launch_dependents();
+  };
+  CHECK(findings_of({{.early = true}}, {}, waits).empty());
+  check_found(findings_of({{.early = true}}, {}, [&] { atomic_add(&word, 1); griddepcontrol_wait(); }),
+              "writes global memory in an early launch before griddepcontrol_wait", file, __LINE__ - 1);
   check_found(findings_of({{.early = true}}, {}, [] {}), "no block calls griddepcontrol_wait");
   CHECK(findings_of({}, {}, [&] { atomic_add(&word, 1); }).empty());
 }
@@ -243,10 +255,14 @@ TEST_CASE("an early launch waits for the grids before it") {
 TEST_CASE("setmaxnreg is a whole warpgroup's, within what the block was given") {
   auto const roles = [](auto producer, auto consumer) { return [=] { if (warpgroup_id() == 0) producer(); else consumer(); }; };
   CHECK(findings_of({{}, 384}, {}, roles([] { setmaxnreg_dec<40>(); }, [] { setmaxnreg_inc<232>(); })).empty());
-  check_found(findings_of({{}, 384}, {}, roles([] { setmaxnreg_dec<48>(); }, [] { setmaxnreg_inc<232>(); })), "left the block with 65536 registers, and it was given 64512");
-  check_found(findings_of({{}, 384}, {}, roles([] { if (warp_id() < 3) setmaxnreg_dec<40>(); }, [] {})), "warps 0 and 3 are of one warpgroup");
-  check_found(findings_of({{}, 384}, {}, [] { setmaxnreg_inc<160>(); }), "asks for 160 registers, and the threads have 168", file, __LINE__);
-  check_found(findings_of({{}, 32}, {}, [] { if (lane_id() == 0) setmaxnreg_dec<40>(), fence_gpu(); else setmaxnreg_inc<232>(); }), "different things: setmaxnreg_dec at", file, __LINE__);
+  check_found(findings_of({{}, 384}, {}, roles([] { setmaxnreg_dec<48>(); }, [] { setmaxnreg_inc<232>(); })),
+              "left the block with 65536 registers, and it was given 64512");
+  check_found(findings_of({{}, 384}, {}, roles([] { if (warp_id() < 3) setmaxnreg_dec<40>(); }, [] {})),
+              "warps 0 and 3 are of one warpgroup");
+  check_found(findings_of({{}, 384}, {}, [] { setmaxnreg_inc<160>(); }),
+              "asks for 160 registers, and the threads have 168", file, __LINE__ - 1);
+  check_found(findings_of({{}, 32}, {}, [] { if (lane_id() == 0) setmaxnreg_dec<40>(), fence_gpu(); else setmaxnreg_inc<232>(); }),
+              "different things: setmaxnreg_dec at", file, __LINE__ - 1);
 }
 
 TEST_CASE("arithmetic that instructions define") {
@@ -281,7 +297,9 @@ TEST_CASE("fma.rn.bf16x2 rounds once") {
   for (int i = 0; i < 200'000; ++i) {
     auto const near_one = [&] { return static_cast<std::uint32_t>((numbers.next() & 0x80ff) | (0x3b80 + (numbers.next() % 16 << 7))); };
     std::uint32_t const a = near_one(), b = near_one(), c = near_one();
-    auto const value = [](std::uint32_t x) { return static_cast<long double>(static_cast<float>(bf16::from_bits(static_cast<std::uint16_t>(x)))); };
+    auto const value = [](std::uint32_t x) {
+      return static_cast<long double>(static_cast<float>(bf16::from_bits(static_cast<std::uint16_t>(x))));
+    };
     long double const exact = value(a) * value(b) + value(c);
     auto const got = static_cast<std::uint16_t>(fma_bf16x2(a, b, c));
     long double const error = std::fabs(value(got) - exact);

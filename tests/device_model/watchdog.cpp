@@ -21,7 +21,7 @@ void on_tick(int, siginfo_t*, void* context) {
     m->progress_at_tick = m->progress;
     return;
   }
-  if (m->switching) return;            // at the next tick, then
+  if (m->switching) return;  // at the next tick, then
   place at = here();
 #if defined(__x86_64__)
   if (!has_place_source()) {
