@@ -299,42 +299,50 @@ struct gemm_sm90 {
     release(s, before);
   }
 
-  // e4m3 both: a stage is the 128 inputs that a scale of a slot and one of a block of weights belong to.
+  // e4m3 both: a stage is the 128 inputs that a scale of a slot and one of a block of weights belong to. Its sums are scaled and added while the products
+  // of the next stage go on.
   MOESAIC_DEVICE static void multiply_scaled(gemm_params<X, Y> const& p, product_tile const& t, shared& s, ring& at, int warpgroup, float (&sum)[n / 2]) {
-    float part[n / 2];
-    int const lane = device::lane_id();
+    float part[2][n / 2];
     int const row = t.row + (weights_on_m ? 64 * warpgroup : 0);
     MOESAIC_UNROLL
     for (int i = 0; i < n / 2; ++i) sum[i] = 0.0f;
-    for (int k = 0; k < p.w.inputs; k += inputs) {
-      // Of a tile's rows, all of one part lie in one block of outputs.
-      float of_part[2];
-      MOESAIC_UNROLL
-      for (int i = 0; i < 2; ++i) of_part[i] = block_scale(p, t.expert, k, row, i);
-      device::mbarrier_wait(&s.full[at.stage], at.parity);
-      std::byte const* const here = s.ring + at.stage * stage_bytes;
-      start_stage(here, warpgroup, part, false);
-      auto const* const of_slot = reinterpret_cast<float const*>(here + slot_scales_at);
-      if constexpr (weights_on_m) {
-        float scale[n / 4];
-        MOESAIC_UNROLL
-        for (int i = 0; i < n / 4; ++i) scale[i] = of_slot[8 * (i / 2) + lane % 4 * 2 + i % 2];
-        device::wgmma_wait_group<0>();
-        device::wgmma_hold(part);
-        release(s, at.stage);
-        MOESAIC_UNROLL
-        for (int i = 0; i < n / 2; ++i) sum[i] = device::fma(part[i], scale[i / 4 * 2 + i % 2] * of_part[i / 2 % 2], sum[i]);
-      } else {
-        int const slot = 64 * warpgroup + device::warp_id() % 4 * 16 + lane / 4;
-        float const scale[2] = {of_slot[slot], of_slot[slot + 8]};
-        float const both[2][2] = {{scale[0] * of_part[0], scale[0] * of_part[1]}, {scale[1] * of_part[0], scale[1] * of_part[1]}};
-        device::wgmma_wait_group<0>();
-        device::wgmma_hold(part);
-        release(s, at.stage);
-        MOESAIC_UNROLL
-        for (int i = 0; i < n / 2; ++i) sum[i] = device::fma(part[i], both[i / 2 % 2][i / 4 % 2], sum[i]);
-      }
+    auto const start = [&](float (&d)[n / 2]) {
+      int const here = at.stage;
+      device::mbarrier_wait(&s.full[here], at.parity);
       at.advance();
+      start_stage(s.ring + here * stage_bytes, warpgroup, d, false);
+      return here;
+    };
+    auto const end = [&]<int Pending>(float (&d)[n / 2], int here, int k) {
+      auto const* const of_slot = reinterpret_cast<float const*>(s.ring + here * stage_bytes + slot_scales_at);
+      // Of a tile's rows, all of one part lie in one block of outputs.
+      float const of_part[2] = {block_scale(p, t.expert, k, row, 0), block_scale(p, t.expert, k, row, 1)};
+      constexpr int mine = weights_on_m ? n / 4 : 2;
+      float scale[mine];
+      MOESAIC_UNROLL
+      for (int i = 0; i < mine; ++i)
+        scale[i] = of_slot[weights_on_m ? 8 * (i / 2) + device::lane_id() % 4 * 2 + i % 2 : 64 * warpgroup + device::warp_id() % 4 * 16 + device::lane_id() / 4 + 8 * i];
+      device::wgmma_wait_group<Pending>();
+      device::wgmma_hold(d);
+      release(s, here);
+      MOESAIC_UNROLL
+      for (int i = 0; i < n / 2; ++i)
+        sum[i] = device::fma(d[i], weights_on_m ? scale[i / 4 * 2 % mine + i % 2] * of_part[i / 2 % 2] : scale[i / 2 % 2] * of_part[i / 4 % 2], sum[i]);
+    };
+    // At the loop's head the first set of sums is under way, and there alone: the compiler must see at every wait whose registers it frees.
+    int k = 0, even = start(part[0]);
+    for (; k + 2 * inputs < p.w.inputs; k += 2 * inputs) {
+      int const odd = start(part[1]);
+      end.template operator()<1>(part[0], even, k);
+      even = start(part[0]);
+      end.template operator()<1>(part[1], odd, k + inputs);
+    }
+    if (k + inputs < p.w.inputs) {
+      int const odd = start(part[1]);
+      end.template operator()<1>(part[0], even, k);
+      end.template operator()<0>(part[1], odd, k + inputs);
+    } else {
+      end.template operator()<0>(part[0], even, k);
     }
   }
   // Of a row of a part, or of both where there is one part.
