@@ -18,8 +18,6 @@ using routing::cost_aware, routing::knapsack, routing::null_expert, routing::sta
 namespace {
 
 constexpr std::uint64_t first_seed = 42'000;
-constexpr auto infinity = std::numeric_limits<float>::infinity();
-constexpr auto not_a_number = std::numeric_limits<float>::quiet_NaN();
 
 using by_logit = cost_aware<costs::table, standard, priced::logit>;
 
@@ -145,7 +143,7 @@ TEST_CASE("a budget that nothing meets is reported, and the price is the highest
   }
   SUBCASE("a mean that is no number") {
     mean_budget keeper{.target = 3, .dual = .5, .price = .5};
-    CHECK_FALSE(static_cast<bool>(keeper.observe(static_cast<double>(not_a_number))));
+    CHECK_FALSE(static_cast<bool>(keeper.observe(static_cast<double>(not_a_number<float>))));
     CHECK(keeper.price == .5);
   }
   SUBCASE("bisection answers the highest price") {
@@ -278,10 +276,10 @@ TEST_CASE("hard budgets that are odd") {
     return route_all<bounded>({.top_k = 2, .renormalize = true}, logits, bounded_by(budget, {cost.data(), 1, 3, 0})).set(0);
   };
   using ids = std::vector<int>;
-  CHECK(set(infinity, {infinity, 1, 1}) == ids{0, 1});         // no budget at all
-  CHECK(set(4, {infinity, 1, 1}) == ids{1, 2});                // who costs infinitely fits nothing
-  CHECK(set(4, {not_a_number, 1, 1}) == ids{1, 2});            // nor who costs no number
-  CHECK(set(not_a_number, {1, 1, 1}).empty());
+  CHECK(set(infinity<float>, {infinity<float>, 1, 1}) == ids{0, 1});   // no budget at all
+  CHECK(set(4, {infinity<float>, 1, 1}) == ids{1, 2});          // who costs infinitely fits nothing
+  CHECK(set(4, {not_a_number<float>, 1, 1}) == ids{1, 2});      // nor who costs no number
+  CHECK(set(not_a_number<float>, {1, 1, 1}).empty());
   CHECK(set(-1, {1, 1, 1}).empty());
   CHECK(set(0, {1, 1, 1}).empty());
   CHECK(set(0, {1, 0, 1}) == ids{1});

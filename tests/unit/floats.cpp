@@ -16,8 +16,6 @@ using namespace moesaic;
 
 namespace {
 
-constexpr auto infinity = std::numeric_limits<float>::infinity();
-constexpr auto not_a_number = std::numeric_limits<float>::quiet_NaN();
 
 static_assert(std::is_trivially_copyable_v<bf16> && std::is_trivially_copyable_v<fp16> && std::is_trivially_copyable_v<e4m3>);
 static_assert(std::is_trivial_v<e5m2> && std::is_trivial_v<e8m0> && sizeof(bf16) == 2 && sizeof(fp16) == 2 && sizeof(e4m3) == 1);
@@ -64,7 +62,7 @@ TEST_CASE_TEMPLATE("every code has the value its definition gives, and encodes t
         wrong += !same_bits(y, negative ? -value : value);
         wrong += typename D::type(y).bits != x.bits;
       } else if (code == D::finite && !std::is_same_v<typename D::type, e4m3>) {
-        wrong += y != (negative ? -infinity : infinity);
+        wrong += y != (negative ? -infinity<float> : infinity<float>);
         wrong += typename D::type(y).bits != (D::saturates ? of_code<D>(code - 1, negative).bits : x.bits);
       } else {
         wrong += !std::isnan(y);
@@ -87,7 +85,7 @@ TEST_CASE_TEMPLATE("between two codes the nearer one is chosen, and the even one
       auto const encode = [&](float x) { return typename D::type(negative ? -x : x).bits; };
       wrong += encode(middle) != of_code<D>(even, negative).bits;
       wrong += encode(std::nextafter(middle, 0.0f)) != of_code<D>(code, negative).bits;
-      wrong += encode(std::nextafter(middle, infinity)) != of_code<D>(above, negative).bits;
+      wrong += encode(std::nextafter(middle, infinity<float>)) != of_code<D>(above, negative).bits;
     }
   }
   CHECK(wrong == 0);
@@ -101,10 +99,10 @@ TEST_CASE("the smallest floats become zero with their sign, the largest infinity
   CHECK(e5m2(-tiny).bits == 0x80);
   CHECK(bf16(huge).bits == 0x7f80);
   CHECK(fp16(-huge).bits == 0xfc00);
-  CHECK(e4m3(infinity).bits == 0x7e);
+  CHECK(e4m3(infinity<float>).bits == 0x7e);
   CHECK(e4m3(-huge).bits == 0xfe);
-  CHECK(e5m2(infinity).bits == 0x7b);
-  CHECK(e5m2::unsaturated(infinity).bits == 0x7c);
+  CHECK(e5m2(infinity<float>).bits == 0x7b);
+  CHECK(e5m2::unsaturated(infinity<float>).bits == 0x7c);
   CHECK(e5m2::unsaturated(-huge).bits == 0xfc);
 }
 
@@ -133,9 +131,9 @@ TEST_CASE("e8m0 is a power of two") {
     CHECK(e8m0(middle).bits == above);
   }
   CHECK(e8m0(0.0f).bits == 0);
-  CHECK(e8m0(infinity).bits == 254);
+  CHECK(e8m0(infinity<float>).bits == 254);
   CHECK(std::isnan(static_cast<float>(e8m0::from_bits(255))));
-  CHECK(e8m0(not_a_number).bits == 255);
+  CHECK(e8m0(not_a_number<float>).bits == 255);
 }
 
 TEST_CASE("PyTorch decodes and encodes the same") {

@@ -14,14 +14,13 @@ using namespace moesaic;
 
 namespace {
 
-constexpr float infinity = std::numeric_limits<float>::infinity();
 
 /// Numbers with ties (a coarse grid), gaps (−inf) and rows that are nearly all alike.
 std::vector<float> drawn(random_stream& random, int n) {
   std::vector<float> x;
   auto const steps = static_cast<float>(1u << random.below(12));
   auto const forbidden = random.below(3) == 0 ? 0.5f : 0.02f;
-  for (int i = 0; i < n; ++i) x.push_back(random.uniform() < forbidden ? -infinity : std::floor(random.uniform() * steps) - 1);
+  for (int i = 0; i < n; ++i) x.push_back(random.uniform() < forbidden ? -infinity<float> : std::floor(random.uniform() * steps) - 1);
   return x;
 }
 
@@ -49,7 +48,7 @@ TEST_CASE("scores of vectors: the plain ones to a few roundings, the same bits o
   for (int const n : {1, 5, 15, 16, 17, 31, 64, 100, 256}) {
     std::vector<float> z, expected(static_cast<std::size_t>(n)), first, found(static_cast<std::size_t>(n));
     for (int i = 0; i < n; ++i) z.push_back(8 * random.uniform() - 4);
-    if (n > 5) z[3] = -infinity;
+    if (n > 5) z[3] = -infinity<float>;
     for (bool const soft : {true, false}) {
       if (soft) routing::standard::softmax(serial_group{}, n, z.data(), expected.data());
       else

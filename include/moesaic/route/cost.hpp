@@ -7,6 +7,7 @@
 #include <type_traits>
 #include <utility>
 
+#include <moesaic/base/bits.hpp>
 #include <moesaic/base/macros.hpp>
 #include <moesaic/base/status.hpp>
 #include <moesaic/base/view.hpp>
@@ -156,7 +157,8 @@ struct rank_distance {
   }
 };
 
-/// Waiting: tokens that stand before a rank beyond the mean of all ranks, each of which takes so long.
+/// Waiting: tokens that stand before a rank beyond the mean of all ranks, each of which takes so long. An expert of a rank that is not in `waiting` costs
+/// NaN, so that its tokens are flagged: the host cannot look at a list that lies on a device.
 struct queue {
   struct state {
     list<const std::int32_t> rank_of_expert;   ///< [experts]
@@ -165,10 +167,7 @@ struct queue {
     float us_per_token = 0;
   };
   static constexpr status fits(state const& s, int experts, std::int64_t) {
-    if (auto fits = detail::an_entry_an_expert(experts, s.rank_of_expert); !fits) return fits;
-    for (auto const rank : s.rank_of_expert)
-      if (rank < 0 || rank >= s.waiting.size) return {status_code::out_of_range, "rank_of_expert must name ranks that wait", s.waiting.size, rank};
-    return {};
+    return detail::an_entry_an_expert(experts, s.rank_of_expert);
   }
   static constexpr float mean_of(list<const float> waiting) {
     double sum = 0;
@@ -177,7 +176,9 @@ struct queue {
   }
   template <class T>
   MOESAIC_INLINE static constexpr T cost(state const& s, routing_site at) {
-    T const beyond = static_cast<T>(s.waiting[s.rank_of_expert[at.expert]]) - static_cast<T>(s.mean);
+    auto const rank = s.rank_of_expert[at.expert];
+    if (rank < 0 || rank >= s.waiting.size) return not_a_number<T>;
+    T const beyond = static_cast<T>(s.waiting[rank]) - static_cast<T>(s.mean);
     return beyond > T(0) ? beyond * static_cast<T>(s.us_per_token) : T(0);
   }
 };
