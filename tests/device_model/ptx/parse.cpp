@@ -254,8 +254,11 @@ class parser {
     f_.name = name();
     if (peek() == '(') parameters(f_.parameters);
     while (peek() == '.') {              // .maxntid 128, 1, 1 and its like
-      name();
-      while (std::isdigit(static_cast<unsigned char>(peek())) != 0) integer(), accept(',');
+      auto const word = name();
+      int product = 1;
+      while (std::isdigit(static_cast<unsigned char>(peek())) != 0) product *= static_cast<int>(integer()), accept(',');
+      if (word == ".maxntid" || word == ".reqntid") f_.most_threads = product;
+      if (word == ".minnctapersm") f_.least_blocks = product;
     }
     if (!accept(';')) {
       f_.defined = true;

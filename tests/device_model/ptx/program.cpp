@@ -133,6 +133,8 @@ status program::parts::launch(std::size_t kernel, cuda::grid const& blocks, int 
   auto const& c = *codes[kernel];
   if (c.parameter_bytes != params_bytes)
     return invalid("the kernel's parameters have another size in PTX: both compilers must lay them out alike", static_cast<std::int64_t>(params_bytes), static_cast<std::int64_t>(c.parameter_bytes));
+  auto const& compiled = read.functions[kernel];
+  if (compiled.most_threads != 0 && threads > compiled.most_threads) return invalid("the kernel's PTX is compiled for fewer threads a block", compiled.most_threads, threads);
   auto const copy = allocate(params_bytes);
   std::memcpy(copy.get(), params, params_bytes);
   call now;
@@ -169,7 +171,7 @@ status program::parts::launch(std::size_t kernel, cuda::grid const& blocks, int 
     of.unused.push_back(frame);
   };
   auto const total_shared = now.static_shared - internal::window_start + shared_bytes;
-  auto const done = device_model::run(blocks, threads, total_shared, body, &now, names[kernel].c_str());
+  auto const done = device_model::run(blocks, threads, total_shared, body, &now, names[kernel].c_str(), compiled.least_blocks);
   internal::use_places(nullptr);
   running = nullptr;
   return done;

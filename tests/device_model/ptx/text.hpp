@@ -64,6 +64,7 @@ struct function {
   std::vector<data_type> registers;
   std::vector<variable> variables;       ///< .local and .param: results, parameters, then those of scopes
   int results = 0, parameters = 0;
+  int most_threads = 0, least_blocks = 1;   ///< of a block, as compiled for; of a multiprocessor
   std::vector<std::size_t> labels;       ///< index of the instruction that follows
   std::vector<instruction> body;
   int line = 0;

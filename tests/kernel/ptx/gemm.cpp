@@ -4,15 +4,13 @@
 
 #include "leg.hpp"
 
+namespace moesaic::test::ptx {
 namespace {
-
-using namespace moesaic;
-using test::ptx::memory;
 
 template <class Kernel, dtype W, class X, class Y>
 void plain(cuda::stream_ref& where, memory& m, format f, std::int64_t rows, std::int64_t outputs, std::int64_t inputs) {
   static_assert(W != dtype::same);
-  auto const w = test::ptx::random_weights(m, {.stored = f, .outputs = outputs, .inputs = inputs});
+  auto const w = random_weights(m, {.stored = f, .outputs = outputs, .inputs = inputs});
   cuda::gemm_detail::start<Kernel>(where, cuda::gemm_params<X, Y>{.w = cuda::weight_view(w), .bias = m.random<float>(outputs), .x = m.random<X>(rows * inputs),
                                                                   .x_stride = inputs, .y = m.result<Y>(rows * outputs), .y_stride = outputs, .rows = rows});
 }
@@ -20,7 +18,7 @@ void plain(cuda::stream_ref& where, memory& m, format f, std::int64_t rows, std:
 template <class Kernel, class X, class Y>
 void gathered(cuda::stream_ref& where, memory& m, format f, std::int64_t outputs, std::int64_t inputs) {
   constexpr std::int64_t slots = 11, tokens = 5;
-  auto const w = test::ptx::random_weights(m, {.stored = f, .outputs = outputs, .inputs = inputs, .parts = 2, .count = 3});
+  auto const w = random_weights(m, {.stored = f, .outputs = outputs, .inputs = inputs, .parts = 2, .count = 3});
   cuda::gemm_detail::start<Kernel>(
     where, cuda::gemm_params<X, Y>{.w = cuda::weight_view(w), .bias = m.random<float>(3 * 2 * outputs), .x = m.random<X>(tokens * inputs), .x_stride = inputs,
                                    .y = m.result<Y>(slots * outputs), .y_stride = outputs, .rows = slots, .offsets = m.of<std::int32_t>({0, 9, 9, 11}),
@@ -44,12 +42,13 @@ void sm80_codes(cuda::stream_ref& where, memory& m) {
   plain<sm80_kernel<dtype::mxfp4, few, 2>, dtype::mxfp4, bf16, bf16>(where, m, dtype::mxfp4, 5, 32, 160);
 }
 
-constexpr test::ptx::family families[] = {
+constexpr family families[] = {
     {"gemm_simt_few gemm_simt_many", simt, 1},
     {"gemm_sm80", sm80, 1},
     {"gemm_sm80", sm80_codes},
 };
 
-}  // namespace
-
 MOESAIC_LEG(gemm, families)
+
+}  // namespace
+}  // namespace moesaic::test::ptx

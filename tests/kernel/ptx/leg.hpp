@@ -132,7 +132,8 @@ struct family {
 
 #if defined(__CUDACC__)
 /// Uses the cases, so that their kernels are compiled.
-#define MOESAIC_LEG(name, families) moesaic::test::ptx::family const* name##_cases() { return families; }
+#define MOESAIC_LEG(name, families) \
+  __attribute__((used)) family const* name##_cases() { return families; }
 #else
 #include <doctest/doctest.h>
 
@@ -154,6 +155,6 @@ void check(group const& g);
 }  // namespace moesaic::test::ptx
 
 #define MOESAIC_LEG(name, families)                                                                                  \
-  static moesaic::test::ptx::registration const registered({#name, families, std::size(families)});                  \
-  TEST_CASE("kernels of " #name " are as C++ what they are as PTX") { moesaic::test::ptx::check({#name, families, std::size(families)}); }
+  registration const registered({#name, families, std::size(families)});                  \
+  TEST_CASE("kernels of " #name " are as C++ what they are as PTX") { check({#name, families, std::size(families)}); }
 #endif

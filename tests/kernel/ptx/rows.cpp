@@ -11,10 +11,8 @@
 
 #include "leg.hpp"
 
+namespace moesaic::test::ptx {
 namespace {
-
-using namespace moesaic;
-using test::ptx::memory;
 
 void norms(cuda::stream_ref& where, memory& m) {
   constexpr std::int64_t tokens = 3, width = 80, narrow = 21;
@@ -69,7 +67,7 @@ void special(cuda::stream_ref& where, memory& m) {
 }
 
 void embedding(cuda::stream_ref& where, memory& m) {
-  auto const table = test::ptx::random_weights(m, {.stored = {dtype::int4, 32}, .outputs = 37, .inputs = 80});
+  auto const table = random_weights(m, {.stored = {dtype::int4, 32}, .outputs = 37, .inputs = 80});
   where.record(cuda::embed<bf16, dtype::int4>(where, table, {m.of<std::int32_t>({0, 36, 5, 37}), 4}, m.result_rows<bf16>(4, 80), m.zeros<call_flags>(1)));
 }
 void quantize(cuda::stream_ref& where, memory& m) {
@@ -82,7 +80,7 @@ void cosines(cuda::stream_ref& where, memory& m) {
   cuda::to_cosines<bf16>(where, m.random_rows<bf16>(3, 40), {length, 5}, 1.0, m.random_rows<float>(3, 5));
 }
 
-constexpr test::ptx::family families[] = {
+constexpr family families[] = {
     {"normalize_rows normalize_each_head", norms},
     {"rotate_rows", rotary, 2},
     {"append_rows", cache},
@@ -94,6 +92,7 @@ constexpr test::ptx::family families[] = {
     {"cosines_of_rows lengths_of_rows", cosines},
 };
 
-}  // namespace
-
 MOESAIC_LEG(rows, families)
+
+}  // namespace
+}  // namespace moesaic::test::ptx
