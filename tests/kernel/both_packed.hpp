@@ -39,9 +39,7 @@ struct both_packed {
 };
 
 /// Streams whose matrix kernels are simt and sm80: those of sm90 have tests of their own, and are much to compile.
-struct up_to_sm80 {
-  static constexpr bool has(cuda::rung r) { return r != cuda::rung::sm90; }
-};
+using up_to_sm80 = cuda::rungs<cuda::rung::simt, cuda::rung::sm80>;
 /// f(stream) on such a stream; what fails there is told by `where`.
 template <class F>
 void with_sm80(cuda::stream_ref& where, F f) {

@@ -19,7 +19,7 @@ namespace gemm_detail {
 
 template <class Kernel>
 void start(stream& where, typename Kernel::params const& p) {
-  auto const blocks = Kernel::blocks_for(p.rows, p.w.count, p.w.rows);
+  auto const blocks = Kernel::blocks_for(p.rows, p.offsets != nullptr ? p.w.count : 1, p.w.rows);
   cuda::start<Kernel>(where, {.x = static_cast<unsigned>(blocks)}, p);
 }
 
@@ -62,7 +62,7 @@ void start_gemm(basic_stream_ref<Tuning>& where, packed_matrix const& m, gemm_pa
   if (!layout::takes(m)) return where.record(invalid("CUDA kernels need inputs that are a multiple of 16, and gate and up outputs of 8", 16, m.inputs));
   if constexpr (Tuning::has(rung::sm90) && sm90_multiplies<W, X, Y>)
     if (where.best() == rung::sm90 && multiply_sm90<W>(where, p)) return;
-  auto const slots_of_matrix = packed::ceil_div(p.rows, p.w.count);
+  auto const slots_of_matrix = packed::ceil_div(p.rows, p.offsets != nullptr ? p.w.count : 1);
   if constexpr (Tuning::has(rung::sm80) && std::is_same_v<X, bf16> && sm80_multiplies(W))
     if (where.best() >= rung::sm80 && gemm_detail::sm80_takes<W>(p)) {
       switch (gemm_load_of(slots_of_matrix)) {

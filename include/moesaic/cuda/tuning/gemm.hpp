@@ -36,7 +36,7 @@ constexpr gemm_load gemm_load_of(std::int64_t slots_of_matrix) {
 }
 
 /// Tiles of sm80. `few` streams weights: narrow tiles, many blocks, warps along the inputs. `many` reuses them: as large a tile as registers hold; with
-/// scales that are two sets of sums, and 128 slots spill (ptxas for sm_80: 255 registers; with 96 227 to 244).
+/// scales that are two sets of sums, and 128 slots spill (ptxas for sm_80: 255 registers; with 96 about 210).
 constexpr gemm_tile sm80_tile(dtype w, gemm_load load) {
   bool const scaled = has_scales(w);
   switch (load) {
