@@ -28,7 +28,11 @@ void on_tick(int, siginfo_t*, void* context) {
     auto const& registers = static_cast<ucontext_t const*>(context)->uc_mcontext.gregs;
     at = {};
     at.at[0] = reinterpret_cast<void const*>(registers[REG_RIP] + 1);
-    walk_frames(reinterpret_cast<void**>(registers[REG_RBP]), *running, at, 1);
+    // A function that has only just begun has no frame yet: its return address is one of the last two words.
+    auto const* const last = reinterpret_cast<void* const*>(registers[REG_RSP]);
+    at.at[1] = last[0];
+    at.at[2] = last[1];
+    walk_frames(reinterpret_cast<void**>(registers[REG_RBP]), *running, at, 3);
   }
 #else
   static_cast<void>(context);
