@@ -73,6 +73,10 @@ struct detector::actor {
 struct detector::memory {
   std::vector<cell> words;
 };
+struct detector::page {
+  static constexpr std::size_t count = 256;
+  cell words[count];
+};
 
 detector::detector(int blocks, int threads, std::size_t bytes, void (*tell)(void*, finding const&), void* told)
     : threads_(blocks * threads), stride_((threads + 31) / 32 * 32), count_(blocks * stride_), tell_(tell), told_(told) {
@@ -394,12 +398,24 @@ detector::cell* detector::split(cell& c) {
   return split_[at].data();
 }
 
+detector::cell& detector::word_at(int block, std::size_t number) {
+  if (block != global_memory) return memory_[static_cast<std::size_t>(block)].words[number];
+  if (latest_page_ == nullptr || latest_page_number_ != number / page::count) {
+    auto const [found, fresh] = pages_.try_emplace(number / page::count);
+    if (fresh) {
+      found->second = std::make_unique<page>();
+      for (auto& c : found->second->words) c.written = c.async = true;   // before everything, and for everybody
+    }
+    latest_page_ = found->second.get();
+    latest_page_number_ = number / page::count;
+  }
+  return latest_page_->words[number % page::count];
+}
 template <class Do>
 void detector::each_cell(int block, std::size_t offset, std::size_t bytes, Do what) {
-  auto& words = memory_[static_cast<std::size_t>(block)].words;
-  auto const end = std::min(offset + bytes, words.size() * 4);
+  auto const end = block == global_memory ? offset + bytes : std::min(offset + bytes, memory_[static_cast<std::size_t>(block)].words.size() * 4);
   while (offset < end) {
-    auto& word = words[offset / 4];
+    auto& word = word_at(block, offset / 4);
     auto const upto = std::min(end, offset / 4 * 4 + 4);
     bool const whole = upto - offset == 4;
     if (whole && !word.is_split) {
@@ -415,13 +431,14 @@ void detector::touch(actor const& who, int block, std::size_t offset, std::size_
   each_cell(block, offset, bytes, [&](cell& c, std::size_t at) { touch_cell(who, c, block, at, kind); });
   if (kind != access_kind::write || split_.empty()) return;
   // Words that were written as a whole are whole again.
-  auto& words = memory_[static_cast<std::size_t>(block)].words;
-  for (auto at = (offset + 3) / 4; at < (offset + bytes) / 4 && at < words.size(); ++at)
-    if (words[at].is_split) {
-      auto const from = words[at].bytes;
-      words[at] = split_[from][0];
-      free_split_.push_back(from);
-    }
+  auto const end = block == global_memory ? (offset + bytes) / 4 : std::min((offset + bytes) / 4, memory_[static_cast<std::size_t>(block)].words.size());
+  for (auto at = (offset + 3) / 4; at < end; ++at) {
+    auto& word = word_at(block, at);
+    if (!word.is_split) continue;
+    auto const from = word.bytes;
+    word = split_[from][0];
+    free_split_.push_back(from);
+  }
 }
 
 void detector::access(int thread, int block, std::size_t offset, std::size_t bytes, access_kind kind, std::uint32_t place) {
@@ -467,6 +484,51 @@ void detector::release(meeting_point& m, int thread, thread_copy* const* copies,
     c.with = op;
   }
   release(m, op);
+}
+
+// --- between clusters -----------------------------------------------------------------------------------------------------------------
+
+bool grid_memory::conflicts(std::uint32_t cluster, last const& before) const {
+  if (before.cluster == 0 || before.cluster == cluster) return false;
+  auto const knows = known_.find(cluster);
+  return knows == known_.end() || (before.cluster != several && knows->second.find(before.cluster) == knows->second.end());
+}
+void grid_memory::note(last& of, std::uint32_t cluster, std::uint32_t place) {
+  of = {of.cluster == 0 || of.cluster == cluster ? cluster : several, place};
+}
+grid_memory::conflict grid_memory::access(std::uint32_t cluster, std::size_t address, std::size_t bytes, access_kind kind, std::uint32_t place) {
+  conflict found;
+  std::array<byte, 256>* page = nullptr;
+  for (auto at = address; at < address + bytes; ++at) {
+    if (page == nullptr || at % 256 == 0) {
+      auto& owned = pages_[at / 256];
+      if (!owned) owned = std::make_unique<std::array<byte, 256>>();
+      page = owned.get();
+    }
+    auto& b = (*page)[at % 256];
+    auto const against = [&](last const& before, access_kind of) {
+      if (conflicts(cluster, before)) found = {before.cluster, before.place, of};
+    };
+    against(b.write, access_kind::write);
+    if (kind != access_kind::read) against(b.read, access_kind::read);
+    if (kind != access_kind::atomic) against(b.change, access_kind::atomic);
+    if (kind == access_kind::write) b = {{cluster, place}, {}, {}};
+    else note(kind == access_kind::read ? b.read : b.change, cluster, place);
+  }
+  return found;
+}
+void grid_memory::release(std::uint32_t cluster, void const* at) {
+  auto& into = released_[at];
+  into.insert(cluster);
+  if (auto const knows = known_.find(cluster); knows != known_.end()) into.insert(knows->second.begin(), knows->second.end());
+}
+void grid_memory::acquire(std::uint32_t cluster, void const* at) {
+  if (auto const from = released_.find(at); from != released_.end()) known_[cluster].insert(from->second.begin(), from->second.end());
+}
+void grid_memory::clear() {
+  pages_.clear();
+  released_.clear();
+  known_.clear();
 }
 
 // --- bank conflicts -------------------------------------------------------------------------------------------------------------------

@@ -7,6 +7,8 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <unordered_map>
+#include <unordered_set>
 #include <vector>
 
 namespace moesaic::device_model::race {
@@ -58,9 +60,10 @@ enum class problem : std::uint8_t {
   proxy,                                        ///< ordered, but the writing thread did not fence for the async proxy
   unwritten,                                    ///< read before anybody wrote; no second access
 };
+inline constexpr int global_memory = -1;        ///< in the place of a block: offsets are addresses, and what was there was written before
 struct finding {
   problem what;
-  int block;                                    ///< whose memory
+  int block;                                    ///< whose memory, or global_memory
   std::size_t offset;
   access_record before, now;
 };
@@ -126,6 +129,7 @@ class detector {
     known fence_history;
   };
   struct memory;
+  struct page;
 
   known join(known const& a, known const& b);
   static void join_into(history& into, history const& from);
@@ -140,6 +144,7 @@ class detector {
   void add_reader(actor const& who, cell& c, access_kind kind, int block, std::size_t offset);
   cell* split(cell& c);
   void say(problem what, actor const& who, int block, std::size_t offset, access_record const& before, access_kind kind);
+  cell& word_at(int block, std::size_t number);
   template <class Do>
   void each_cell(int block, std::size_t offset, std::size_t bytes, Do what);
 
@@ -149,6 +154,9 @@ class detector {
   std::vector<thread_state> of_;
   std::vector<std::uint32_t> slots_;            ///< newest operation of each
   std::vector<memory> memory_;
+  std::unordered_map<std::size_t, std::unique_ptr<page>> pages_;   ///< of global memory, where it was touched
+  page* latest_page_ = nullptr;
+  std::size_t latest_page_number_ = 0;
   std::vector<reader> more_readers_;            ///< chained, behind the one in a cell
   std::uint32_t free_reader_ = 0xffff'ffffu;    ///< first of those not in use
   std::vector<std::array<cell, 4>> split_;      ///< words whose bytes differ
@@ -159,6 +167,36 @@ class detector {
   };
   static constexpr std::size_t remembered = 16;
   remembered_join joins_[remembered];
+};
+
+/// Global memory between the clusters of a grid, byte by byte: they race unless one has acquired what the other released, whatever the threads.
+class grid_memory {
+ public:
+  struct conflict {
+    std::uint32_t cluster = 0, place = 0;       ///< of who came before; cluster 0: there is none
+    access_kind kind = access_kind::read;
+  };
+  /// Clusters are numbered from 1.
+  conflict access(std::uint32_t cluster, std::size_t address, std::size_t bytes, access_kind kind, std::uint32_t place);
+  void release(std::uint32_t cluster, void const* at);
+  void acquire(std::uint32_t cluster, void const* at);
+  void clear();
+
+ private:
+  struct last {
+    std::uint32_t cluster = 0, place = 0;
+  };
+  static constexpr std::uint32_t several = 0xffff'ffffu;
+  struct byte {
+    last write, read, change;
+  };
+  using clusters = std::unordered_set<std::uint32_t>;
+  bool conflicts(std::uint32_t cluster, last const& before) const;
+  static void note(last& of, std::uint32_t cluster, std::uint32_t place);
+
+  std::unordered_map<std::size_t, std::unique_ptr<std::array<byte, 256>>> pages_;
+  std::unordered_map<void const*, clusters> released_;
+  std::unordered_map<std::uint32_t, clusters> known_;
 };
 
 /// Shared-memory instructions of warps and their passes, from what each lane did at each place: the k-th time of every lane is one instruction.

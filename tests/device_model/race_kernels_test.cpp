@@ -55,6 +55,10 @@ void check_pair(First first, Second second, char const* what = "race: thread 0 w
   asm volatile("" : "+r"(bytes));
   return bytes;
 }
+template <class T>
+MOESAIC_DEVICE void use(T value) {
+  asm volatile("" : : "X"(value));
+}
 MOESAIC_DEVICE float fourth(std::array<float, 40> by_value) {
   asm volatile("" ::: "memory");
   return by_value[3];
@@ -63,34 +67,33 @@ MOESAIC_DEVICE words4 doubled(words4 by_value) {
   for (auto& w : by_value.word) w *= 2;
   return by_value;
 }
-float volatile sink;
 
 }  // namespace
 
 TEST_CASE("Accesses of every width and form are seen") {
   if (!sees_races()) return;
-  check_pair([](memory& m) { m.word[3] = 1; }, [](memory& m) { sink = static_cast<float>(m.word[3]); });
+  check_pair([](memory& m) { m.word[3] = 1; }, [](memory& m) { use(m.word[3]); });
   check_pair([](memory& m) { m.word[3] = 1; }, [](memory& m) { m.word[3] = 2; });
-  check_pair([](memory& m) { sink = static_cast<float>(m.word[3]); }, [](memory& m) { m.word[3] = 2; }, "race: thread 0 read");
+  check_pair([](memory& m) { use(m.word[3]); }, [](memory& m) { m.word[3] = 2; }, "race: thread 0 read");
   check_pair([](memory& m) { m.word[3] += 1; }, [](memory& m) { m.word[3] += 2; });
-  check_pair([](memory& m) { reinterpret_cast<unsigned char*>(m.word)[5] = 1; }, [](memory& m) { sink = static_cast<float>(m.word[1]); });
+  check_pair([](memory& m) { reinterpret_cast<unsigned char*>(m.word)[5] = 1; }, [](memory& m) { use(m.word[1]); });
   check_pair([](memory& m) { reinterpret_cast<std::uint16_t*>(m.word)[5] = 1; }, [](memory& m) { reinterpret_cast<std::uint64_t*>(m.word)[1] = 1; });
   check_pair([](memory& m) { m.wide[7] = m.wide[8]; }, [](memory& m) { m.word[0] = m.wide[7].word[3]; });
   check_pair([](memory& m) { m.wide[7].word[2] = 1; }, [](memory& m) { m.wide[9] = m.wide[7]; });
-  check_pair([](memory& m) { m.many[39] = 1; }, [](memory& m) { auto const copy = m.many; sink = fourth(copy) + copy[39]; });
-  check_pair([](memory& m) { m.many[3] = 1; }, [](memory& m) { sink = fourth(m.many); });
+  check_pair([](memory& m) { m.many[39] = 1; }, [](memory& m) { auto const copy = m.many; use(fourth(copy) + copy[39]); });
+  check_pair([](memory& m) { m.many[3] = 1; }, [](memory& m) { use(fourth(m.many)); });
   check_pair([](memory& m) { m.wide[7].word[2] = 1; }, [](memory& m) { m.wide[9] = doubled(m.wide[7]); });
   check_pair([](memory& m) { m.wide[7] = doubled(m.wide[6]); }, [](memory& m) { m.wide[9] = m.wide[7]; });
-  check_pair([](memory& m) { m.many = {}; }, [](memory& m) { sink = m.many[17]; });
-  check_pair([](memory& m) { std::memcpy(m.word, m.wide, told(100)); }, [](memory& m) { sink = static_cast<float>(m.word[24]); });
-  check_pair([](memory& m) { std::memset(m.word, 0, told(100)); }, [](memory& m) { sink = static_cast<float>(m.word[24]); });
-  check_pair([](memory& m) { std::memmove(m.word, m.word + 1, told(100)); }, [](memory& m) { sink = static_cast<float>(m.word[24]); });
+  check_pair([](memory& m) { m.many = {}; }, [](memory& m) { use(m.many[17]); });
+  check_pair([](memory& m) { std::memcpy(m.word, m.wide, told(100)); }, [](memory& m) { use(m.word[24]); });
+  check_pair([](memory& m) { std::memset(m.word, 0, told(100)); }, [](memory& m) { use(m.word[24]); });
+  check_pair([](memory& m) { std::memmove(m.word, m.word + 1, told(100)); }, [](memory& m) { use(m.word[24]); });
   check_pair([](memory& m) { m.word[25] = 1; }, [](memory& m) { std::memcpy(m.wide, m.word, told(104)); });
-  check_pair([](memory& m) { *const_cast<std::uint32_t volatile*>(&m.word[3]) = 1; }, [](memory& m) { sink = static_cast<float>(m.word[3]); });
+  check_pair([](memory& m) { *const_cast<std::uint32_t volatile*>(&m.word[3]) = 1; }, [](memory& m) { use(m.word[3]); });
   check_pair([](memory& m) { m.word[3] = 1; }, [](memory& m) { atomic_add(&m.word[3], 1); });
   check_pair([](memory& m) { m.word[3] = 1; }, [](memory& m) { std::atomic_ref<std::uint32_t>(m.word[3]).fetch_add(1, std::memory_order_relaxed); });
-  check_pair([](memory& m) { std::atomic_ref<std::uint32_t>(m.word[3]).store(1); }, [](memory& m) { sink = static_cast<float>(m.word[3]); });
-  check_pair([](memory& m) { atomic_add(&m.word[3], 1); }, [](memory& m) { sink = static_cast<float>(m.word[3]); }, "race: thread 0 changed");
+  check_pair([](memory& m) { std::atomic_ref<std::uint32_t>(m.word[3]).store(1); }, [](memory& m) { use(m.word[3]); });
+  check_pair([](memory& m) { atomic_add(&m.word[3], 1); }, [](memory& m) { use(m.word[3]); }, "race: thread 0 changed");
 }
 
 TEST_CASE("Neighbouring bytes and atomic changes of one word do not race") {
@@ -102,7 +105,7 @@ TEST_CASE("Neighbouring bytes and atomic changes of one word do not race") {
     block_sync();
     atomic_add(&m.count, m.word[thread_id() % 16]);
     block_sync();
-    if (thread_id() == 5) sink = static_cast<float>(m.count);
+    if (thread_id() == 5) use(m.count);
   });
 }
 
@@ -114,7 +117,7 @@ TEST_CASE("Lanes of a warp are ordered by warp_sync, not by shuffles, votes or s
       if (how == 1) warp_sync();
       if (how == 2) (void)shfl_idx(all_lanes, 1, 0);
       if (how == 3) (void)ballot(all_lanes, true);
-      sink = static_cast<float>(m.word[thread_id() ^ 1]);
+      use(m.word[thread_id() ^ 1]);
       if (how == 1) warp_sync();
       if (how == 1) m.word[thread_id() ^ 2] = 3;
     };
@@ -126,13 +129,13 @@ TEST_CASE("Lanes of a warp are ordered by warp_sync, not by shuffles, votes or s
   check_found(findings_of(block, {}, [] {
                 mine().word[thread_id()] = 1;
                 warp_sync();
-                sink = static_cast<float>(mine().word[thread_id() ^ 32]);
+                use(mine().word[thread_id() ^ 32]);
               }),
               "race: thread", file);
   check_found(findings_of(block, {}, [] {
                 mine().word[thread_id()] = 1;
                 if (lane_id() != 9) warp_sync(~(1u << 9));
-                if (lane_id() == 8) sink = static_cast<float>(mine().word[thread_id() + 1]);
+                if (lane_id() == 8) use(mine().word[thread_id() + 1]);
               }),
               "race: thread", file);
 }
@@ -140,7 +143,7 @@ TEST_CASE("Lanes of a warp are ordered by warp_sync, not by shuffles, votes or s
 TEST_CASE("Bytes that nobody wrote are told when they are read") {
   if (!sees_races()) return;
   auto const found = findings_of(block, {}, [] {
-    if (thread_id() == 7) sink = static_cast<float>(mine().word[7]);
+    if (thread_id() == 7) use(mine().word[7]);
   });
   check_found(found, "unwritten: thread 7 reads shared+28", file);
   check_found(findings_of(block, {}, [] {
@@ -152,7 +155,7 @@ TEST_CASE("Bytes that nobody wrote are told when they are read") {
 TEST_CASE("Accesses behind shared memory are told, inside the margins too") {
   if (!sees_races()) return;
   auto const found = findings_of(block, {}, [] {
-    if (thread_id() == 7) sink = static_cast<float>(*(&mine().word[0] + told(sizeof(memory) / 4)));
+    if (thread_id() == 7) use(*(&mine().word[0] + told(sizeof(memory) / 4)));
   });
   check_found(found, "model: thread 7 reads 4 bytes at shared+", file);
 }
@@ -172,7 +175,7 @@ TEST_CASE("An mbarrier orders who waits after who arrived") {
         if (later) m.word[lane_id()] = 2;
       } else {
         if (waits) mbarrier_wait(&m.full, 0);
-        sink = static_cast<float>(m.word[31 - lane_id()]);
+        use(m.word[31 - lane_id()]);
       }
     };
   };
@@ -198,7 +201,7 @@ TEST_CASE("cp.async reports to an mbarrier, and whoever waits for that sees the 
         else cp_async_commit_group(), cp_async_wait_group<0>();
       } else {
         mbarrier_wait(&m.full, 0);
-        sink = static_cast<float>(m.wide[31 - lane_id()].word[2]);
+        use(m.wide[31 - lane_id()].word[2]);
       }
     };
   };
@@ -218,11 +221,11 @@ TEST_CASE("Named barriers order their threads; who only arrived goes on unordere
       if (warp_id() == 0) {
         m.word[lane_id()] = 1;
         bar_arrive(3, 64);
-        if (reads_back) sink = static_cast<float>(m.word[32 + lane_id()]);
+        if (reads_back) use(m.word[32 + lane_id()]);
       } else {
         m.word[32 + lane_id()] = 1;
         bar_sync(3, 64);
-        sink = static_cast<float>(m.word[31 - lane_id()]);
+        use(m.word[31 - lane_id()]);
       }
     };
   };
@@ -245,7 +248,7 @@ TEST_CASE("Blocks of a cluster race in each other's shared memory unless they me
       cluster_wait();
       store_cluster(mapa(&m.word[thread_id()], cluster_rank() ^ 1), 1);
       if (meet) cluster_arrive(), cluster_wait();
-      sink = static_cast<float>(m.word[thread_id()]);
+      use(m.word[thread_id()]);
       cluster_arrive();
       cluster_wait();
     };
@@ -253,4 +256,50 @@ TEST_CASE("Blocks of a cluster race in each other's shared memory unless they me
   check_right(two, pass(true));
   if (!sees_races()) return;
   for (std::uint64_t seed = 0; seed < 3; ++seed) check_found(findings_of(two, {.seed = seed}, pass(false)), "race: thread", file);
+}
+
+TEST_CASE("Global memory, where it is watched: threads of a block, and blocks of a grid") {
+  static std::uint32_t data[256], flag, partial[8];
+  device_model::shape const blocks{{.x = 4}, 64, sizeof(memory)};
+  auto const runs = [&](auto const& body, char const* race) {
+    for (std::uint64_t seed = 0; seed < 3; ++seed) {
+      flag = 0;
+      auto const found = findings_of(blocks, {.seed = seed, .resident_blocks = 4, .watch_global = true}, body);
+      if (*race == 0 || !sees_races()) CHECK_MESSAGE(found.empty(), seed, ": ", found);
+      else check_found(found, race, file);
+    }
+  };
+  // In a block.
+  for (bool const meet : {true, false})
+    runs(
+        [=] {
+          auto* const mine = data + block_x() * 64;
+          mine[thread_id()] = 1;
+          if (meet) block_sync();
+          use(mine[63 - thread_id()]);
+        },
+        meet ? "" : "race: thread");
+  // Tiles that meet, and tiles that overlap by a word.
+  for (int const width : {64, 63})
+    runs(
+        [=] {
+          if (thread_id() < 64) data[block_x() * width + thread_id()] = 1;
+        },
+        width == 64 ? "" : "race: another block wrote");
+  // The last block to come adds what the others left.
+  enum { right, by_fence, relaxed, early };
+  for (int const how : {right, by_fence, relaxed, early})
+    runs(
+        [=] {
+          memory& m = mine();
+          if (how != early && thread_id() == 5) partial[block_x()] = 1;
+          if (how == by_fence) fence_gpu();
+          block_sync();
+          if (thread_id() == 0) m.count = how == right || how == early ? atomic_add_acq_rel(&flag, 1) : atomic_add(&flag, 1);
+          block_sync();
+          if (how == early && thread_id() == 5) partial[block_x()] = 1;
+          if (how == by_fence) fence_gpu();
+          if (m.count == 3 && thread_id() < 4) use(partial[thread_id()]);
+        },
+        how == right || how == by_fence ? "" : how == relaxed ? "race: another block wrote" : "race: ");
 }

@@ -84,6 +84,8 @@ struct cluster_watch {
   detector clocks;
   int per_block;
   int alive;                                    ///< blocks not ended
+  std::uint32_t number = 0;                     ///< in the grid, from 1
+  bool fenced_for_all = false;                  ///< a thread has called fence_gpu: relaxed atomics order from then on
   std::vector<slot_user> users;                 ///< of operation slots: the latest
   std::unordered_map<void const*, told_point> global;
   std::vector<conflict_counter> conflicts;      ///< a block each
@@ -93,6 +95,9 @@ struct watch_state {
   places where;
   std::set<std::tuple<problem, std::uint32_t, std::uint32_t>> said;   ///< one sentence for two places
   conflict_count conflicts;
+  std::uint32_t clusters = 0;                   ///< begun in this launch
+  bool global = false;                          ///< whether global memory is watched
+  grid_memory grid;
 };
 watch_state& state() {
   static thread_local watch_state s;
@@ -103,6 +108,9 @@ constexpr std::size_t most_sentences = 12;
 cluster_watch& home_of(thread& t) { return *static_cast<cluster_watch*>(t.race); }
 int number_of(thread& t) { return home_of(t).clocks.thread(t.home->rank, t.id); }
 
+char const* verb(access_kind k, bool past) {
+  return k == access_kind::read ? (past ? "read" : "reads") : k == access_kind::write ? (past ? "wrote" : "writes") : past ? "changed" : "changes";
+}
 std::string name_of(cluster_watch const& w, access_record const& a) {
   if (is_slot(a.by)) {
     auto const slot = static_cast<std::size_t>(a.by & ~slot_bit);
@@ -119,11 +127,10 @@ void cluster_watch::tell(void* self, finding const& f) {
   auto& s = state();
   if (s.said.size() >= most_sentences || !s.said.emplace(f.what, f.before.place, f.now.place).second) return;
   auto const& w = *static_cast<cluster_watch*>(self);
-  auto const verb = [](access_kind k, bool past) {
-    return k == access_kind::read ? (past ? "read" : "reads") : k == access_kind::write ? (past ? "wrote" : "writes") : past ? "changed" : "changes";
-  };
   auto const now = name_of(w, f.now), before = name_of(w, f.before);
-  auto const at = w.clocks.thread(1, 0) == 0 || f.block == 0 ? text("shared+%zu", f.offset) : text("shared+%zu of the cluster's block %d", f.offset, f.block);
+  auto const at = f.block == global_memory ? text("global memory at %#zx", f.offset)
+                  : f.block == 0           ? text("shared+%zu", f.offset)
+                                           : text("shared+%zu of the cluster's block %d", f.offset, f.block);
   if (f.what == problem::unwritten) {
     report("unwritten", text("%s %s %s at {1}, which nobody has written", now.c_str(), verb(f.now.kind, false), at.c_str()), s.where.back(f.now.place));
     return;
@@ -141,15 +148,27 @@ class watch final : public observer {
   void launch_begin(char const*) override {
     state().where.clear();
     state().said.clear();
+    state().clusters = 0;
+    state().global = current_options().watch_global;
   }
-  void launch_end() override { shared_window = {0, 0}; }
+  void launch_end() override {
+    shared_window = {0, 0};
+    state().grid.clear();
+  }
 
   void block_begin(block& b) override {
     auto const blocks = static_cast<int>(active->blocks.cluster);
     auto const& first = b.cluster->blocks.front();
-    b.race = first->race != nullptr ? first->race : new cluster_watch(blocks, active->threads, b.shared_bytes);
+    if (first->race != nullptr) {
+      b.race = first->race;
+    } else {
+      auto* const fresh = new cluster_watch(blocks, active->threads, b.shared_bytes);
+      fresh->number = ++state().clusters;
+      b.race = fresh;
+    }
     if (current_options().count_conflicts) home_of(b).conflicts.resize(static_cast<std::size_t>(blocks));
-    shared_window = {reinterpret_cast<std::uintptr_t>(active->arena), arena_bytes};
+    if (state().global) shared_window = {0, ~std::uintptr_t{0}};
+    else shared_window = {reinterpret_cast<std::uintptr_t>(active->arena), arena_bytes};
   }
   void block_end(block& b) override {
     auto& w = home_of(b);
@@ -203,22 +222,32 @@ class watch final : public observer {
   }
 
   void fence_proxy_async(thread& t) override { home_of(t).clocks.fence_proxy_async(number_of(t)); }
-  void fence_gpu(thread&) override {}
+  void fence_gpu(thread& t) override { home_of(t).fenced_for_all = true; }
   void global_release(thread& t, void const* at) override {
+    state().grid.release(home_of(t).number, at);
     auto& p = home_of(t).global[at];
     if (p.point.ended) p.point.gathered = std::make_shared<history>(*p.point.ended);   // what was released before stays
     home_of(t).clocks.release(p.point, number_of(t));
     home_of(t).clocks.end_phase(p.point);
   }
   void global_acquire(thread& t, void const* at) override {
+    state().grid.acquire(home_of(t).number, at);
     auto const found = home_of(t).global.find(at);
     if (found != home_of(t).global.end()) home_of(t).clocks.acquire(found->second.point, number_of(t));
   }
 
   void access(thread& t, void const* at, std::size_t bytes, bool write, bool atomic, place const& where) override {
-    auto const* const b = memory_of(t, at);
-    if (b == nullptr) return;
-    note(t, *b, at, bytes, atomic ? access_kind::atomic : write ? access_kind::write : access_kind::read, state().where.of(where));
+    auto const kind = atomic ? access_kind::atomic : write ? access_kind::write : access_kind::read;
+    auto const number = state().where.of(where);
+    if (auto const* const b = memory_of(t, at)) {
+      note(t, *b, at, bytes, kind, number);
+    } else if (state().global) {
+      note_global(t, reinterpret_cast<std::uintptr_t>(at), bytes, kind, number);
+      if (atomic && home_of(t).fenced_for_all) {
+        global_release(t, at);
+        global_acquire(t, at);
+      }
+    }
   }
 
   void issue(async_op& op, thread& t) override {
@@ -235,6 +264,11 @@ class watch final : public observer {
     for (auto const& touch : op.touches) {
       auto const* const b = block_of(touch.at);
       if (b != nullptr && b->race == t.race) w.clocks.access(told.op, b->rank, offset_in(*b, touch.at), touch.bytes, touch.write, told.place);
+      else if (b == nullptr && state().global) {
+        auto const address = reinterpret_cast<std::uintptr_t>(touch.at);
+        w.clocks.access(told.op, global_memory, address, touch.bytes, touch.write, told.place);
+        between_clusters(t, address, touch.bytes, touch.write ? access_kind::write : access_kind::read, told.place);
+      }
     }
   }
   void done(async_op& op) override {
@@ -254,6 +288,8 @@ class watch final : public observer {
   void copy_issue(internal::thread_copy& c, thread& t) override {
     if (c.bytes == 0) return;
     auto& w = home_of(t);
+    if (state().global && c.read > 0)
+      note_global(t, reinterpret_cast<std::uintptr_t>(c.from), static_cast<std::size_t>(c.read), access_kind::read, state().where.of(c.asked));
     c.race = new told_copy{&w, w.clocks.begin_copy(number_of(t), t.home->rank, offset_in(*t.home, c.to), static_cast<std::size_t>(c.bytes),
                                                    state().where.of(c.asked))};
   }
@@ -274,7 +310,20 @@ class watch final : public observer {
     if (!w.conflicts.empty() && kind != access_kind::atomic) w.conflicts[static_cast<std::size_t>(t.home->rank)].note(t.id, where, offset, bytes);
   }
 
+  static void note_global(thread& t, std::uintptr_t address, std::size_t bytes, access_kind kind, std::uint32_t where) {
+    home_of(t).clocks.access(number_of(t), global_memory, address, bytes, kind, where);
+    between_clusters(t, address, bytes, kind, where);
+  }
+
  private:
+  static void between_clusters(thread& t, std::uintptr_t address, std::size_t bytes, access_kind kind, std::uint32_t where) {
+    auto& s = state();
+    auto const found = s.grid.access(home_of(t).number, address, bytes, kind, where);
+    if (found.cluster == 0 || s.said.size() >= most_sentences || !s.said.emplace(problem::race, found.place, where).second) return;
+    report("race", text("another block %s global memory at %#zx at {1}, and thread %d %s it at {2}: nothing orders the blocks", verb(found.kind, true),
+                        address, t.id, verb(kind, false)),
+           s.where.back(found.place), s.where.back(where));
+  }
   static cluster_watch& home_of(block& b) { return *static_cast<cluster_watch*>(b.race); }
   static cluster_watch& home_of(thread& t) { return race::home_of(t); }
   static std::size_t offset_in(block const& b, void const* at) { return static_cast<std::size_t>(static_cast<std::byte const*>(at) - b.shared); }
@@ -301,6 +350,11 @@ void plain_access(std::uintptr_t at, std::size_t bytes, access_kind kind, void c
   if (t == nullptr || bytes == 0) return;
   auto const* const address = reinterpret_cast<std::byte const*>(at);
   auto const where = state().where.of_code(pc);
+  if (address < active->arena || address >= active->arena + arena_bytes) {
+    if (address >= t->stack && address < t->stack + t->stack_bytes) return;
+    watch::note_global(*t, at, bytes, kind, where);
+    return;
+  }
   if (!t->home->holds(address, bytes)) {
     report("model", text("thread %d %s %zu bytes at shared%+td at {1}, outside of its block's %zu bytes of shared memory", t->id,
                          kind == access_kind::read ? "reads" : "writes", bytes, address - t->home->shared, t->home->shared_bytes),

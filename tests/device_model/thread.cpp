@@ -297,8 +297,8 @@ std::uint32_t vote(vote_kind kind, std::uint32_t lanes, bool mine) {
   return word;
 }
 std::uint64_t atomic(atomic_kind kind, int bytes, void* at, std::uint64_t value, std::uint64_t compare, bool acquire, bool release) {
-  check_access(at, static_cast<std::size_t>(bytes), true, true, "an atomic");
   step_back();
+  check_access(at, static_cast<std::size_t>(bytes), true, true, "an atomic");
   if (watcher && release) watcher->global_release(*running, at);
   auto const old = bytes == 8 ? update<std::uint64_t>(kind, at, value, compare) : update<std::uint32_t>(kind, at, value, compare);
   if (watcher && acquire) watcher->global_acquire(*running, at);
