@@ -399,6 +399,11 @@ TEST_CASE("maps that the engine does not take, and misuse of those that it does"
   check_found(alone([&](boxes& b) { tma_load_2d(b.in + 64, &map, &b.full, 0, 0); }),
               "shared+128 is not a multiple of 1024", file, __LINE__ - 1);
   check_found(alone([&](boxes& b) { tma_load_3d(b.in, &map, &b.full, 0, 0, 0); }), "tma_load_3d at copies_test.cpp", file, __LINE__);
+  wrong = t;
+  wrong.box[0] = 32;
+  tensor_map narrow;
+  REQUIRE(encode(wrong, narrow));
+  check_found(alone([&](boxes& b) { tma_load_2d(b.in, &narrow, &b.full, 0, 0); }), "narrower than its swizzle", file, __LINE__);
   check_found(alone([&](boxes& b) { tensor_map const copy = map; tma_load_2d(b.in, &copy, &b.full, 0, 0); }),
               "must lie in the kernel's params", file, __LINE__ - 1);
   check_found(alone([&](boxes& b) { tma_load_2d(b.in, &unused, &b.full, 0, 0); }), "was not made by encode", file, __LINE__);

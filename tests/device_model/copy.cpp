@@ -275,6 +275,8 @@ extent box_at(device::tensor_map const* map, int dimensions, int const* at, void
   e.tensor = decoded(map, name);
   if (e.tensor.dimensions != dimensions)
     fail("model", text("%s at {1}: the tensor map has %d dimensions", name, e.tensor.dimensions), here());
+  if (auto const s = e.tensor.swizzle; s != device::swizzle::none && e.row_bytes() != static_cast<std::size_t>(device::bytes_of(s)))
+    fail("model", text("%s at {1}: the map's box is narrower than its swizzle, and where hardware puts it is not written down", name), here());
   e.bytes = static_cast<std::size_t>(device::bytes_of(e.tensor.element));
   for (int d = 0; d < dimensions; ++d) {
     e.at[d] = at[d];
