@@ -98,6 +98,12 @@ void route_and_plan(basic_stream_ref<Tuning>& where, Config const& config, typen
   if (!planned) plan(where, slots.ids, out);
 }
 
+/// Whether the rows of a block's warps fit the launch that computes logits too.
+template <class Tuning, class Policy, class Config>
+constexpr bool rows_fit_fused() {
+  return logits_tile::warps * route_row_bytes(experts_of<Config>(), slots_of<Policy, Config>()) <= route_tuning<Tuning>::most_shared;
+}
+
 /// Whether `linear_route_and_plan` takes a call: few tokens, rows that are read 16 bytes at a time.
 template <class Tuning, class X>
 bool fuses_logits(basic_stream_ref<Tuning> const&, packed_matrix const& weight, view<const X> x) {
@@ -114,6 +120,7 @@ void linear_route_and_plan(basic_stream_ref<Tuning>& where, Config const& config
                            route_counters* counters, dispatch_plan const& out) {
   static_assert(route_tuning<Tuning>::fused_tokens <= most_token_groups * logits_tile::token_tile, "a group of tokens needs a counter");
   static_assert(route_tuning<Tuning>::fused_tokens <= route_tuning<Tuning>::planned_tokens, "a fused launch makes the plan too");
+  static_assert(rows_fit_fused<Tuning, Policy, Config>(), "so many experts need the router's steps in launches of their own: linear, then route_and_plan");
   if (!fuses_logits(where, weight, x)) return where.record(invalid("the router's products are fused with routing for few tokens, rows of 16 bytes", 0, x.rows));
   route_detail::with_rung(where, [&]<rung Rung>() {
     auto const ceil = [](std::int64_t n, int each) { return static_cast<unsigned>((n + each - 1) / each); };
@@ -126,8 +133,8 @@ void linear_route_and_plan(basic_stream_ref<Tuning>& where, Config const& config
 }
 
 /// Rows to expert ids, weights and plan, by router weights: the step that layers ask for, in as few launches as it takes. `config`: an empty type with
-/// `static constexpr router_config config`. x [tokens, hidden]; logits [tokens, outputs] and the rest as above, all are written. A plan without
-/// expert_offsets is not made.
+/// `static constexpr router_config config`; if it says `batch_invariant` too, logits are linear's however few tokens there are.
+/// x [tokens, hidden]; logits [tokens, outputs] and the rest as above, all are written. A plan without expert_offsets is not made.
 template <class Policy, class Config, class X, class Tuning>
 void route_tokens(basic_stream_ref<Tuning>& where, Config const& config, typename Policy::state const& state, router_weights const& w, view<const X> x,
                   view<float> logits, view<float> scores, view<float> choice, routing_slots<float> const& slots, list<std::byte> batch_memory,
@@ -136,11 +143,11 @@ void route_tokens(basic_stream_ref<Tuning>& where, Config const& config, typenam
   constexpr double cosine = Config::config.cosine;
   auto* const counters = reinterpret_cast<route_counters*>(flags->counter);
   bool const planned = out.expert_offsets.data != nullptr;
-  if (cosine == 0 && planned && fuses_logits(where, w.weight, x)) {
-    linear_route_and_plan<Policy>(where, config, state, w.weight, x, w.bias, logits, w.score_bias, scores, choice, slots, batch_memory,
-                                  &flags->not_finite, counters, out);
-    return;
-  }
+  constexpr bool one_order = requires { requires Config::batch_invariant; };
+  if constexpr (cosine == 0 && !one_order && rows_fit_fused<Tuning, Policy, Config>())
+    if (planned && fuses_logits(where, w.weight, x))
+      return linear_route_and_plan<Policy>(where, config, state, w.weight, x, w.bias, logits, w.score_bias, scores, choice, slots, batch_memory,
+                                           &flags->not_finite, counters, out);
   linear<dtype::fp32>(where, w.weight, x, w.bias, logits);
   if constexpr (cosine != 0) to_cosines<X>(where, x, w.length, cosine, logits);
   view<const float> const found = logits;

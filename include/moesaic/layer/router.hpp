@@ -44,6 +44,7 @@ struct router {
   using policy = policy_of<Spec>;
   using checked = decltype(detail::check_router<policy, sum, validated<Spec>::config.purpose, config>());
   static constexpr int slots = policy::slots(config);
+  static constexpr bool batch_invariant = validated<Spec>::config.purpose == purpose::batch_invariant;   // for backends that fuse
 
   struct scratch {
     view<sum> logits;                    // [tokens, outputs]
