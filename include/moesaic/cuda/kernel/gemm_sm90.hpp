@@ -66,6 +66,7 @@ struct gemm_sm90 {
     }
     meet();
     device::griddepcontrol_launch_dependents();
+    if (device::warp_id() == 0) look_ahead(p.product);
     device::griddepcontrol_wait();
     if (device::warpgroup_id() == 0) {
       if constexpr (producer_registers != 0) device::setmaxnreg_dec<producer_registers>();
@@ -122,6 +123,22 @@ struct gemm_sm90 {
       device::cluster_wait();
     } else {
       device::block_sync();
+    }
+  }
+
+  // Weights of the first stages, to L2 before the grids before this one have ended. Which experts there will be is known only then.
+  MOESAIC_DEVICE static void look_ahead(gemm_params<X, Y> const& p) {
+    if (p.offsets != nullptr) return;
+    schedule order(p);
+    product_tile const t = order.next();
+    if (!t) return;
+    constexpr int line_rows = layout::in_stripes(weights) ? layout::stripe_rows : 1;   // rows that lie side by side
+    int const line_bytes = p.w.inputs * bits(weights) / 8 * line_rows;
+    constexpr int at_most = stages * inputs * bits(weights) / 8 * line_rows;
+    for (int line = device::lane_id(); line < rows / line_rows; line += device::warp_size) {
+      int const at = t.row / line_rows + line;
+      if (at * line_rows < p.w.rows)
+        device::bulk_prefetch(p.w.data + static_cast<std::int64_t>(at) * line_bytes, static_cast<std::uint32_t>(line_bytes < at_most ? line_bytes : at_most));
     }
   }
 
