@@ -496,24 +496,39 @@ bool grid_memory::conflicts(std::uint32_t cluster, last const& before) const {
 void grid_memory::note(last& of, std::uint32_t cluster, std::uint32_t place) {
   of = {of.cluster == 0 || of.cluster == cluster ? cluster : several, place};
 }
+inline void grid_memory::touch(cell& c, std::uint32_t cluster, access_kind kind, std::uint32_t place, conflict& found) const {
+  auto const against = [&](last const& before, access_kind of) {
+    if (conflicts(cluster, before)) found = {before.cluster, before.place, of};
+  };
+  against(c.write, access_kind::write);
+  if (kind != access_kind::read) against(c.read, access_kind::read);
+  if (kind != access_kind::atomic) against(c.change, access_kind::atomic);
+  if (kind == access_kind::write) c = {{cluster, place}, {}, {}, 0};
+  else note(kind == access_kind::read ? c.read : c.change, cluster, place);
+}
 grid_memory::conflict grid_memory::access(std::uint32_t cluster, std::size_t address, std::size_t bytes, access_kind kind, std::uint32_t place) {
   conflict found;
-  std::array<byte, 256>* page = nullptr;
-  for (auto at = address; at < address + bytes; ++at) {
-    if (page == nullptr || at % 256 == 0) {
-      auto& owned = pages_[at / 256];
-      if (!owned) owned = std::make_unique<std::array<byte, 256>>();
-      page = owned.get();
+  auto const end = address + bytes;
+  while (address < end) {
+    auto const number = address / 4 / page_words;
+    if (latest_ == nullptr || number != latest_number_) {
+      auto& owned = pages_[number];
+      if (!owned) owned = std::make_unique<page>();
+      latest_ = owned.get();
+      latest_number_ = number;
     }
-    auto& b = (*page)[at % 256];
-    auto const against = [&](last const& before, access_kind of) {
-      if (conflicts(cluster, before)) found = {before.cluster, before.place, of};
-    };
-    against(b.write, access_kind::write);
-    if (kind != access_kind::read) against(b.read, access_kind::read);
-    if (kind != access_kind::atomic) against(b.change, access_kind::atomic);
-    if (kind == access_kind::write) b = {{cluster, place}, {}, {}};
-    else note(kind == access_kind::read ? b.read : b.change, cluster, place);
+    auto& word = (*latest_)[address / 4 % page_words];
+    auto const upto = std::min(end, address / 4 * 4 + 4);
+    if (upto - address == 4 && word.bytes == 0) {
+      touch(word, cluster, kind, place, found);
+    } else {
+      if (word.bytes == 0) {
+        split_.push_back({word, word, word, word});
+        word.bytes = static_cast<std::uint32_t>(split_.size());
+      }
+      for (; address < upto; ++address) touch(split_[word.bytes - 1][address % 4], cluster, kind, place, found);
+    }
+    address = upto;
   }
   return found;
 }
@@ -527,6 +542,8 @@ void grid_memory::acquire(std::uint32_t cluster, void const* at) {
 }
 void grid_memory::clear() {
   pages_.clear();
+  latest_ = nullptr;
+  split_.clear();
   released_.clear();
   known_.clear();
 }

@@ -187,14 +187,21 @@ class grid_memory {
     std::uint32_t cluster = 0, place = 0;
   };
   static constexpr std::uint32_t several = 0xffff'ffffu;
-  struct byte {
+  struct cell {                                 ///< four bytes, or one where they differ
     last write, read, change;
+    std::uint32_t bytes = 0;                    ///< of split_, from 1: then nothing else
   };
+  static constexpr std::size_t page_words = 256;
+  using page = std::array<cell, page_words>;
   using clusters = std::unordered_set<std::uint32_t>;
   bool conflicts(std::uint32_t cluster, last const& before) const;
   static void note(last& of, std::uint32_t cluster, std::uint32_t place);
+  void touch(cell& c, std::uint32_t cluster, access_kind kind, std::uint32_t place, conflict& found) const;
 
-  std::unordered_map<std::size_t, std::unique_ptr<std::array<byte, 256>>> pages_;
+  std::unordered_map<std::size_t, std::unique_ptr<page>> pages_;
+  page* latest_ = nullptr;
+  std::size_t latest_number_ = 0;
+  std::vector<std::array<cell, 4>> split_;
   std::unordered_map<void const*, clusters> released_;
   std::unordered_map<std::uint32_t, clusters> known_;
 };
