@@ -4,8 +4,6 @@
 
 namespace moesaic::conformance {
 
-namespace {
-
 enum step : word { arrive, expect, arrive_expect, copy, test, nothing };
 
 /// One thread plays a list of steps: in holds pairs of a step and a number; out gets the answers of both parities at every test.
@@ -108,8 +106,6 @@ struct phases_case {
     return out;
   }
 };
-
-}  // namespace
 
 cases barrier_cases() {
   cases to;

@@ -8,8 +8,6 @@
 
 namespace moesaic::conformance {
 
-namespace {
-
 using device::swizzle;
 using device::tensor_element;
 
@@ -325,8 +323,6 @@ void add_box(cases& to, char const* element) {
   add<tma_load_case<Dimensions, Element, Swizzle, Inner>>(to, "tma_load." + name);
   add<tma_store_case<Dimensions, Element, Swizzle, Inner>>(to, "tma_store." + name);
 }
-
-}  // namespace
 
 cases copy_cases() {
   cases to;

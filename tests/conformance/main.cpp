@@ -1,6 +1,7 @@
 // conformance          prints a line a case and seed: name, seed, hash of the bits that came out
 // conformance check    runs every case, compares with plain loops and with every recording; on the device model under each order of delivery
 // conformance record   (on a GPU) also writes recorded/<device>.txt
+// conformance_ptx check <folder>   runs the PTX that nvcc made of the cases, <folder>/<part>.90a.ptx, on the device model
 // SPDX-License-Identifier: Apache-2.0
 #include <cctype>
 #include <chrono>
@@ -17,6 +18,10 @@
 
 #include "case.hpp"
 
+#if defined(MOESAIC_CONFORMANCE_PTX)
+#include "device_model/ptx/ptx.hpp"
+#endif
+
 namespace moesaic::conformance {
 
 cases matrix_cases();
@@ -31,12 +36,12 @@ cases copy_cases();
 
 namespace {
 
-cases all_cases() {
-  cases all;
-  for (auto const part : {matrix_cases, wgmma_bf16_cases, wgmma_fp16_cases, wgmma_e4m3_cases, wgmma_int8_cases, warp_cases, numeric_cases, barrier_cases, copy_cases})
-    for (auto& one : part()) all.push_back(std::move(one));
-  return all;
-}
+struct part {
+  char const* name;   ///< of its source
+  cases (*list)();
+};
+constexpr part parts[] = {{"matrix", matrix_cases}, {"wgmma_bf16", wgmma_bf16_cases}, {"wgmma_fp16", wgmma_fp16_cases}, {"wgmma_e4m3", wgmma_e4m3_cases},
+                          {"wgmma_int8", wgmma_int8_cases}, {"warp", warp_cases}, {"numeric", numeric_cases}, {"barrier", barrier_cases}, {"copy", copy_cases}};
 
 constexpr std::uint64_t seeds[] = {1, 2};
 
@@ -82,7 +87,11 @@ struct way {
   device_model::delivery when;
   std::uint64_t seed;
 };
+#if defined(MOESAIC_CONFORMANCE_PTX)
+constexpr way ways[] = {{"ptx", device_model::delivery::late, 0}};
+#else
 constexpr way ways[] = {{"eager", device_model::delivery::eager, 0}, {"late", device_model::delivery::late, 3}, {"random", device_model::delivery::random, 4}};
+#endif
 struct set_way : device_model::scope {
   explicit set_way(way const& w) : scope({.when = w.when, .seed = w.seed}) {}
 };
@@ -116,44 +125,52 @@ struct outcome {
   int wrong = 0;
 };
 
-/// Runs everything; says on stdout what differs.
-outcome run_all(bool check, std::vector<recording> const& recorded) {
-  outcome all;
-  for (auto const& one : all_cases())
-    for (auto const seed : seeds) {
-      auto const name = key(one.name, seed);
-      auto const wrong = [&](std::string const& why) {
-        std::printf("FAIL %s: %s\n", name.c_str(), why.c_str());
-        ++all.wrong;
-      };
-      words got;
-      for (auto const& way : ways) {
-        if (&way != ways && !check) break;
-        set_way const scope(way);
-        words mine;
-        try {
-          mine = one.run(seed);
-        } catch (std::exception const& e) {
-          wrong(std::string(way.name) + ": " + e.what());
-        }
-        for (auto const& finding : findings()) wrong(std::string(way.name) + ": " + finding);
-        if (&way == ways) got = mine;
-        else if (mine != got) wrong(std::string(way.name) + " differs from " + ways[0].name + ": " + first_difference(mine, got));
-      }
-      if (check && one.expected)
-        if (auto const want = one.expected(seed); got != want) wrong(first_difference(got, want));
-      auto const h = hash(got);
-      for (auto const& file : recorded) {
-        auto const at = file.lines.find(name);
-        if (at == file.lines.end()) wrong("is not in the recording of " + file.title);
-        else if (at->second != h) wrong("hash " + h + ", the recording of " + file.title + " has " + at->second);
-      }
-      all.lines.push_back(name + " " + h);
+/// Runs one case; says on stdout what differs.
+void run_one(test_case const& one, std::uint64_t seed, bool check, std::vector<recording> const& recorded, outcome& all) {
+  auto const name = key(one.name, seed);
+  auto const wrong = [&](std::string const& why) {
+    std::printf("FAIL %s: %s\n", name.c_str(), why.c_str());
+    ++all.wrong;
+  };
+  words got;
+  for (auto const& way : ways) {
+    if (&way != ways && !check) break;
+    set_way const scope(way);
+    words mine;
+    try {
+      mine = one.run(seed);
+    } catch (std::exception const& e) {
+      wrong(std::string(way.name) + ": " + e.what());
     }
+    for (auto const& finding : findings()) wrong(std::string(way.name) + ": " + finding);
+    if (&way == ways) got = mine;
+    else if (mine != got) wrong(std::string(way.name) + " differs from " + ways[0].name + ": " + first_difference(mine, got));
+  }
+  if (check && one.expected)
+    if (auto const want = one.expected(seed); got != want) wrong(first_difference(got, want));
+  auto const h = hash(got);
+  for (auto const& file : recorded) {
+    auto const at = file.lines.find(name);
+    if (at == file.lines.end()) wrong("is not in the recording of " + file.title);
+    else if (at->second != h) wrong("hash " + h + ", the recording of " + file.title + " has " + at->second);
+  }
+  all.lines.push_back(name + " " + h);
+}
+
+outcome run_all(bool check, std::vector<recording> const& recorded, [[maybe_unused]] std::filesystem::path const& ptx = {}) {
+  outcome all;
+  for (auto const& part : parts) {
+#if defined(MOESAIC_CONFORMANCE_PTX)
+    device_model::ptx::program made(device_model::ptx::read_file((ptx / part.name).string() + ".90a.ptx"));
+    device_model::ptx::leg const leg(made);
+#endif
+    for (auto const& one : part.list())
+      for (auto const seed : seeds) run_one(one, seed, check, recorded, all);
+  }
   return all;
 }
 
-int record(std::filesystem::path const& folder) {
+[[maybe_unused]] int record(std::filesystem::path const& folder) {
   auto const device = device_name();
   if (device.empty()) {
     std::printf("a recording is of hardware: this program has no GPU\n");
@@ -175,7 +192,7 @@ int record(std::filesystem::path const& folder) {
   return out && all.wrong == 0 ? 0 : 1;
 }
 
-int check(std::filesystem::path const& folder) {
+[[maybe_unused]] int check(std::filesystem::path const& folder) {
   auto const recorded = recordings(folder);
   auto const all = run_all(true, recorded);
   std::printf("%zu lines, %d wrong\n", all.lines.size(), all.wrong);
@@ -189,6 +206,12 @@ int check(std::filesystem::path const& folder) {
 int run(int count, char** arguments) {
   std::string_view const what = count > 1 ? arguments[1] : "";
   std::filesystem::path const folder = count > 2 ? arguments[2] : MOESAIC_SOURCE_DIR "/tests/conformance/recorded";
+#if defined(MOESAIC_CONFORMANCE_PTX)
+  if (what != "check" || count != 3) return 2;
+  auto const of_ptx = run_all(true, {}, folder);
+  std::printf("%zu lines of PTX, %d wrong\n", of_ptx.lines.size(), of_ptx.wrong);
+  return of_ptx.wrong == 0 ? 0 : 1;
+#else
   if (what == "record") return record(folder);
   if (what == "check") return check(folder);
   if (!what.empty()) {
@@ -198,6 +221,7 @@ int run(int count, char** arguments) {
   auto const all = run_all(false, {});
   for (auto const& line : all.lines) std::printf("%s\n", line.c_str());
   return all.wrong == 0 ? 0 : 1;
+#endif
 }
 
 }  // namespace moesaic::conformance

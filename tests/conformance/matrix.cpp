@@ -4,8 +4,6 @@
 
 namespace moesaic::conformance {
 
-namespace {
-
 // Rows of 16 bytes, each lane's somewhere: in holds 32 rows of 4 words, then the row that each lane points to.
 
 template <int Tiles, bool Transposed>
@@ -142,8 +140,6 @@ struct mma_case {
     return to;
   }
 };
-
-}  // namespace
 
 cases matrix_cases() {
   cases to;

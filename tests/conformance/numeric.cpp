@@ -8,8 +8,6 @@
 
 namespace moesaic::conformance {
 
-namespace {
-
 /// One word out of each; blocks of 256 threads.
 template <class Each>
 struct map_kernel {
@@ -268,8 +266,6 @@ struct approximation_case {
     return judged(in, exact);
   }
 };
-
-}  // namespace
 
 cases numeric_cases() {
   cases to;

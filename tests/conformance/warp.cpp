@@ -8,8 +8,6 @@
 
 namespace moesaic::conformance {
 
-namespace {
-
 enum class shuffle : std::uint8_t { idx, up, down, bfly };
 
 /// in: a word a lane, then what the shuffle takes: a lane, a distance, a mask. Lanes are split in two sets that call apart, `Low` lanes and the others;
@@ -194,8 +192,6 @@ struct atomic_case {
     return to;
   }
 };
-
-}  // namespace
 
 cases warp_cases() {
   cases to;
