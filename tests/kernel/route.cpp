@@ -1,7 +1,6 @@
 // The plain router on a model of a device: sizes, ties, padding, tokens that are not finite, no tokens, and the plan.
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
-#include <tuple>
 
 #include "route.hpp"
 
@@ -32,6 +31,10 @@ struct few_threads : small_blocks {
   struct route : small_blocks::route {
     static constexpr int plan_threads = 96;
   };
+};
+
+struct plan_size {
+  int tokens, slots, experts;
 };
 
 struct padded : routing::standard {
@@ -149,7 +152,8 @@ TEST_CASE("the plan of a dense layer") {
 
 TEST_CASE("the plan alone, of any number of choices and experts, is make_plan's") {
   random_stream random(seed);
-  for (auto const& [tokens, slots, experts] : {std::tuple{1, 1, 1}, {5, 3, 700}, {333, 8, 60}, {1500, 2, 1100}, {40, 200, 256}, {9, 4, 513}}) {
+  for (auto const& of : {plan_size{1, 1, 1}, {5, 3, 700}, {333, 8, 60}, {1500, 2, 1100}, {40, 200, 256}, {9, 4, 513}}) {
+    int const tokens = of.tokens, slots = of.slots, experts = of.experts;
     CAPTURE(tokens);
     CAPTURE(experts);
     route_results want(tokens, experts, slots, 0);
@@ -173,7 +177,8 @@ TEST_CASE("the plan alone, of any number of choices and experts, is make_plan's"
 
 TEST_CASE("what a device's sort has put in order becomes make_plan's plan") {
   random_stream random(seed);
-  for (auto const& [tokens, slots, experts] : {std::tuple{0, 2, 5}, {1, 1, 1}, {333, 8, 60}, {41, 3, 700}}) {
+  for (auto const& of : {plan_size{0, 2, 5}, {1, 1, 1}, {333, 8, 60}, {41, 3, 700}}) {
+    int const tokens = of.tokens, slots = of.slots, experts = of.experts;
     route_results want(tokens, experts, slots, 0), got(tokens, experts, slots, 0);
     for (auto& e : want.ids.data) e = random.below(5) == 0 ? -1 : static_cast<std::int32_t>(random.below(experts));
     make_plan(want.ids.view(), want.plan());
