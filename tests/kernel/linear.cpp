@@ -49,3 +49,32 @@ TEST_CASE("columns of wider matrices, aligned and not") {
           80);
     }
 }
+
+TEST_CASE("in one order: a row has the same bits alone and in a batch") {
+  auto const check = [](auto stored, auto example, auto tuning, int architecture) {
+    using T = decltype(example);
+    constexpr dtype W = stored();
+    constexpr std::int64_t outputs = 48, inputs = 400;
+    cuda::stream nowhere;
+    both_packed const w(nowhere, {W, outputs, inputs}, 9);
+    random_stream random(10);
+    auto const x = random_matrix<T>(70, inputs, random);
+    device_model::scope const options({.architecture = architecture});
+    cuda::basic_stream_ref<decltype(tuning)> where;
+    auto of_batch = unwritten<float>(70, outputs), alone = unwritten<float>(70, outputs);
+    cuda::linear<W>(where, w.device, x.view(), {}, of_batch.view());
+    for (std::int64_t first = 0, rows = 1; first < 70; first += rows, rows *= 3) {      // runs of 1, 3, 9, 27 and the rest
+      if (first + rows > 70) rows = 70 - first;
+      cuda::linear<W>(where, w.device, view<const T>(x.data.data() + first * inputs, rows, inputs), {}, view<float>(alone.data.data() + first * outputs, rows, outputs));
+    }
+    check_bits(alone, of_batch);
+    CHECK(cuda::finish(where));
+    CHECK(device_model::take_findings().empty());
+  };
+  using fp32 = std::integral_constant<dtype, dtype::fp32>;
+  using weights16 = std::integral_constant<dtype, dtype::bf16>;
+  check(fp32{}, 0.0f, up_to_sm80{}, 80);
+  check(fp32{}, bf16(0.0f), up_to_sm80{}, 80);
+  check(weights16{}, bf16(0.0f), cuda::in_one_order<up_to_sm80>{}, 80);
+  check(weights16{}, bf16(0.0f), cuda::in_one_order<up_to_sm80>{}, 70);
+}

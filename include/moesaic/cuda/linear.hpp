@@ -13,7 +13,7 @@ namespace moesaic::cuda {
 
 /// y[t][n] = bias[n] + Σ_k W[n][k] x[t][k]. x [tokens, inputs], y [tokens, outputs], bias [outputs] or empty; W is w.stored.type.
 /// X: float or bf16; Y: float or bf16. A sum is rounded to Y once, after the bias. Its bits depend on neither the other rows of x nor the grid, but
-/// on how many rows there are: few and many get different kernels.
+/// on how many rows there are: few and many get different kernels; not so for fp32 weights, nor under a tuning that is cuda::in_one_order.
 template <dtype W, class Tuning, class X, class Y>
 void linear(basic_stream_ref<Tuning>& where, packed_matrix const& w, view<X> x, list<const float> bias, view<Y> y) {
   using scalar = std::remove_const_t<X>;
