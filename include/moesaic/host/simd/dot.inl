@@ -95,7 +95,7 @@ MOESAIC_HOST u32 zero_offset(panel_pair<W> const& pair, std::int64_t k, int pane
   if (W != dtype::int4 || pair.zeros == nullptr) return set1_bits(0);
   auto const zero = load_bytes(pair.zeros + pair_offset + (k / pair.group * 2 + panel) * packed::lanes).v;
   auto const offset = _mm512_sub_epi32(_mm512_set1_epi32(16), zero);
-  return {_mm512_or_si512(offset, _mm512_maskz_slli_epi32(all, offset, 16))};
+  return u32{_mm512_or_si512(offset, _mm512_maskz_slli_epi32(all, offset, 16))};
 }
 
 // Calls f<ZeroPoint>(): one of two loops, rather than a question at every weight.

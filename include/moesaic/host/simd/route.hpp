@@ -11,6 +11,10 @@
 #define MOESAIC_BODY <moesaic/host/simd/route.inl>
 #include <moesaic/host/simd/levels.inl>
 
+#if defined(__CUDACC__)
+#pragma nv_diag_suppress 20011   // hooks of policies are of host and device; with this group they run on the host alone
+#endif
+
 namespace moesaic::host {
 
 /// The same bits on every level.
