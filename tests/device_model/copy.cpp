@@ -143,6 +143,12 @@ struct extent {
   }
 };
 
+/// The global memory of an operation is told where that is watched.
+void touch_global(async_op& op, extent const& what, bool write) {
+  if (!watcher || !active->how.watch_global) return;
+  what.rows([&](std::byte* p, std::size_t n, std::size_t, std::size_t) { op.touches.push_back({p, n, write}); }, [](std::size_t) {});
+}
+
 /// Calls piece(place, bytes) for the parts of [place, place + n) that swizzling keeps together.
 template <class Piece>
 void pieces(std::size_t place, std::size_t n, Piece piece) {
@@ -244,6 +250,7 @@ void start_load(char const* name, extent const& what, void* to_shared, device::m
     op->to = other.shared + offset(mine, to_shared);
     op->reports_to = reports_to;
     op->touches.push_back({op->to, what.bytes, true});
+    touch_global(*op, what, false);
     if (watcher) what.rows([&](std::byte* p, std::size_t n, std::size_t, std::size_t) { op->touches.push_back({p, n, false}); }, [](std::size_t) {});
     op->in_flight = !eager();
     if (op->in_flight) std::memset(op->to, fresh_byte, what.bytes);
@@ -263,6 +270,7 @@ void start_store(char const* name, extent const& what, void const* from_shared) 
   op->release_when_done = false;
   op->asked = here();
   op->touches.push_back({from_shared, what.bytes, false});
+  touch_global(*op, what, true);
   if (watcher) what.rows([&](std::byte* p, std::size_t n, std::size_t, std::size_t) { op->touches.push_back({p, n, true}); }, [](std::size_t) {});
   running->bulk_open.push_back(op);
   issue(op);

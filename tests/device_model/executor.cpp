@@ -456,7 +456,10 @@ namespace moesaic::device_model {
 
 using namespace internal;
 
-scope::scope(options const& o) : before_(chosen) { chosen = o; }
+scope::scope(options const& o) : before_(chosen) {
+  chosen = o;
+  if (watcher) watcher->launches_ordered();
+}
 scope::~scope() { chosen = before_; }
 
 std::vector<std::string> take_findings() { return std::exchange(told, {}); }
@@ -467,7 +470,7 @@ status run(cuda::grid const& blocks, int threads, std::size_t shared_bytes, void
            int blocks_together) {
   if (active != nullptr) return invalid("a kernel of the device model cannot launch another", 0, 0);
   if (threads < 1 || threads > 1024) return invalid("a block has 1 to 1024 threads", 1024, threads);
-  auto const limit = static_cast<std::int64_t>(cuda::current_device().shared_bytes);
+  auto const limit = most_shared_bytes();
   if (static_cast<std::int64_t>(shared_bytes) > limit)
     return invalid("the kernel's shared memory does not fit a block's", limit, static_cast<std::int64_t>(shared_bytes));
   if (blocks.cluster < 1 || blocks.cluster > 8) return invalid("a cluster has 1 to 8 blocks", 8, blocks.cluster);

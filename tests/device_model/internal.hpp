@@ -258,6 +258,8 @@ struct observer {
   virtual ~observer() = default;
   virtual void launch_begin(char const* kernel) = 0;
   virtual void launch_end() = 0;
+  /// The host has waited for, or ordered, all launches so far before those that follow: options or runtime calls began.
+  virtual void launches_ordered() {}
   virtual void block_begin(block& b) = 0;                 ///< shared memory is fresh; its threads follow
   virtual void block_end(block& b) = 0;                   ///< frees b.race and what hangs on its sync points
   virtual void thread_begin(thread& t) = 0;

@@ -138,6 +138,7 @@ void fence_inits(thread const& t);
 void complete(async_op& op);
 bool has_place_source();
 void note_waiting_place(thread& t);
+std::int64_t most_shared_bytes();      ///< of a block, dynamic
 void watch(machine& m, bool on);       ///< the watchdog, around a launch
 /// As `wait`, for what is waited for often: no structure goes through memory.
 void leave(machine& m, thread& t);

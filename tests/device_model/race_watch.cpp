@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "machine.hpp"
+#include "race_launches.hpp"
 
 namespace moesaic::device_model::race {
 
@@ -98,6 +99,7 @@ struct watch_state {
   std::uint32_t clusters = 0;                   ///< begun in this launch
   bool global = false;                          ///< whether global memory is watched
   grid_memory grid;
+  launch_history launches;
 };
 watch_state& state() {
   static thread_local watch_state s;
@@ -145,12 +147,15 @@ void cluster_watch::tell(void* self, finding const& f) {
 
 class watch final : public observer {
  public:
-  void launch_begin(char const*) override {
+  void launch_begin(char const* kernel) override {
     state().where.clear();
     state().said.clear();
     state().clusters = 0;
     state().global = current_options().watch_global;
+    if (state().global) state().launches.begin(kernel, active->blocks.early);
+    else state().launches.forget();
   }
+  void launches_ordered() override { state().launches.forget(); }
   void launch_end() override {
     shared_window = {0, 0};
     state().grid.clear();
@@ -318,11 +323,20 @@ class watch final : public observer {
  private:
   static void between_clusters(thread& t, std::uintptr_t address, std::size_t bytes, access_kind kind, std::uint32_t where) {
     auto& s = state();
+    beside_other_launches(t, address, bytes, kind, where);
     auto const found = s.grid.access(home_of(t).number, address, bytes, kind, where);
     if (found.cluster == 0 || s.said.size() >= most_sentences || !s.said.emplace(problem::race, found.place, where).second) return;
     report("race", text("another block %s global memory at %#zx at {1}, and thread %d %s it at {2}: nothing orders the blocks", verb(found.kind, true),
                         address, t.id, verb(kind, false)),
            s.where.back(found.place), s.where.back(where));
+  }
+  static void beside_other_launches(thread& t, std::uintptr_t address, std::size_t bytes, access_kind kind, std::uint32_t where) {
+    auto& s = state();
+    auto const before = s.launches.note(address, bytes, kind != access_kind::read, t.home->grid_waited, where, [&](std::uint32_t n) { return s.where.back(n); });
+    if (before.launch == 0 || s.said.size() >= most_sentences || !s.said.emplace(problem::race, ~before.place, where).second) return;
+    report("race", text("an early launch %s global memory at %#zx at {1} before griddepcontrol_wait, and the launch before it, of %s, touches it at {2}",
+                        verb(kind, false), address, s.launches.kernel(before).c_str()),
+           s.where.back(where), s.launches.where(before));
   }
   static cluster_watch& home_of(block& b) { return *static_cast<cluster_watch*>(b.race); }
   static cluster_watch& home_of(thread& t) { return race::home_of(t); }

@@ -3,14 +3,30 @@
 #include <cstdlib>
 #include <cstring>
 
-#include "internal.hpp"
+#include "machine.hpp"
+
+namespace moesaic::device_model::internal {
+
+std::int64_t most_shared_bytes() {
+  int const architecture = current_options().architecture;
+  return architecture >= 90 ? 227 * 1024 : architecture == 86 || architecture == 89 ? 99 * 1024 : 163 * 1024;
+}
+
+}  // namespace moesaic::device_model::internal
 
 namespace moesaic::cuda {
+namespace {
+
+void order_launches() {
+  if (device_model::internal::watcher) device_model::internal::watcher->launches_ordered();
+}
+
+}  // namespace
 
 device_facts current_device() {
+  if (device_model::internal::self() == nullptr) order_launches();   // a new stream
   auto const& o = device_model::internal::current_options();
-  std::int64_t const shared = o.architecture >= 90 ? 227 * 1024 : o.architecture == 86 || o.architecture == 89 ? 99 * 1024 : 163 * 1024;
-  return {o.architecture, o.multiprocessors, shared, {}};
+  return {o.architecture, o.multiprocessors, device_model::internal::most_shared_bytes(), {}};
 }
 void* device_allocate(std::size_t bytes) {
   // An exact size, so that AddressSanitizer sees the first byte behind it; aligned_alloc would round it up.
@@ -19,19 +35,28 @@ void* device_allocate(std::size_t bytes) {
   std::memset(memory, 0xff, bytes);
   return memory;
 }
-void device_free(void* memory) { std::free(memory); }
+void device_free(void* memory) {
+  order_launches();
+  std::free(memory);
+}
 status copy_to_device(stream&, void* to, void const* from, std::size_t bytes) {
+  order_launches();
   if (bytes != 0) std::memcpy(to, from, bytes);
   return {};
 }
 status copy_to_host(stream&, void* to, void const* from, std::size_t bytes) {
+  order_launches();
   if (bytes != 0) std::memcpy(to, from, bytes);
   return {};
 }
 status set_bytes(stream&, void* to, int value, std::size_t bytes) {
+  order_launches();
   if (bytes != 0) std::memset(to, value, bytes);
   return {};
 }
-status synchronize(stream&) { return {}; }
+status synchronize(stream&) {
+  order_launches();
+  return {};
+}
 
 }  // namespace moesaic::cuda

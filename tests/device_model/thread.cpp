@@ -226,6 +226,7 @@ void check_access(void const* p, std::size_t bytes, bool write, bool atomic, cha
   } else {
     check_global(p, bytes, bytes, name);
     if (write) check_grid_waited(name);
+    if (watcher && active->how.watch_global) watcher->access(*running, p, bytes, write, atomic, here());
     if (watcher) watcher->access(*running, p, bytes, write, atomic, here());
   }
 }
@@ -477,8 +478,9 @@ void nanosleep(std::uint32_t) {
 }
 words4 load_nc(words4 const* at) {
   check_global(at, 16, 16, "load_nc");
-  // Every one at first, then ever fewer.
   machine& m = *active;
+  if (watcher && m.how.watch_global) watcher->access(*running, at, 16, false, false, here());
+  // Every one at first, then ever fewer.
   if (m.loads++ >= m.loads_skipped) {
     m.reads.push_back({at, *at, here()});
     if (m.reads.size() > 256) m.loads_skipped = m.loads + m.reads.size() / 64 * (m.reads.size() / 64);
