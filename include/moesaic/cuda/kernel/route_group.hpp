@@ -40,43 +40,43 @@ struct warp_group {
     for (int i = rank(); i < n; i += size()) out[i] = cuda::sigmoid(in[i]);
   }
 
-  /// As moesaic::top_k. A choice becomes a word in its order, 0 for −inf; a lane keeps neighbouring experts, so that of equal ones the lowest is in the
-  /// lowest lane.
+  /// As moesaic::top_k. A choice becomes a word in its order, 0 for −inf; lane l has the experts l, l + 32, ...
   MOESAIC_DEVICE int top_k(float const* choice, int experts, int slots, std::int32_t* ids) const {
-    constexpr int of_lane = Experts > 0 ? (Experts + device::warp_size - 1) / device::warp_size : 0;
-    int const each = of_lane > 0 ? of_lane : (experts + device::warp_size - 1) / device::warp_size, first = rank() * each;
+    constexpr int of_lane = (Experts + device::warp_size - 1) / device::warp_size;
     std::uint32_t keys[of_lane > 0 ? of_lane : 1];
     if constexpr (of_lane > 0) {
       MOESAIC_UNROLL
-      for (int j = 0; j < of_lane; ++j) keys[j] = first + j < experts ? key_of(choice[first + j]) : 0;
+      for (int j = 0; j < of_lane; ++j) {
+        int const e = rank() + j * size();
+        keys[j] = e < experts ? key_of(choice[e]) : 0;
+      }
     }
-    std::uint32_t last = 0xffff'ffffu;   // of the one that was found before; and, where it was this lane's, which one
-    int last_expert = -1, found = 0;
+    std::uint32_t last = 0xffff'ffffu;   // what was found before
+    int expert = -1, found = 0;
     for (; found < slots; ++found) {
       std::uint32_t best = 0;
-      int expert = -1;
+      int mine = -1;
       if constexpr (of_lane > 0) {
         MOESAIC_UNROLL
         for (int j = 0; j < of_lane; ++j)
-          if (keys[j] > best) best = keys[j], expert = j;
-        expert += first;
+          if (keys[j] > best) best = keys[j], mine = rank() + j * size();
       } else {
-        for (int e = first; e < first + each && e < experts; ++e) {
+        for (int e = rank(); e < experts; e += size()) {
           auto const key = key_of(choice[e]);
-          if (key > best && (key < last || (key == last && e > last_expert))) best = key, expert = e;
+          if (key > best && (key < last || (key == last && e > expert))) best = key, mine = e;
         }
       }
-      auto const most = largest(best);
-      if (most == 0) break;
-      int const owner = lowest(device::ballot(device::all_lanes, best == most));
-      expert = device::shuffle(expert, owner);
+      last = largest(best);
+      if (last == 0) break;
+      auto const equal = device::ballot(device::all_lanes, best == last);
+      bool const alone = (equal & (equal - 1)) == 0;
+      expert = alone ? device::shuffle(mine, count_ones(equal - 1)) : -max(best == last ? -mine : -0x7fff'ffff);
       if (rank() == 0) ids[found] = expert;
       if constexpr (of_lane > 0) {
         MOESAIC_UNROLL
         for (int j = 0; j < of_lane; ++j)
-          if (first + j == expert) keys[j] = 0;
+          if (rank() + j * size() == expert) keys[j] = 0;
       }
-      last = most, last_expert = expert;
     }
     for (int i = found + rank(); i < slots; i += size()) ids[i] = -1;
     sync();
@@ -92,8 +92,6 @@ struct warp_group {
     if constexpr (Rung == rung::simt) return device::warp_max(key);
     else return device::redux_max(device::all_lanes, key);
   }
-  /// The lowest bit that is set, of some.
-  MOESAIC_DEVICE static int lowest(std::uint32_t bits) { return count_ones((bits & (~bits + 1)) - 1); }
 };
 
 /// All threads of a block.
