@@ -140,6 +140,21 @@ TEST_CASE("route and plan as calls of their own, and together without counters")
   });
 }
 
+TEST_CASE("a warp's rows of experts meet no bank twice") {
+  if (!device_model::sees_races()) return;
+  auto const b = draw_batch(deepseek::config, 24, seed);
+  device_model::scope const counting({.count_conflicts = true});
+  (void)device_model::take_conflicts();
+  auto got = results_for<routing::standard>(deepseek::config, 24);
+  small_stream where;
+  cuda::route<routing::standard>(where, deepseek{}, {}, b.logits.view(), b.score_bias, got.scores.view(), got.choice.view(), got.slots(), {}, &got.not_finite);
+  CHECK(static_cast<bool>(cuda::finish(where)));
+  check_findings();
+  auto const conflicts = device_model::take_conflicts();
+  CHECK(conflicts.instructions > 1000);
+  CHECK(conflicts.passes - conflicts.instructions <= 2 * 24);   // the scores of those chosen lie where they lie
+}
+
 TEST_CASE("the plan of a dense layer") {
   std::int32_t offsets[2] = {-7, -7};
   cuda::stream_ref where;
