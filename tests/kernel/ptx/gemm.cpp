@@ -50,5 +50,9 @@ constexpr family families[] = {
 
 MOESAIC_LEG(gemm, families)
 
+#if !defined(__CUDACC__)
+TEST_CASE("kernels of gemm are what they are as PTX for the architecture before too") { check(gemm_group, "80"); }
+#endif
+
 }  // namespace
 }  // namespace moesaic::test::ptx

@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <map>
 #include <sstream>
 #include <string>
 
@@ -14,13 +13,6 @@ namespace moesaic::test::ptx {
 namespace {
 
 namespace model = device_model;
-
-model::ptx::program& program_of(char const* group) {
-  static std::map<std::string, std::unique_ptr<model::ptx::program>> programs;
-  auto& p = programs[group];
-  if (!p) p = std::make_unique<model::ptx::program>(model::ptx::read_file(std::string(MOESAIC_PTX_DIR "/") + group + ".90a.ptx"));
-  return *p;
-}
 
 memory run(family const& f, model::options const& how, model::front_end* on) {
   model::scope const options(how);
@@ -82,13 +74,15 @@ std::vector<group>& groups() {
   return all;
 }
 
-void check(group const& g) {
-  auto& program = program_of(g.name);
+void check(group const& g, char const* architecture) {
+  model::ptx::program program(model::ptx::read_file(std::string(MOESAIC_PTX_DIR "/") + g.name + "." + architecture + ".ptx"));
   for (std::size_t i = 0; i < g.count; ++i) {
     auto const& f = g.first[i];
     CAPTURE(std::string(f.functors));
     using model::delivery;
-    for (auto const& how : {model::options{.when = delivery::eager}, model::options{.when = delivery::late, .seed = 3}, model::options{.when = delivery::random, .seed = 4}}) {
+    int const number = std::atoi(architecture);
+    for (auto const& how : {model::options{.when = delivery::eager, .architecture = number}, model::options{.when = delivery::late, .seed = 3, .architecture = number},
+                            model::options{.when = delivery::random, .seed = 4, .architecture = number}}) {
       CAPTURE(static_cast<int>(how.when));
       compare(run(f, how, nullptr), run(f, how, &program), f.last_places);
     }

@@ -135,26 +135,30 @@ struct family {
 #define MOESAIC_LEG(name, families) \
   __attribute__((used)) family const* name##_cases() { return families; }
 #else
+#include <iterator>
+
 #include <doctest/doctest.h>
 
 namespace moesaic::test::ptx {
 
-/// What every program of cases has, in program order.
+/// The cases of one file, whose PTX is <name>.<architecture>.ptx.
 struct group {
   char const* name;
   family const* first;
   std::size_t count;
 };
+/// All of a program.
 std::vector<group>& groups();
 struct registration {
   explicit registration(group const& g) { groups().push_back(g); }
 };
 /// Each case on both legs, under every delivery.
-void check(group const& g);
+void check(group const& g, char const* architecture = "90a");
 
 }  // namespace moesaic::test::ptx
 
-#define MOESAIC_LEG(name, families)                                                                                  \
-  registration const registered({#name, families, std::size(families)});                  \
-  TEST_CASE("kernels of " #name " are as C++ what they are as PTX") { check({#name, families, std::size(families)}); }
+#define MOESAIC_LEG(name, families)                                                                      \
+  constexpr group name##_group{#name, families, std::size(families)};                                    \
+  registration const registered(name##_group);                                                           \
+  TEST_CASE("kernels of " #name " are as C++ what they are as PTX") { check(name##_group); }
 #endif
