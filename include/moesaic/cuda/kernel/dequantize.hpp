@@ -1,12 +1,10 @@
-// Codes of weights as numbers: pairs of bf16 for matrix instructions, exactly; floats with their scale for plain sums.
+// Codes of weights as pairs of bf16 for matrix instructions, exactly.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
 #include <cstdint>
 
 #include <moesaic/base/dtype.hpp>
-#include <moesaic/base/floats.hpp>
-#include <moesaic/base/groups.hpp>
 #include <moesaic/device/thread.hpp>
 
 namespace moesaic::cuda {
@@ -39,16 +37,6 @@ MOESAIC_DEVICE std::uint32_t bf16x2_of_nibbles(std::uint32_t word, int r, [[mayb
   std::uint32_t const t = word >> (4 * r) & 0x000f'000fu;
   if constexpr (W == dtype::int4) return device::fma_bf16x2(t | 0x4300'4300u, 0x3f80'3f80u, offset);
   else return device::fma_bf16x2((t & 0x0008'0008u) << 12 | (t & 0x0007'0007u) << 6, 0x7e80'7e80u, 0);   // · 2^126
-}
-
-/// A stored code · scale, rounded once, as the host's weights are. `zero` is 8 for int4 without zero points.
-template <dtype W>
-MOESAIC_DEVICE float weight_of(std::uint32_t code, float scale, int zero) {
-  if constexpr (W == dtype::fp32) return bit_cast<float>(code);
-  else if constexpr (W == dtype::bf16) return bf16::from_bits(static_cast<std::uint16_t>(code));
-  else if constexpr (W == dtype::fp16) return fp16::from_bits(static_cast<std::uint16_t>(code));
-  else if constexpr (W == dtype::int4) return static_cast<float>(static_cast<int>(code) - zero) * scale;
-  else return groups::decode<W>(code, {scale, 0});
 }
 
 }  // namespace moesaic::cuda

@@ -41,8 +41,11 @@ struct embed_rows {
           for (int i = 0; i < wide<T>; ++i) row[at + i] = static_cast<T>(value[i]);
         });
       } else {
-        for (std::int64_t k = device::thread_id(); k < p.x.columns; k += threads)
-          row[k] = static_cast<T>(known ? weight_at<D>(p.table, p.table.data, id, k) : 0.0f);
+        for (int k = device::thread_id() * 4; k < p.x.columns; k += threads * 4) {
+          float value[4] = {};
+          if (known) weights_at<D>(p.table, p.table.data, id, k, value);
+          for (int i = 0; i < 4; ++i) row[k + i] = static_cast<T>(value[i]);
+        }
       }
     }
   }

@@ -7,72 +7,13 @@
 #include <type_traits>
 
 #include <moesaic/base/floats.hpp>
-#include <moesaic/cuda/kernel/dequantize.hpp>
 #include <moesaic/cuda/kernel/epilogue.hpp>
 #include <moesaic/cuda/kernel/gemm.hpp>
+#include <moesaic/cuda/kernel/weight.hpp>
 #include <moesaic/cuda/launch.hpp>
 #include <moesaic/cuda/tuning/gemm.hpp>
 
 namespace moesaic::cuda {
-
-/// Weights of one matrix as floats.
-template <dtype W>
-struct weight_reader {
-  weight_view const& w;
-  std::byte const* matrix;
-
-  /// Of a row, four inputs from k on, a multiple of 4.
-  MOESAIC_DEVICE void read(int row, int k, float (&weight)[4]) const {
-    std::uint32_t code[4];
-    if constexpr (layout::in_stripes(W)) {
-      auto const first = layout::nibble_of(row % layout::stripe_rows, k % layout::step_inputs);   // the two inputs after lie in the next lane's word
-      auto const stripe = row / layout::stripe_rows, step = k / layout::step_inputs;
-      MOESAIC_UNROLL
-      for (int pair = 0; pair < 2; ++pair) {
-        std::uint32_t const word = *reinterpret_cast<std::uint32_t const*>(matrix + layout::word_at(w.inputs, stripe, step, first.lane + pair));
-        code[2 * pair] = word >> 4 * first.index & 15u;
-        code[2 * pair + 1] = word >> (4 * first.index + 16) & 15u;
-      }
-    } else {
-      auto const* const at = matrix + (static_cast<std::int64_t>(row) * w.inputs + k) * (bits(W) / 8);
-      if constexpr (bits(W) == 32) {
-        auto const four = *reinterpret_cast<device::words4 const*>(at);
-        MOESAIC_UNROLL
-        for (int i = 0; i < 4; ++i) code[i] = four.word[i];
-      } else if constexpr (bits(W) == 16) {
-        struct alignas(8) words2 {
-          std::uint32_t word[2];
-        };
-        auto const two = *reinterpret_cast<words2 const*>(at);
-        MOESAIC_UNROLL
-        for (int i = 0; i < 4; ++i) code[i] = two.word[i / 2] >> i % 2 * 16 & 0xffffu;
-      } else {
-        std::uint32_t const word = *reinterpret_cast<std::uint32_t const*>(at);
-        MOESAIC_UNROLL
-        for (int i = 0; i < 4; ++i) code[i] = word >> i * 8 & 0xffu;
-      }
-    }
-    // Groups are multiples of 4 inputs: one scale for all four.
-    float scale = 1.0f;
-    int zero = 8;
-    if constexpr (has_scales(W)) {
-      auto const* const scales = matrix + w.scales_at;
-      int const g = k / w.group;
-      auto const at = static_cast<std::int64_t>(g) * w.rows + row;
-      if constexpr (W == dtype::mxfp4) {
-        scale = e8m0::from_bits(static_cast<std::uint8_t>(scales[at]));
-      } else if constexpr (W == dtype::e4m3) {
-        int const along = (w.outputs + w.group - 1) / w.group, output = static_cast<int>(layout::output_of(w.parts, row));
-        scale = reinterpret_cast<float const*>(scales)[(g * w.parts + layout::part_of(w.parts, row)) * along + output / w.group];
-      } else {
-        scale = reinterpret_cast<float const*>(scales)[at];
-        if (w.zero_point) zero = static_cast<int>(matrix[w.zeros_at + at]);
-      }
-    }
-    MOESAIC_UNROLL
-    for (int i = 0; i < 4; ++i) weight[i] = weight_of<W>(code[i], scale, zero);
-  }
-};
 
 /// Four inputs of a row of x, in one load where all rows lie so that it can be.
 template <class X>
@@ -115,7 +56,7 @@ struct gemm_simt_few {
     auto const t = find_tile(p, device::block_x() / row_tiles, slots);
     if (t.expert < 0) return;
     int const block_row = device::block_x() % row_tiles * rows, first_row = block_row + device::warp_id() * warp_rows, count = t.last - t.first;
-    weight_reader<W> const weights{p.w, p.w.of(t.expert)};
+    auto const* const matrix = p.w.of(t.expert);
     bool const aligned = rows_aligned(p);
     X const* x[slots];
     MOESAIC_UNROLL
@@ -126,7 +67,7 @@ struct gemm_simt_few {
       float w[warp_rows][4] = {};
       MOESAIC_UNROLL
       for (int r = 0; r < warp_rows; ++r)
-        if (first_row + r < p.w.rows) weights.read(first_row + r, k, w[r]);
+        if (first_row + r < p.w.rows) weights_at<W>(p.w, matrix, first_row + r, k, w[r]);
       MOESAIC_UNROLL
       for (int i = 0; i < slots; ++i) {
         if (i >= count) continue;
@@ -178,7 +119,7 @@ struct gemm_simt_many {
     auto const t = find_tile(p, device::block_x() / row_tiles, tile);
     if (t.expert < 0) return;
     int const first_row = device::block_x() % row_tiles * tile;
-    weight_reader<W> const weights{p.w, p.w.of(t.expert)};
+    auto const* const matrix = p.w.of(t.expert);
     bool const aligned = rows_aligned(p);
 
     int const mine = device::thread_id() / (depth / 4), k_mine = device::thread_id() % (depth / 4) * 4;   // the row and slot that this thread brings
@@ -188,7 +129,7 @@ struct gemm_simt_many {
     float sum[4][4] = {};
     for (int k = 0; k < p.w.inputs; k += depth) {          // inputs are a multiple of 16
       float w[4] = {}, of_slot[4] = {};
-      if (has_row) weights.read(first_row + mine, k + k_mine, w);
+      if (has_row) weights_at<W>(p.w, matrix, first_row + mine, k + k_mine, w);
       if (has_slot) read_inputs(x + k, aligned, of_slot);
       device::block_sync();
       MOESAIC_UNROLL
