@@ -24,6 +24,7 @@ struct small_blocks {
   static constexpr bool has(cuda::rung r) { return r == cuda::rung::sm80; }
   struct route : cuda::default_route_tuning {
     static constexpr std::int64_t planned_tokens = 128;
+    static constexpr int blocks = 1;
     static constexpr cuda::route_tile rows(int, int) { return {128, 0}; }
   };
 };

@@ -44,7 +44,7 @@ void start_parts(basic_stream_ref<Tuning>& where, route_params<Policy, Config> a
   constexpr int warps = threads / 32;
   with_rung(where, [&]<rung Rung>() {
     using kernel = route_logits<Policy, Config, threads, Rung>;
-    auto const most = where.device.multiprocessors > 0 ? where.device.multiprocessors : 1;
+    auto const most = where.device.multiprocessors > 0 ? where.device.multiprocessors * route_tuning<Tuning>::blocks : 1;
     auto const needed = (all.scores.rows + warps - 1) / warps;
     grid blocks{.x = static_cast<unsigned>(needed < most ? needed : most), .early = true};
     bool const more = all.batch || all.planned;
