@@ -20,7 +20,7 @@ namespace gemm_detail {
 template <class Kernel>
 void start(stream& where, typename Kernel::params const& p) {
   auto const blocks = Kernel::blocks_for(p.rows, p.offsets != nullptr ? p.w.count : 1, p.w.rows);
-  cuda::start<Kernel>(where, {.x = static_cast<unsigned>(blocks)}, p);
+  cuda::start<Kernel>(where, {.x = static_cast<unsigned>(blocks), .early = true}, p);
 }
 
 template <class Tuning>

@@ -18,7 +18,7 @@ template <class Tuning, class X>
 void quantize(basic_stream_ref<Tuning>& where, view<X> x, view<std::uint8_t> codes, view<float> scales, std::int32_t const* rows = nullptr) {
   using kernel = quantize_rows<std::remove_const_t<X>>;
   auto const groups = x.rows * packed::ceil_div(x.columns, kernel::group);
-  start<kernel>(where, {.x = static_cast<unsigned>(packed::ceil_div(groups, kernel::warps))}, {.x = x, .codes = codes, .scales = scales, .rows = rows});
+  start<kernel>(where, {.x = static_cast<unsigned>(packed::ceil_div(groups, kernel::warps)), .early = true}, {.x = x, .codes = codes, .scales = scales, .rows = rows});
 }
 
 }  // namespace moesaic::cuda

@@ -51,6 +51,8 @@ struct gemm_simt_few {
   }
 
   MOESAIC_DEVICE void operator()(params const& p) const {
+    device::griddepcontrol_launch_dependents();
+    device::griddepcontrol_wait();
     auto& s = device::shared<shared>();
     int const row_tiles = (p.w.rows + rows - 1) / rows;
     auto const t = find_tile(p, device::block_x() / row_tiles, slots);
@@ -114,6 +116,8 @@ struct gemm_simt_many {
   }
 
   MOESAIC_DEVICE void operator()(params const& p) const {
+    device::griddepcontrol_launch_dependents();
+    device::griddepcontrol_wait();
     auto& s = device::shared<shared>();
     int const row_tiles = (p.w.rows + tile - 1) / tile;
     auto const t = find_tile(p, device::block_x() / row_tiles, tile);

@@ -59,6 +59,8 @@ struct gemm_sm80 {
   }
 
   MOESAIC_DEVICE void operator()(params const& p) const {
+    device::griddepcontrol_launch_dependents();
+    device::griddepcontrol_wait();
     // Blocks in order: `raster` tiles of slots with one tile of weights, then the same slots with the next.
     int const row_tiles = (p.w.rows + rows - 1) / rows;
     int const set = device::block_x() / (Tile.raster * row_tiles), in_set = device::block_x() % (Tile.raster * row_tiles);

@@ -27,6 +27,8 @@ struct quantize_rows {
   struct shared {};
 
   MOESAIC_DEVICE void operator()(params const& p) const {
+    device::griddepcontrol_launch_dependents();
+    device::griddepcontrol_wait();
     auto const groups_of_row = (p.x.columns + group - 1) / group;
     auto const number = static_cast<std::int64_t>(device::block_x()) * warps + device::warp_id();
     auto const row = number / groups_of_row, g = number % groups_of_row, k = g * group + device::lane_id() * 4;
