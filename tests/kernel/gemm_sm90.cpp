@@ -23,3 +23,32 @@ TEST_CASE("experts, long runs: one takes all, some none") {
   check_gate_up<dtype::bf16>(dtype::bf16, {.offsets = {0, 130, 131, 131, 200}, .slots = 210, .inputs = 80, .outputs = 136, .act = activation::geglu_erf});
   check_gate_up<dtype::bf16>(dtype::bf16, {.offsets = {0, 3, 140}, .slots = 140, .inputs = 80, .outputs = 264, .act = activation::gelu_tanh, .gathers = false});
 }
+TEST_CASE("a row of NaN spoils its own slots alone") {
+  constexpr std::int64_t tokens = 7, inputs = 80, outputs = 40;
+  std::vector<std::int32_t> const token_of_slot{0, 3, 1, 6, 2, 5, 0, 4};
+  cuda::stream nowhere;
+  both_packed const w(nowhere, {.stored = dtype::bf16, .outputs = outputs, .inputs = inputs, .count = 2}, 9);
+  random_stream random(10);
+  auto x = random_matrix<bf16>(tokens, inputs, random);
+  for (bool const gathers : {true, false}) {
+    CAPTURE(gathers);
+    std::int32_t const slots = gathers ? 8 : tokens;
+    std::vector<std::int32_t> const offsets{0, 5, slots};
+    auto const run = [&](cuda::stream_ref& where, matrix<bf16> const& from) {
+      auto y = unwritten<float>(slots, outputs);
+      CHECK(cuda::multiply_sm90<dtype::bf16>(where, cuda::gemm_params<bf16, float>{.w = cuda::weight_view(w.device), .x = from.data.data(), .x_stride = inputs,
+                                                                                    .y = y.data.data(), .y_stride = outputs, .rows = slots,
+                                                                                    .offsets = offsets.data(), .token_of_slot = gathers ? token_of_slot.data() : nullptr}));
+      return y;
+    };
+    auto spoiled = x;
+    for (std::int64_t k = 0; k < inputs; ++k) spoiled(0, k) = bf16(not_a_number<float>);
+    under_every_schedule([&](cuda::stream_ref& where) {
+      auto const right = run(where, x), other = run(where, spoiled);
+      for (std::int64_t s = 0; s < slots; ++s) {
+        bool const mine = (gathers ? token_of_slot[static_cast<std::size_t>(s)] : s) == 0;
+        for (std::int64_t n = 0; n < outputs; ++n) CHECK((mine ? std::isnan(other(s, n)) : other(s, n) == right(s, n)));
+      }
+    });
+  }
+}

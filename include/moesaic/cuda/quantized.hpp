@@ -30,7 +30,7 @@ void start(basic_stream_ref<Tuning>& where, packed_matrix const& w, list<const f
   p.x = reinterpret_cast<e4m3 const*>(x.codes.data);
   p.x_stride = x.codes.stride;
   if (!multiply_sm90<dtype::e4m3>(where, p, {x.scales.data, x.scales.stride}))
-    where.record(invalid("rows of codes must begin at multiples of 16 bytes, and an activation be of the kind that the weights' parts ask for", 16, p.x_stride % 16));
+    where.record(invalid("rows of codes must begin at multiples of 16 bytes", 16, p.x_stride % 16));
 }
 
 }  // namespace quantized_detail

@@ -261,15 +261,9 @@ struct gemm_sm90 {
       if constexpr (through_registers) multiply_codes(p, a.groups, t, s, at, warpgroup, sum);
       else if constexpr (scales_slots) multiply_scaled(p, t, s, at, warpgroup, sum);
       else multiply(p, s, at, warpgroup, sum);
-      if (p.w.parts == 2) store<2>(p, t, warpgroup, sum);
-      else store<1>(p, t, warpgroup, sum);
+      if constexpr (weights_on_m) sm90::store_weights_on_m<n>(p, t.expert, t.first, t.last, t.row + 64 * warpgroup, sum);
+      else sm90::store_slots_on_m<n>(p, t.expert, t.first + 64 * warpgroup, t.last, t.row, sum);
     }
-  }
-
-  template <int Parts>
-  MOESAIC_DEVICE static void store(gemm_params<X, Y> const& p, product_tile const& t, int warpgroup, float (&sum)[n / 2]) {
-    if constexpr (weights_on_m) sm90::store_weights_on_m<Parts, n>(p, t.expert, t.first, t.last, t.row + 64 * warpgroup, sum);
-    else sm90::store_slots_on_m<Parts, n>(p, t.expert, t.first + 64 * warpgroup, t.last, t.row, sum);
   }
 
   MOESAIC_DEVICE static void release(shared& s, int from) {

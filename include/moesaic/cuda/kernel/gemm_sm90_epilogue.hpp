@@ -41,86 +41,111 @@ MOESAIC_DEVICE void store_words(bf16* to, std::uint32_t const (&word)[Words], in
     if (i < count) to[i] = bf16::from_bits(static_cast<std::uint16_t>(word[i / 2] >> 16 * (i % 2)));
 }
 
-/// What becomes of a sum, with the activation known to the compiler: told apart once a tile, not once an element.
-template <int Parts, bool Activated, activation Act = activation::relu>
-struct finisher {
-  float const* bias;       // of the expert, [Parts, outputs], or null
-  int outputs;
+// What is done with a sum is much code, and registers have no index: so loops turn the registers past code that is there once.
 
-  MOESAIC_DEVICE void load_bias(int output, float (&b)[2]) const {
-    b[0] = bias != nullptr && output < outputs ? bias[output] : 0.0f;
-    b[1] = Parts == 2 && bias != nullptr && output < outputs ? bias[outputs + output] : 0.0f;
-  }
-  MOESAIC_DEVICE float operator()(float sum, float up, float const (&b)[2]) const {
-    float value = sum + b[0];
-    if constexpr (Activated) value = activate(Act, value);
-    if constexpr (Parts == 2) value *= up + b[1];
-    return value;
-  }
-};
-template <int Parts, class X, class Y, class F>
-MOESAIC_DEVICE void with_finisher(gemm_params<X, Y> const& p, int expert, F&& f) {
-  float const* const bias = p.bias != nullptr ? p.bias + static_cast<std::int64_t>(expert) * Parts * p.w.outputs : nullptr;
-  if constexpr (Parts == 2) {
-    if (p.act == activation::swiglu) f(finisher<2, true, activation::swiglu>{bias, p.w.outputs});
-    else if (p.act == activation::geglu_tanh) f(finisher<2, true, activation::geglu_tanh>{bias, p.w.outputs});
-    else f(finisher<2, true, activation::geglu_erf>{bias, p.w.outputs});
-  } else {
-    if (!p.activated) f(finisher<1, false>{bias, p.w.outputs});
-    else if (p.act == activation::relu) f(finisher<1, true, activation::relu>{bias, p.w.outputs});
-    else f(finisher<1, true, activation::gelu_tanh>{bias, p.w.outputs});
-  }
-}
-/// What with_finisher knows of.
-constexpr bool finishes(int parts, bool activated, activation act) {
-  return parts == 2 ? activated && gated(act) : !activated || act == activation::relu || act == activation::gelu_tanh;
-}
-
-/// Calls f(turn) for every `Each` registers of d, which are its first ones then: a loop, where code for each register of its own would be large.
+/// Calls f(turn) for every `Each` registers of d, which are its first ones then.
 template <int Each, int Count, class F>
 MOESAIC_DEVICE void by_turns(float (&d)[Count], F&& f) {
-  constexpr int turns = (Count + Each - 1) / Each;
+  static_assert(Count % Each == 0);
   MOESAIC_ROLLED
-  for (int turn = 0; turn < turns; ++turn) {
+  for (int turn = 0; turn < Count / Each; ++turn) {
     f(turn);
     MOESAIC_UNROLL
     for (int i = 0; i + Each < Count; ++i) d[i] = d[i + Each];
   }
 }
 
-/// d [slots, rows of weights] of a warpgroup whose first slot and row these are: a lane has two neighbouring outputs of slots g and g + 8.
-template <int Parts, int N, class X, class Y>
+/// The activation of each, a few at a time.
+template <int Count>
+MOESAIC_DEVICE void activate_each(activation act, float (&x)[Count]) {
+  constexpr int few = Count < 4 ? Count : 4;
+  float done[few];
+  auto const each = [&](auto f) {
+    MOESAIC_UNROLL
+    for (int i = 0; i < few; ++i) done[i] = f(x[i]);
+  };
+  MOESAIC_ROLLED
+  for (int turn = 0; turn < Count / few; ++turn) {
+    if (act == activation::swiglu) each([](float v) { return silu(v); });
+    else if (act == activation::geglu_erf) each([](float v) { return gelu_erf(v); });
+    else if (act == activation::relu) each([](float v) { return activate(activation::relu, v); });
+    else each([](float v) { return gelu_tanh(v); });
+    MOESAIC_UNROLL
+    for (int i = 0; i + few < Count; ++i) x[i] = x[i + few];
+    MOESAIC_UNROLL
+    for (int i = 0; i < few; ++i) x[Count - few + i] = done[i];
+  }
+}
+
+/// Sums with their bias, twice as many as a lane writes at a time: gates and what they meet (two parts), or outputs and further outputs (one). Activates,
+/// and calls write(values, 0), and for one part write(values, 1).
+template <int Count, class F>
+MOESAIC_DEVICE void finish(bool gated, bool activated, activation act, float (&lower)[Count], float (&upper)[Count], F&& write) {
+  auto const exchange = [&] {
+    MOESAIC_UNROLL
+    for (int i = 0; i < Count; ++i) {
+      float const kept = lower[i];
+      lower[i] = upper[i], upper[i] = kept;
+    }
+  };
+  MOESAIC_ROLLED
+  for (int turn = 0; turn < (gated ? 1 : 2); ++turn) {
+    if (activated) activate_each(act, lower);
+    if (gated) {
+      MOESAIC_UNROLL
+      for (int i = 0; i < Count; ++i) lower[i] *= upper[i];
+    }
+    write(lower, turn);
+    exchange();
+  }
+}
+
+/// The biases of an expert's outputs: of gate, or of all there is, and of up.
+struct expert_bias {
+  float const* bias;       // [parts, outputs] or null
+  int outputs;
+
+  template <class X, class Y>
+  MOESAIC_DEVICE expert_bias(gemm_params<X, Y> const& p, int expert)
+      : bias(p.bias != nullptr ? p.bias + static_cast<std::int64_t>(expert) * p.w.parts * p.w.outputs : nullptr), outputs(p.w.outputs) {}
+  MOESAIC_DEVICE float operator()(int part, int output) const { return bias != nullptr && output < outputs ? bias[part * outputs + output] : 0.0f; }
+};
+
+/// d [slots, rows of weights] of a warpgroup whose first slot and row these are: a lane has two neighbouring outputs of slots g and g + 8. Of 64 rows,
+/// eights of outputs lie as gate, up, gate, ... or in order.
+template <int N, class X, class Y>
 MOESAIC_DEVICE void store_slots_on_m(gemm_params<X, Y> const& p, int expert, int first, int last, int row, float (&d)[N / 2]) {
   int const lane = device::lane_id(), quad = lane % 4;
   int const slot = first + device::warp_id() % 4 * 16 + lane / 4;
-  constexpr int of_outputs = 4 * Parts, turn_registers = 4 * of_outputs;   // registers of 8 outputs, and of those of a turn
-  with_finisher<Parts>(p, expert, [&](auto const& finish) {
-    by_turns<turn_registers>(d, [&](int turn) {
-      int const outputs = row / Parts + 32 * turn;
-      [[maybe_unused]] std::uint32_t word[2][4];
+  bool const gated = p.w.parts == 2;
+  expert_bias const bias(p, expert);
+  by_turns<32>(d, [&](int turn) {
+    int const outputs = gated ? row / 2 + 32 * turn : row + 64 * turn, further = gated ? outputs : outputs + 32, part = gated ? 1 : 0;
+    float lower[16], upper[16];                    // [slot, eight of outputs, output]
+    MOESAIC_UNROLL
+    for (int i = 0; i < 16; ++i) {
+      int const half = i / 8, eight = i / 2 % 4, c = i % 2, at = 2 * half + c, output = 8 * eight + 2 * quad + c;
+      lower[i] = (gated ? d[8 * eight + at] : d[4 * eight + at]) + bias(0, outputs + output);
+      upper[i] = (gated ? d[8 * eight + 4 + at] : d[16 + 4 * eight + at]) + bias(part, further + output);
+    }
+    finish(gated, p.activated, p.act, lower, upper, [&](float const (&value)[16], int more) {
+      int const from = outputs + 32 * more;
       MOESAIC_UNROLL
-      for (int i = 0; i < 4; ++i) {
-        int const at = i * of_outputs, up = at + 4 * (Parts - 1), output = outputs + 8 * i + 2 * quad;
-        float bias[2][2];
-        finish.load_bias(output, bias[0]), finish.load_bias(output + 1, bias[1]);
-        MOESAIC_UNROLL
-        for (int half = 0; half < 2; ++half) {
-          float const value[2] = {finish(d[at + 2 * half], d[up + 2 * half], bias[0]), finish(d[at + 2 * half + 1], d[up + 2 * half + 1], bias[1])};
-          if constexpr (std::is_same_v<Y, bf16>) {
-            word[half][i] = device::cvt_bf16x2(value[0], value[1]);
-          } else {
-            MOESAIC_UNROLL
-            for (int c = 0; c < 2; ++c)
-              if (slot + 8 * half < last && output + c < p.w.outputs) p.y[(slot + 8 * half) * p.y_stride + output + c] = value[c];
+      for (int half = 0; half < 2; ++half) {
+        bool const there = slot + 8 * half < last;
+        Y* const to = p.y + (slot + 8 * half) * p.y_stride;
+        if constexpr (std::is_same_v<Y, bf16>) {
+          std::uint32_t word[4];
+          MOESAIC_UNROLL
+          for (int i = 0; i < 4; ++i) word[i] = device::cvt_bf16x2(value[half * 8 + 2 * i], value[half * 8 + 2 * i + 1]);
+          transpose<1, 2>(word);
+          if (there) store_words(to + from + 8 * quad, word, p.w.outputs - from - 8 * quad);
+        } else {
+          MOESAIC_UNROLL
+          for (int i = 0; i < 8; ++i) {
+            int const output = from + i / 2 * 8 + 2 * quad + i % 2;
+            if (there && output < p.w.outputs) to[output] = value[half * 8 + i];
           }
-        }
-      }
-      if constexpr (std::is_same_v<Y, bf16>) {
-        int const output = outputs + 8 * quad;
-        MOESAIC_UNROLL
-        for (int half = 0; half < 2; ++half) {
-          transpose<1, 2>(word[half]);
-          if (slot + 8 * half < last) store_words(p.y + (slot + 8 * half) * p.y_stride + output, word[half], p.w.outputs - output);
         }
       }
     });
@@ -129,38 +154,37 @@ MOESAIC_DEVICE void store_slots_on_m(gemm_params<X, Y> const& p, int expert, int
 
 /// d [rows of weights, slots] of a warpgroup whose first row and slot these are: a lane has rows g and g + 8 of two neighbouring slots, so gate and up
 /// of one output, or outputs g and g + 8.
-template <int Parts, int N, class X, class Y>
+template <int N, class X, class Y>
 MOESAIC_DEVICE void store_weights_on_m(gemm_params<X, Y> const& p, int expert, int first, int last, int row, float (&d)[N / 2]) {
   int const lane = device::lane_id(), quad = lane % 4, odd = lane / 4 % 2, pair = lane / 8;
+  bool const gated = p.w.parts == 2;
+  expert_bias const bias(p, expert);
+  int const outputs = (row + device::warp_id() % 4 * 16) / p.w.parts, output = outputs + lane / 4;
+  float const lower_bias = bias(0, output), upper_bias = gated ? bias(1, output) : bias(0, output + 8);
   constexpr int together = N >= 32 ? 4 : 1;        // eights of slots
-  with_finisher<Parts>(p, expert, [&](auto const& finish) {
-    by_turns<4 * together>(d, [&](int turn) {
-      MOESAIC_UNROLL
-      for (int half = 0; half < 3 - Parts; ++half) {
-        int const outputs = (row + device::warp_id() % 4 * 16) / Parts + 8 * half, output = outputs + lane / 4;
-        int const slots = first + 8 * together * turn + 2 * quad;
-        float bias[2];
-        finish.load_bias(output, bias);
-        [[maybe_unused]] std::uint32_t word[together];
+  by_turns<4 * together>(d, [&](int turn) {
+    int const slots = first + 8 * together * turn + 2 * quad;
+    float lower[2 * together], upper[2 * together];   // [eight of slots, slot]
+    MOESAIC_UNROLL
+    for (int i = 0; i < 2 * together; ++i) lower[i] = d[i / 2 * 4 + i % 2] + lower_bias, upper[i] = d[i / 2 * 4 + 2 + i % 2] + upper_bias;
+    finish(gated, p.activated, p.act, lower, upper, [&](float const (&value)[2 * together], int more) {
+      if constexpr (std::is_same_v<Y, bf16>) {
+        std::uint32_t word[together];
         MOESAIC_UNROLL
         for (int i = 0; i < together; ++i) {
-          int const at = 4 * i + 2 * half, up = at + 2 * (Parts - 1);
-          float const value[2] = {finish(d[at], d[up], bias), finish(d[at + 1], d[up + 1], bias)};
-          if constexpr (std::is_same_v<Y, bf16>) {
-            // An even output takes its neighbour's value of the first slot, an odd one of the second.
-            float const other = device::shuffle_xor(odd ? value[0] : value[1], 4);
-            word[i] = odd ? device::cvt_bf16x2(other, value[1]) : device::cvt_bf16x2(value[0], other);
-          } else {
-            MOESAIC_UNROLL
-            for (int c = 0; c < 2; ++c)
-              if (slots + 8 * i + c < last && output < p.w.outputs) p.y[(slots + 8 * i + c) * p.y_stride + output] = value[c];
-          }
+          // An even output takes its neighbour's value of the first slot, an odd one of the second.
+          float const other = device::shuffle_xor(odd ? value[2 * i] : value[2 * i + 1], 4);
+          word[i] = odd ? device::cvt_bf16x2(other, value[2 * i + 1]) : device::cvt_bf16x2(value[2 * i], other);
         }
-        if constexpr (std::is_same_v<Y, bf16>) {
-          // Four words of one pair of outputs become eight outputs of one slot.
-          if constexpr (together == 4) transpose<8, 16>(word);
-          int const slot = slots + odd + (together == 4 ? 8 * pair : 0), from = outputs + (together == 4 ? 0 : 2 * pair);
-          if (slot < last) store_words(p.y + slot * p.y_stride + from, word, p.w.outputs - from);
+        // Four words of one pair of outputs become eight outputs of one slot.
+        if constexpr (together == 4) transpose<8, 16>(word);
+        int const slot = slots + odd + (together == 4 ? 8 * pair : 0), from = outputs + 8 * more + (together == 4 ? 0 : 2 * pair);
+        if (slot < last) store_words(p.y + slot * p.y_stride + from, word, p.w.outputs - from);
+      } else {
+        MOESAIC_UNROLL
+        for (int i = 0; i < 2 * together; ++i) {
+          int const slot = slots + i / 2 * 8 + i % 2;
+          if (slot < last && output + 8 * more < p.w.outputs) p.y[slot * p.y_stride + output + 8 * more] = value[i];
         }
       }
     });
