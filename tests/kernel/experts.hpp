@@ -81,7 +81,7 @@ void check_experts(format f, runs_case const& c, int architecture) {
       architecture);
 }
 
-/// Runs of every kind: none, one token, ragged ones, one expert that takes all, a dense feed-forward.
+/// Runs of every kind: none, one token, ragged ones, one expert that takes all, a dense feed-forward, many experts.
 template <dtype W, class T>
 void check_runs(format f, int architecture) {
   check_experts<W, T>(f, {.bias = true, .tokens_of_expert = {2, 0, 9, 1, 0}, .spare_slots = 3}, architecture);
@@ -89,6 +89,9 @@ void check_runs(format f, int architecture) {
   check_experts<W, T>(f, {.tokens_of_expert = {0, 0, 70}, .spare_slots = 90}, architecture);
   check_experts<W, T>(f, {.hidden = 48, .intermediate = 80, .tokens_of_expert = {0, 1}}, architecture);
   check_experts<W, T>(f, {.hidden = 16, .intermediate = 16, .tokens_of_expert = {5}, .spare_slots = 4}, architecture);
+  std::vector<std::int32_t> of_many(70);                                 // more experts than a warp has lanes, most of them without a token
+  for (std::size_t e = 0; e < of_many.size(); e += 9) of_many[e] = static_cast<std::int32_t>(e % 4 + 1);
+  check_experts<W, T>(f, {.hidden = 16, .intermediate = 16, .tokens_of_expert = of_many}, architecture);
 }
 
 }  // namespace moesaic::test
