@@ -76,13 +76,23 @@ class device_words {
   word* at_;
 };
 
+inline words with_memory(words const& in, words const& out, void const* what, status (*start)(void const* what, buffers const& b)) {
+  device_words from(in), to(out);
+  need(start(what, {from.data(), to.data()}), "launch");
+  return to.read();
+}
 /// Runs Kernel, whose params are made of buffers by `params(buffers)`; what its output holds then.
 template <class Kernel, class Params>
 words launch(cuda::grid const& blocks, words const& in, words const& out, Params params) {
-  device_words from(in), to(out);
-  cuda::stream where;
-  need(cuda::launch<Kernel>(where, blocks, params(buffers{from.data(), to.data()})), "launch");
-  return to.read();
+  struct context {
+    cuda::grid const& blocks;
+    Params const& params;
+  } const what{blocks, params};
+  return with_memory(in, out, &what, [](void const* p, buffers const& b) {
+    auto const& of = *static_cast<context const*>(p);
+    cuda::stream where;
+    return cuda::launch<Kernel>(where, of.blocks, of.params(b));
+  });
 }
 /// The same for a kernel whose params are buffers.
 template <class Kernel>

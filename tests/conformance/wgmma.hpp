@@ -107,46 +107,50 @@ struct wgmma_kernel {
   }
 };
 
-/// A row of operands and the product. Odd seeds write d, even ones add to what it held.
+struct operands {
+  random_stream r;
+  matrix a, b;
+  operands(dtype t, int n, int k, std::uint64_t seed) : r(seed), a(t, 64, k, r), b(t, n, k, r) {}
+};
+/// What each thread's registers hold.
+inline words wgmma_products(dtype type, int n, operands const& o, bool add) {
+  words to;
+  for (int t = 0; t < 128; ++t)
+    for (int i = 0; i < n / 2; ++i) {
+      int const row = t / 32 * 16 + t % 32 / 4 + 8 * (i / 2 % 2), column = i / 4 * 8 + t % 4 * 2 + i % 2;
+      int sum = add ? t - i : 0;
+      for (int j = 0; j < o.a.k; ++j) sum += o.a.at(row, j) * o.b.at(column, j);
+      to.push_back(as_sum(type, sum));
+    }
+  return to;
+}
+
+/// Odd seeds write d, even ones add to what it held.
 template <dtype T, int N, int Steps, bool Registers, major A, swizzle SwizzleA, major B, swizzle SwizzleB, order Order>
 struct wgmma_case {
   static constexpr int k = Steps * 256 / bits(T);
-  struct operands {
-    random_stream r;
-    matrix a, b;
-    explicit operands(std::uint64_t seed) : r(seed), a(T, 64, k, r), b(T, N, k, r) {}
-  };
   static bool adds(std::uint64_t seed) { return seed % 2 == 0; }
 
   static words run(std::uint64_t seed) {
     using kernel = wgmma_kernel<T, N, Steps, Registers, A, SwizzleA, B, SwizzleB, Order>;
-    operands const o(seed);
+    operands const o(T, N, k, seed);
     return launch<kernel>({}, joined(o.a.packed, o.b.packed), words(64 * N, untouched), [&](buffers const& b) {
       return typename kernel::params{b, adds(seed)};
     });
   }
-  static words expected(std::uint64_t seed) {
-    operands const o(seed);
-    words to(64 * N);
-    for (int t = 0; t < 128; ++t)
-      for (int i = 0; i < N / 2; ++i) {
-        int const row = t / 32 * 16 + t % 32 / 4 + 8 * (i / 2 % 2), column = i / 4 * 8 + t % 4 * 2 + i % 2;
-        int sum = adds(seed) ? t - i : 0;
-        for (int j = 0; j < k; ++j) sum += o.a.at(row, j) * o.b.at(column, j);
-        to[static_cast<std::size_t>(t * (N / 2) + i)] = as_sum(T, sum);
-      }
-    return to;
-  }
+  static words expected(std::uint64_t seed) { return wgmma_products(T, N, operands(T, N, k, seed), adds(seed)); }
 };
 
 // --- lists of shapes -------------------------------------------------------------------------------------------------------------------
 
+inline std::string wgmma_name(dtype t, int n, int steps, bool registers, major a, swizzle of_a, major b, swizzle of_b, order o) {
+  auto const of = [](major m, swizzle s) { return std::string(m == major::k ? "k_" : "mn_") + name_of(s); };
+  return std::string("wgmma.") + name(t) + ".n" + std::to_string(n) + ".a_" + (registers ? "registers" : of(a, of_a)) + ".b_" + of(b, of_b) +
+         (o == order::k_first ? ".tiles_along_k" : "") + (steps == 4 ? ".steps4" : "");
+}
 template <dtype T, int N, int Steps, bool Registers, major A, swizzle SwizzleA, major B, swizzle SwizzleB, order Order>
 void add_wgmma(cases& to) {
-  auto const of = [](major m, swizzle s) { return std::string(m == major::k ? "k_" : "mn_") + name_of(s); };
-  add<wgmma_case<T, N, Steps, Registers, A, SwizzleA, B, SwizzleB, Order>>(
-      to, std::string("wgmma.") + name(T) + ".n" + std::to_string(N) + ".a_" + (Registers ? "registers" : of(A, SwizzleA)) + ".b_" + of(B, SwizzleB) +
-              (Order == order::k_first ? ".tiles_along_k" : "") + (Steps == 4 ? ".steps4" : ""));
+  add<wgmma_case<T, N, Steps, Registers, A, SwizzleA, B, SwizzleB, Order>>(to, wgmma_name(T, N, Steps, Registers, A, SwizzleA, B, SwizzleB, Order));
 }
 
 /// Every N, both operands as a tensor map with the widest swizzle lays them.
