@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <type_traits>
 
 #include <moesaic/base/bits.hpp>
 #include <moesaic/cuda/kernel/math.hpp>
@@ -20,7 +21,12 @@ struct warp_group {
   template <class T>
   MOESAIC_DEVICE T sum(T mine) const { return device::warp_sum(mine); }
   template <class T>
-  MOESAIC_DEVICE T max(T mine) const { return device::warp_max(mine); }
+  MOESAIC_DEVICE T max(T mine) const {
+    constexpr std::uint32_t sign = 0x8000'0000u;
+    if constexpr (std::is_same_v<T, int> && Rung != rung::simt)
+      return static_cast<int>(device::redux_max(device::all_lanes, static_cast<std::uint32_t>(mine) ^ sign) ^ sign);
+    else return device::warp_max(mine);
+  }
   MOESAIC_DEVICE void sync() const { device::warp_sync(); }
 
   MOESAIC_DEVICE void softmax(int n, float const* in, float* out) const {
