@@ -43,8 +43,8 @@ void sm80_codes(cuda::stream_ref& where, memory& m) {
 }
 
 constexpr family families[] = {
-    {"gemm_simt_few gemm_simt_many", simt, 1},
-    {"gemm_sm80", sm80, 1},
+    {"gemm_simt_few gemm_simt_many", simt},
+    {"gemm_sm80", sm80},
     {"gemm_sm80", sm80_codes},
 };
 
