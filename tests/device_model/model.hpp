@@ -34,7 +34,7 @@ struct options {
   int resident_blocks = 0;               ///< blocks alive at once, for kernels whose blocks wait for each other; 0: clusters only
   bool e4m3_14_bits = false;             ///< sums of e4m3 products as Hopper's tensor cores keep them, not in fp32
   bool count_conflicts = false;          ///< bank conflicts, in the race flavour
-  bool watch_global = false;             ///< races in global memory too, in the race flavour: of a block's threads, and between blocks
+  bool watch_global = true;              ///< in the race flavour, races in global memory too: of a block's threads, and between blocks
   double patience = 60;                  ///< seconds of processor time without progress of any thread, after which a launch is given up
 };
 
