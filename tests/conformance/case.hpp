@@ -53,10 +53,11 @@ inline void need(status const& s, char const* what) {
 /// Device memory for one launch.
 class device_words {
  public:
-  explicit device_words(words const& from) : bytes_(from.size() * sizeof(word)), at_(static_cast<word*>(cuda::device_allocate(bytes_ + 256))) {
-    if (!at_) throw std::runtime_error("no device memory");
-    if (bytes_ != 0) need(cuda::copy_to_device(where_, at_, from.data(), bytes_), "copy to the device");
-  }
+   explicit device_words(words const& from)
+       : bytes_(from.size() * sizeof(word)), at_(static_cast<word*>(cuda::device_allocate(bytes_ + 256))) {
+     if (!at_) throw std::runtime_error("no device memory");
+     if (bytes_ != 0) need(cuda::copy_to_device(where_, at_, from.data(), bytes_), "copy to the device");
+   }
   ~device_words() { cuda::device_free(at_); }
   device_words(device_words const&) = delete;
   device_words& operator=(device_words const&) = delete;

@@ -1,5 +1,5 @@
-// The copy engine: boxes of tensors of 1 to 5 dimensions with every swizzle, inside, across and outside the tensor's edges; multicast; plain bulk copies;
-// and cp.async with its zero fill.
+// The copy engine: boxes of tensors of 1 to 5 dimensions with every swizzle, inside, across and outside the tensor's edges; multicast;
+// plain bulk copies; and cp.async with its zero fill.
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
 #include <array>
@@ -34,14 +34,16 @@ struct subject {
     std::uint64_t bytes = 0;
     box_bytes = inner_bytes;
     for (std::size_t d = 0; d < static_cast<std::size_t>(dimensions); ++d) {
-      map.size[d] = d == 0 ? inner_bytes / size + static_cast<std::uint64_t>(r.below(inner_bytes)) : 3 + static_cast<std::uint64_t>(r.below(6));
+      map.size[d] =
+          d == 0 ? inner_bytes / size + static_cast<std::uint64_t>(r.below(inner_bytes)) : 3 + static_cast<std::uint64_t>(r.below(6));
       map.box[d] = d == 0 ? inner_bytes / size : 2 + static_cast<std::uint32_t>(r.below(dimensions > 3 ? 2 : 6));
       if (d > 0) {
         map.stride[d] = d == 1 ? (map.size[0] * size + 15) / 16 * 16 + 16 : bytes + 16 * static_cast<std::uint64_t>(r.below(3));
         box_bytes *= map.box[d];
       }
       bytes = d == 0 ? map.size[0] * size : map.stride[d] * map.size[d];
-      at[d] = static_cast<int>(r.below(static_cast<std::int64_t>(map.size[d] + map.box[d]))) - static_cast<int>(map.box[d]) + 1;   // some of the box lies inside
+      at[d] = static_cast<int>(r.below(static_cast<std::int64_t>(map.size[d] + map.box[d]))) - static_cast<int>(map.box[d]) +
+              1;  // some of the box lies inside
     }
     tensor_words = (bytes + 3) / 4 + 4;
   }
@@ -123,7 +125,8 @@ struct tma_load_case {
     auto const of = about(seed);
     auto const tensor = random_words(seed, of.tensor_words);
     words box(of.box_bytes / 4, untouched);
-    of.for_each([&](std::int64_t from, std::size_t to) { set_byte(box, to, from < 0 ? 0 : byte_of(tensor, static_cast<std::size_t>(from))); });
+    of.for_each(
+        [&](std::int64_t from, std::size_t to) { set_byte(box, to, from < 0 ? 0 : byte_of(tensor, static_cast<std::size_t>(from))); });
     return box;
   }
 };
@@ -208,18 +211,24 @@ struct multicast_case {
     }
   };
   static device::tensor_description map() {
-    return {.element = tensor_element::bf16, .dimensions = 2, .size = {100, 40}, .stride = {0, 208}, .box = {64, rows}, .swizzle = swizzle::b128};
+    return {.element = tensor_element::bf16,
+            .dimensions = 2,
+            .size = {100, 40},
+            .stride = {0, 208},
+            .box = {64, rows},
+            .swizzle = swizzle::b128};
   }
   static words run(std::uint64_t seed) {
-    return launch<kernel>({.x = 2 * Blocks, .cluster = Blocks}, random_words(seed, 40 * 52), words(2 * Blocks * 1024, untouched), [&](buffers const& b) {
-      box_params p;
-      static_cast<buffers&>(p) = b;
-      auto of = map();
-      of.data = b.in;
-      need(encode(of, p.map), "tensor map");
-      p.at[0] = 50, p.at[1] = -3;
-      return p;
-    });
+    return launch<kernel>({.x = 2 * Blocks, .cluster = Blocks}, random_words(seed, 40 * 52), words(2 * Blocks * 1024, untouched),
+                          [&](buffers const& b) {
+                            box_params p;
+                            static_cast<buffers&>(p) = b;
+                            auto of = map();
+                            of.data = b.in;
+                            need(encode(of, p.map), "tensor map");
+                            p.at[0] = 50, p.at[1] = -3;
+                            return p;
+                          });
   }
   static words expected(std::uint64_t seed) {
     auto const tensor = random_words(seed, 40 * 52);

@@ -1,8 +1,9 @@
-// conformance          prints a line a case and seed: name, seed, hash of the bits that came out
-// conformance check    runs every case, compares with plain loops and with every recording; on the device model under each order of delivery
-// conformance record   (on a GPU) also writes recorded/<device>.txt
-// conformance_ptx check <folder>   runs the PTX that nvcc made of the cases, <folder>/<part>.90a.ptx, on the device model
+// Runs every case of this folder on the device model or on a GPU, prints a line for each, compares and records.
 // SPDX-License-Identifier: Apache-2.0
+// conformance                      prints name, seed and a hash of the bits that came out, a line a case and seed
+// conformance check [folder]       compares with plain loops and with every recording; on the model under each order of delivery
+// conformance record [folder]      on a GPU: also writes <folder>/<device>.txt (recorded/ if no folder is named)
+// conformance_ptx check <folder>   runs nvcc's PTX of the cases, <folder>/<part>.90a.ptx, on the model
 #include <cctype>
 #include <chrono>
 #include <cstdio>
@@ -40,8 +41,9 @@ struct part {
   char const* name;   ///< of its source
   cases (*list)();
 };
-constexpr part parts[] = {{"matrix", matrix_cases}, {"wgmma_bf16", wgmma_bf16_cases}, {"wgmma_fp16", wgmma_fp16_cases}, {"wgmma_e4m3", wgmma_e4m3_cases},
-                          {"wgmma_int8", wgmma_int8_cases}, {"warp", warp_cases}, {"numeric", numeric_cases}, {"barrier", barrier_cases}, {"copy", copy_cases}};
+constexpr part parts[] = {{"matrix", matrix_cases},         {"wgmma_bf16", wgmma_bf16_cases}, {"wgmma_fp16", wgmma_fp16_cases},
+                          {"wgmma_e4m3", wgmma_e4m3_cases}, {"wgmma_int8", wgmma_int8_cases}, {"warp", warp_cases},
+                          {"numeric", numeric_cases},       {"barrier", barrier_cases},       {"copy", copy_cases}};
 
 constexpr std::uint64_t seeds[] = {1, 2};
 
@@ -61,7 +63,8 @@ std::string first_difference(words const& got, words const& want) {
   for (std::size_t i = got.size(); i-- > 0;)
     if (got[i] != want[i]) ++count, first = i;
   char text[128];
-  std::snprintf(text, sizeof(text), "%zu of %zu words differ, the first is %zu: got %08x, want %08x", count, got.size(), first, got[first], want[first]);
+  std::snprintf(text, sizeof(text), "%zu of %zu words differ, the first is %zu: got %08x, want %08x", count, got.size(), first, got[first],
+                want[first]);
   return text;
 }
 
@@ -90,7 +93,8 @@ struct way {
 #if defined(MOESAIC_CONFORMANCE_PTX)
 constexpr way ways[] = {{"ptx", device_model::delivery::late, 0}};
 #else
-constexpr way ways[] = {{"eager", device_model::delivery::eager, 0}, {"late", device_model::delivery::late, 3}, {"random", device_model::delivery::random, 4}};
+constexpr way ways[] = {
+    {"eager", device_model::delivery::eager, 0}, {"late", device_model::delivery::late, 3}, {"random", device_model::delivery::random, 4}};
 #endif
 struct set_way : device_model::scope {
   explicit set_way(way const& w) : scope({.when = w.when, .seed = w.seed}) {}
@@ -114,7 +118,8 @@ std::vector<recording> recordings(std::filesystem::path const& folder) {
     std::getline(in, line);
     one.title = line.substr(line.find_first_not_of("# "));
     while (std::getline(in, line))
-      if (auto const last = line.rfind(' '); last != std::string::npos && line[0] != '#') one.lines[line.substr(0, last)] = line.substr(last + 1);
+      if (auto const last = line.rfind(' '); last != std::string::npos && line[0] != '#')
+        one.lines[line.substr(0, last)] = line.substr(last + 1);
     all.push_back(std::move(one));
   }
   return all;
@@ -178,14 +183,16 @@ outcome run_all(bool check, std::vector<recording> const& recorded, [[maybe_unus
   }
   auto const all = run_all(true, {});
   std::string file;
-  for (char const c : device) file += std::isalnum(static_cast<unsigned char>(c)) ? static_cast<char>(std::tolower(static_cast<unsigned char>(c))) : '-';
+  for (char const c : device)
+    file += std::isalnum(static_cast<unsigned char>(c)) ? static_cast<char>(std::tolower(static_cast<unsigned char>(c))) : '-';
   std::filesystem::create_directories(folder);
   auto const path = folder / (file + ".txt");
   std::time_t const now = std::chrono::system_clock::to_time_t(std::chrono::system_clock::now());
   char date[32];
   std::strftime(date, sizeof(date), "%Y-%m-%d", std::gmtime(&now));
   std::ofstream out(path);
-  out << "# " << device << ", " << date << ", moesaic " << MOESAIC_VERSION_MAJOR << '.' << MOESAIC_VERSION_MINOR << '.' << MOESAIC_VERSION_PATCH << '\n';
+  out << "# " << device << ", " << date << ", moesaic " << MOESAIC_VERSION_MAJOR << '.' << MOESAIC_VERSION_MINOR << '.'
+      << MOESAIC_VERSION_PATCH << '\n';
   for (auto const& line : all.lines) out << line << '\n';
   out.close();
   std::printf("%zu lines in %s; %d differ from what the library takes the hardware to do\n", all.lines.size(), path.c_str(), all.wrong);

@@ -1,4 +1,5 @@
-// Arithmetic whose bits an instruction defines: conversions over every upper half of a float, permutations, logic, fused sums; and approximations.
+// Arithmetic whose bits an instruction defines: conversions over every upper half of a float, permutations, logic, fused
+// sums; and approximations.
 // SPDX-License-Identifier: Apache-2.0
 #include <array>
 #include <cmath>
@@ -25,7 +26,9 @@ struct map_kernel {
 template <class Each>
 words map(words const& in, word count) {
   using kernel = map_kernel<Each>;
-  return launch<kernel>({.x = (count + 255) / 256}, in, words(count, untouched), [&](buffers const& b) { return typename kernel::params{b, count}; });
+  return launch<kernel>({.x = (count + 255) / 256}, in, words(count, untouched), [&](buffers const& b) {
+    return typename kernel::params{b, count};
+  });
 }
 
 // --- conversions -----------------------------------------------------------------------------------------------------------------------
@@ -38,7 +41,6 @@ words every_float() {
     for (auto const lower : lower_halves) to.push_back(upper << 16 | lower);
   return to;
 }
-/// For formats with fewer bits of mantissa the ties lie in upper halves; the next float on each side too.
 bool is_nan(word w) { return (w & 0x7fff'ffffu) > 0x7f80'0000u; }
 
 struct to_bf16 {
@@ -106,7 +108,9 @@ struct logic {
     ((folded = folded * 3u + device::lop3<Tables>(a, b, c)), ...);
     return folded;
   }
-  MOESAIC_DEVICE static word of(word const* in, word i) { return all(in[3 * i], in[3 * i + 1], in[3 * i + 2], std::make_integer_sequence<int, 256>{}); }
+  MOESAIC_DEVICE static word of(word const* in, word i) {
+    return all(in[3 * i], in[3 * i + 1], in[3 * i + 2], std::make_integer_sequence<int, 256>{});
+  }
 };
 struct lop3_case {
   static words run(std::uint64_t seed) { return map<logic>(random_words(seed, 3 * 256), 256); }
@@ -135,7 +139,8 @@ struct fused_bf16 {
   static constexpr cuda::rung needs = cuda::rung::sm80;
   MOESAIC_DEVICE static word of(word const* in, word i) { return device::fma_bf16x2(in[3 * i], in[3 * i + 1], in[3 * i + 2]); }
 };
-/// a · b + c of bf16 rounded once: the exact value in integers of 2^-400 would be long, so magnitudes are kept near 1, where 64 bits hold it.
+/// a · b + c of bf16 rounded once: the exact value in integers of 2^-400 would be long, so magnitudes are kept near 1, where 64 bits
+/// hold it.
 struct fma_bf16_case {
   static words input(std::uint64_t seed) {
     random_stream r(seed);
@@ -147,7 +152,10 @@ struct fma_bf16_case {
   static words run(std::uint64_t seed) { return map<fused_bf16>(input(seed), triples); }
   static words expected(std::uint64_t seed) {
     auto const in = input(seed);
-    auto const exact = [](word w) { return static_cast<std::int64_t>(std::ldexp(static_cast<double>(static_cast<float>(bf16::from_bits(static_cast<std::uint16_t>(w)))), 22)); };
+    auto const exact = [](word w) {
+      return static_cast<std::int64_t>(
+          std::ldexp(static_cast<double>(static_cast<float>(bf16::from_bits(static_cast<std::uint16_t>(w)))), 22));
+    };
     auto const rounded = [](std::int64_t sum) {   // of sum · 2^-44, nearest, ties to even
       word const sign = sum < 0 ? 0x8000u : 0;
       auto left = static_cast<std::uint64_t>(sum < 0 ? -sum : sum);
@@ -208,7 +216,8 @@ struct fma_case {
 
 // --- approximations --------------------------------------------------------------------------------------------------------------------
 
-// Their last bits are the hardware's own: what is compared is every special value exactly, and of the others whether they are as near as PTX promises.
+// Their last bits are the hardware's own: what is compared is every special value exactly, and of the others whether they are
+// as near as PTX promises.
 
 struct power {
   static constexpr cuda::rung needs = cuda::rung::simt;
@@ -246,7 +255,8 @@ struct approximation_case {
       if (std::fabs(x) < 0x1p-126f) x = std::copysign(0.0f, x);   // .ftz
       double const want = Of::exact(static_cast<double>(x));
       if (std::isnan(got) || std::isnan(want)) to.push_back(std::isnan(got) ? 0x7fc0'0000u : too_far);
-      else if (std::fabs(want) < 0x1p-126 || std::fabs(got) < 0x1p-126f) to.push_back(std::fabs(want) < 0x1p-126 * (1 + Of::error) ? out[i] & 0x8000'0000u : too_far);
+      else if (std::fabs(want) < 0x1p-126 || std::fabs(got) < 0x1p-126f)
+        to.push_back(std::fabs(want) < 0x1p-126 * (1 + Of::error) ? out[i] & 0x8000'0000u : too_far);
       else if (std::isinf(got)) to.push_back(std::fabs(want) > 0x1.fffffep127 * (1 - Of::error) ? out[i] : too_far);
       else to.push_back(std::fabs(static_cast<double>(got) - want) <= Of::error * std::fabs(want) ? near_enough : too_far);
     }
@@ -261,7 +271,8 @@ struct approximation_case {
     words exact;
     for (auto const w : in) {
       auto const x = bit_cast<float>(w);
-      exact.push_back(bit_cast<word>(static_cast<float>(Of::exact(static_cast<double>(std::fabs(x) < 0x1p-126f ? std::copysign(0.0f, x) : x)))));
+      exact.push_back(
+          bit_cast<word>(static_cast<float>(Of::exact(static_cast<double>(std::fabs(x) < 0x1p-126f ? std::copysign(0.0f, x) : x)))));
     }
     return judged(in, exact);
   }

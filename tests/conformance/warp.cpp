@@ -10,8 +10,8 @@ namespace moesaic::conformance {
 
 enum class shuffle : std::uint8_t { idx, up, down, bfly };
 
-/// in: a word a lane, then what the shuffle takes: a lane, a distance, a mask. Lanes are split in two sets that call apart, `Low` lanes and the others;
-/// each lane moves words within its set.
+/// in: a word a lane, then what the shuffle takes: a lane, a distance, a mask. Lanes are split in two sets that call apart, `Low` lanes and
+/// the others; each lane moves words within its set.
 template <shuffle Kind, int Low>
 struct shuffle_case {
   static constexpr word low = Low == 32 ? ~0u : (1u << Low) - 1u;
@@ -61,7 +61,8 @@ struct shuffle_case {
   static words expected(std::uint64_t seed) {
     auto const in = input(seed);
     words to;
-    for (int lane = 0; lane < 32; ++lane) to.push_back(in[static_cast<std::size_t>(source(lane, static_cast<int>(in[static_cast<std::size_t>(32 + lane)])))]);
+    for (int lane = 0; lane < 32; ++lane)
+      to.push_back(in[static_cast<std::size_t>(source(lane, static_cast<int>(in[static_cast<std::size_t>(32 + lane)])))]);
     return to;
   }
 };
@@ -101,7 +102,11 @@ struct together_case {
       votes |= (v & 1u) << l;
       if ((v & 3u) == (mine & 3u)) same |= 1u << l;
     }
-    return Kind == together::ballot ? votes : Kind == together::match ? same : Kind == together::add ? sum : Kind == together::least ? least : largest;
+    return Kind == together::ballot  ? votes
+           : Kind == together::match ? same
+           : Kind == together::add   ? sum
+           : Kind == together::least ? least
+                                     : largest;
   }
   static words run(std::uint64_t seed) { return launch<kernel>(random_words(seed, 32), 64); }
   static words expected(std::uint64_t seed) {

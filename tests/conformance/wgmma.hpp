@@ -43,7 +43,8 @@ struct placed {
     constexpr int leading = along_k ? (plain ? from_byte_tile : 16) : plain ? from_row_tile : from_byte_tile;
     constexpr int stride = along_k || !plain ? from_row_tile : from_byte_tile;
     int const of_step = along_k ? step * 32 / width * from_byte_tile + step * 32 % width : step * 2 * from_row_tile;
-    return device::wgmma_descriptor(start + static_cast<std::uint32_t>(of_step), static_cast<std::uint32_t>(leading), static_cast<std::uint32_t>(stride), S);
+    return device::wgmma_descriptor(start + static_cast<std::uint32_t>(of_step), static_cast<std::uint32_t>(leading),
+                                    static_cast<std::uint32_t>(stride), S);
   }
 };
 
@@ -145,19 +146,21 @@ struct wgmma_case {
 
 inline std::string wgmma_name(dtype t, int n, int steps, bool registers, major a, swizzle of_a, major b, swizzle of_b, order o) {
   auto const of = [](major m, swizzle s) { return std::string(m == major::k ? "k_" : "mn_") + name_of(s); };
-  return std::string("wgmma.") + name(t) + ".n" + std::to_string(n) + ".a_" + (registers ? "registers" : of(a, of_a)) + ".b_" + of(b, of_b) +
-         (o == order::k_first ? ".tiles_along_k" : "") + (steps == 4 ? ".steps4" : "");
+  return std::string("wgmma.") + name(t) + ".n" + std::to_string(n) + ".a_" + (registers ? "registers" : of(a, of_a)) + ".b_" +
+         of(b, of_b) + (o == order::k_first ? ".tiles_along_k" : "") + (steps == 4 ? ".steps4" : "");
 }
 template <dtype T, int N, int Steps, bool Registers, major A, swizzle SwizzleA, major B, swizzle SwizzleB, order Order>
 void add_wgmma(cases& to) {
-  add<wgmma_case<T, N, Steps, Registers, A, SwizzleA, B, SwizzleB, Order>>(to, wgmma_name(T, N, Steps, Registers, A, SwizzleA, B, SwizzleB, Order));
+  add<wgmma_case<T, N, Steps, Registers, A, SwizzleA, B, SwizzleB, Order>>(
+      to, wgmma_name(T, N, Steps, Registers, A, SwizzleA, B, SwizzleB, Order));
 }
 
 /// Every N, both operands as a tensor map with the widest swizzle lays them.
 template <dtype T, int... Eights>
 void add_every_n(cases& to, std::integer_sequence<int, Eights...>) {
   auto const one = [&]<int N>() {
-    if constexpr (device::wgmma_takes(T, N)) add_wgmma<T, N, 4, false, major::k, swizzle::b128, major::k, swizzle::b128, order::mn_first>(to);
+    if constexpr (device::wgmma_takes(T, N))
+      add_wgmma<T, N, 4, false, major::k, swizzle::b128, major::k, swizzle::b128, order::mn_first>(to);
   };
   (one.template operator()<8 * (Eights + 1)>(), ...);
 }

@@ -1,4 +1,5 @@
-// Matrix instructions of a warp: fragments become tiles, tiles are multiplied, and what wgmma has under way is held until a wait and looked at again.
+// Matrix instructions of a warp: fragments become tiles, tiles are multiplied, and what wgmma has under way is held until a wait and
+// looked at again.
 // SPDX-License-Identifier: Apache-2.0
 #include "matrix.hpp"
 
@@ -222,8 +223,9 @@ void same_in_group(block& home, warp& w, asked_of_group const& what, place const
     auto& other = of_group.log[i];
     if (!(other.what == what))
       fail("model",
-           other.what.what == what.what ? text("%s at {1} and {2}: warps of a warpgroup give different shapes or descriptors", what.what)
-                                        : text("warps of a warpgroup do different things: one %s at {1}, another %s at {2}", other.what.what, what.what),
+           other.what.what == what.what
+               ? text("%s at {1} and {2}: warps of a warpgroup give different shapes or descriptors", what.what)
+               : text("warps of a warpgroup do different things: one %s at {1}, another %s at {2}", other.what.what, what.what),
            other.first, at);
     ++other.warps;
   }
@@ -234,7 +236,8 @@ void same_in_group(block& home, warp& w, asked_of_group const& what, place const
 
 operand decoded(std::uint64_t descriptor, device::major major, int extent, char const* which, place const& at) {
   operand o;
-  if (auto const wrong = decode(descriptor, major, extent, o); !wrong.empty()) fail("model", text("wgmma at {1}, %s: %s", which, wrong.c_str()), at);
+  if (auto const wrong = decode(descriptor, major, extent, o); !wrong.empty())
+    fail("model", text("wgmma at {1}, %s: %s", which, wrong.c_str()), at);
   return o;
 }
 
@@ -242,12 +245,13 @@ operand decoded(std::uint64_t descriptor, device::major major, int extent, char 
 std::vector<std::byte> bytes_of_operand(block& home, operand const& o, int first, int count, char const* which, place const& at) {
   std::vector<std::byte> bytes(static_cast<std::size_t>(count) * 32);
   std::uint32_t outside = 0;
-  bool const all = gather(o, first, count, reinterpret_cast<std::byte(*)[32]>(bytes.data()), [&](std::uint32_t address) -> std::byte const* {
-    auto const offset = std::size_t{address} - window_start;
-    if (address >= window_start && offset + 16 <= home.shared_bytes) return home.shared + offset;
-    outside = address;
-    return nullptr;
-  });
+  bool const all =
+      gather(o, first, count, reinterpret_cast<std::byte(*)[32]>(bytes.data()), [&](std::uint32_t address) -> std::byte const* {
+        auto const offset = std::size_t{address} - window_start;
+        if (address >= window_start && offset + 16 <= home.shared_bytes) return home.shared + offset;
+        outside = address;
+        return nullptr;
+      });
   if (!all) fail("model", text("wgmma at {1}: %s reaches out of the block's shared memory, to address %u", which, outside), at);
   return bytes;
 }
@@ -271,7 +275,7 @@ void list_reads(block& home, wgmma_step& s, operand const& o, int first, int cou
   }
 }
 
-// --- wgmma: issue -------------------------------------------------------------------------------------------------------------------------
+// --- wgmma: issue ----------------------------------------------------------------------------------------------------------------------
 
 struct wgmma_arguments {
   wgmma_shape shape;
@@ -293,7 +297,8 @@ void check_not_under_way(warp_state const& s, std::uint32_t bits, char const* wh
   if (!accumulators::looks_like_one(bits)) return;
   for (auto const& one : s.under_way)
     for (int i = 0; i < one->n / 2; ++i)
-      if (one->signature(i) == bits) report("model", text("wgmma at {1}: %s is an accumulator that wgmma at {2} has under way", what), at, one->asked);
+      if (one->signature(i) == bits)
+        report("model", text("wgmma at {1}: %s is an accumulator that wgmma at {2} has under way", what), at, one->asked);
 }
 
 accumulators& take_accumulators(meeting const& m, warp_state& s) {
@@ -307,7 +312,8 @@ accumulators& take_accumulators(meeting const& m, warp_state& s) {
     bool touched = false;
     for (int lane = 0; lane < lanes; ++lane)
       for (int i = 0; i < count; ++i) touched |= read(of_lane<arguments>(m, lane).d, i) != sums->signature(i);
-    if (touched) report("model", "accumulators of wgmma at {1} were written before wgmma_wait_group; seen by wgmma at {2}", sums->asked, m.first);
+    if (touched)
+      report("model", "accumulators of wgmma at {1} were written before wgmma_wait_group; seen by wgmma at {2}", sums->asked, m.first);
   } else {
     s.under_way.push_back(std::make_unique<accumulators>());
     sums = s.under_way.back().get();
@@ -343,13 +349,15 @@ void issue_wgmma(meeting const& m, block& home, warp& w) {
   });
   auto const& of_all = of_lane<arguments>(m, 0);
   auto const shape = of_all.shape;
-  if (!device::wgmma_takes(shape.type, shape.n)) fail("model", text("wgmma at {1} with N of %d, which %s has not", shape.n, name(shape.type)), m.first);
+  if (!device::wgmma_takes(shape.type, shape.n))
+    fail("model", text("wgmma at {1} with N of %d, which %s has not", shape.n, name(shape.type)), m.first);
   if (bits(shape.type) != 16 && (shape.a != device::major::k || shape.b != device::major::k))
     fail("model", "wgmma at {1} of 8-bit types with rows along M or N", m.first);
   same_in_group(home, w, {"wgmma", shape, of_all.a_in_registers ? 0 : of_all.a, of_all.b, of_all.a_in_registers, of_all.add, 0}, m.first);
   auto& s = state(w);
   if (!s.fenced) {
-    if (s.came_back) report("model", "wgmma at {1} without wgmma_fence since wgmma_wait_group at {2} gave registers back", m.first, s.returned);
+    if (s.came_back)
+      report("model", "wgmma at {1} without wgmma_fence since wgmma_wait_group at {2} gave registers back", m.first, s.returned);
     else report("model", "wgmma at {1} without wgmma_fence before the kernel's first one", m.first);
   }
 
@@ -368,7 +376,8 @@ void issue_wgmma(meeting const& m, block& home, warp& w) {
       step->a_registers[lane].hold(a, 4);
       for (int i = 0; i < 4 && !s.under_way.empty(); ++i) check_not_under_way(s, read(a, i), "operand a", m.first);
     }
-    tile_of_a(reinterpret_cast<std::byte(*)[32]>(step->a_bytes.data()), [&](int lane, int i) { return read(step->a_registers[lane].get(), i); });
+    tile_of_a(reinterpret_cast<std::byte(*)[32]>(step->a_bytes.data()),
+              [&](int lane, int i) { return read(step->a_registers[lane].get(), i); });
   } else {
     step->a = decoded(of_all.a, shape.a, 64, "operand a", m.first);
     step->a_bytes = bytes_of_operand(home, *step->a, step->first_row, 16, "operand a", m.first);
@@ -386,7 +395,7 @@ void issue_wgmma(meeting const& m, block& home, warp& w) {
 }
 constexpr collective wgmma_of_warp{"wgmma", issue_wgmma};
 
-// --- wgmma: fence, commit, wait -----------------------------------------------------------------------------------------------------------
+// --- wgmma: fence, commit, wait --------------------------------------------------------------------------------------------------------
 
 void fence_of_warp(meeting const& m, block& home, warp& w) {
   same_in_group(home, w, {.what = "wgmma_fence", .shape = {}}, m.first);

@@ -1,4 +1,5 @@
-// Matrix instructions with types, shapes and registers known at run time: what the templates of device/mma.hpp and an interpreter of PTX call.
+// Matrix instructions with types, shapes and registers known at run time: for the templates of device/mma.hpp and an interpreter
+// of PTX.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -23,12 +24,12 @@ void mma_sync(dtype t, registers d, registers a, registers b);   ///< d: 4 of mm
 
 void wgmma_fence();
 void wgmma_commit_group();
-/// What a wait gives back. An interpreter whose program copies registers that are under way looks for `signature` in all of them; see `wgmma_wait`.
+/// What a wait gives back. An interpreter whose program copies registers that are under way looks for `signature` in all of them.
 struct returned {
   std::uint32_t signature, value;
 };
-/// Until at most `pending` groups are under way. Checks that nothing that they worked on was touched, and puts results where the accumulators were given
-/// last; with `back`, does not write nor check accumulators but appends the running lane's.
+/// Until at most `pending` groups are under way. Checks that nothing that they worked on was touched, and puts results where the
+/// accumulators were given last; with `back`, does not write nor check accumulators but appends the running lane's.
 void wgmma_wait_group(int pending, std::vector<returned>* back = nullptr);
 
 struct wgmma_shape {

@@ -27,13 +27,15 @@ constexpr std::uint32_t swizzled(std::uint32_t address, device::swizzle s) {
   return address ^ (((address >> 7) & mask) << 4);
 }
 
-/// Chunks of 16 bytes: along K, chunk `chunk` (0, 1) of row `row` of M or N; along M or N, chunk `chunk` of 8 elements of row `row` (0 .. 15) of K.
+/// Chunks of 16 bytes: along K, chunk `chunk` (0, 1) of row `row` of M or N; along M or N, chunk `chunk` of 8 elements of row `row` of the
+/// 16 of K.
 constexpr std::uint32_t chunk_address(operand const& o, int row, int chunk) {
   auto const r = static_cast<std::uint32_t>(row), c = static_cast<std::uint32_t>(chunk);
   auto const width = static_cast<std::uint32_t>(bytes_of(o.swizzle));
   auto const in_tile = r % 8 * width;
   if (o.swizzle == device::swizzle::none) {
-    // Tiles of 8 rows of one chunk. Along K stride leads to the next rows and leading to the next chunk; along M or N it is the other way round.
+    // Tiles of 8 rows of one chunk. Along K stride leads to the next rows and leading to the next chunk; along M or N they
+    // change places.
     auto const [of_row, of_chunk] = o.major == device::major::k ? std::pair{o.stride, o.leading} : std::pair{o.leading, o.stride};
     return o.start + in_tile + r / 8 * of_row + c * of_chunk;
   }
@@ -54,7 +56,8 @@ inline std::string decode(std::uint64_t descriptor, device::major major, int ext
   auto const width = static_cast<std::uint32_t>(bytes_of(o.swizzle)), tile = 8 * width;
   auto const inside = o.start % tile;
   if (inside >= width)
-    return "matrix descriptor starts at " + std::to_string(o.start) + ", not in the first row of a swizzle's tile of " + std::to_string(tile) + " bytes";
+    return "matrix descriptor starts at " + std::to_string(o.start) + ", not in the first row of a swizzle's tile of " +
+           std::to_string(tile) + " bytes";
   auto const groups = major == device::major::k ? extent / 8 : 2;   // of 8 rows
   if (groups > 1 && o.stride % tile != 0)
     return "matrix descriptor's stride of " + std::to_string(o.stride) + " bytes is not whole tiles of " + std::to_string(tile) + " bytes";
@@ -65,12 +68,13 @@ inline std::string decode(std::uint64_t descriptor, device::major major, int ext
   auto const bytes = static_cast<std::uint32_t>(2 * extent);
   if (inside + (bytes < width ? bytes : width) > width) return "matrix descriptor's rows leave the swizzle's width";
   if (bytes > width && o.leading % tile != 0)
-    return "matrix descriptor's leading offset of " + std::to_string(o.leading) + " bytes is not whole tiles of " + std::to_string(tile) + " bytes";
+    return "matrix descriptor's leading offset of " + std::to_string(o.leading) + " bytes is not whole tiles of " + std::to_string(tile) +
+           " bytes";
   return {};
 }
 
-/// Reads rows first .. first + count − 1 of M or N (multiples of 8) into `to` [count][32 bytes of K]. `byte_at(address)` is where 16 bytes lie, null
-/// where there is nothing: then false.
+/// Reads rows first .. first + count − 1 of M or N (multiples of 8) into `to` [count][32 bytes of K]. `byte_at(address)` is where 16 bytes
+/// lie, null where there is nothing: then false.
 template <class ByteAt>
 bool gather(operand const& o, int first, int count, std::byte (*to)[32], ByteAt byte_at) {
   if (o.major == device::major::k) {

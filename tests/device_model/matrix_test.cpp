@@ -1,5 +1,5 @@
-// Matrix instructions of the device model: descriptors, sums of 14 bits, groups under way, and what is found when they are misused. That products and
-// layouts are right is shown by tests/conformance.
+// Matrix instructions of the device model: descriptors, sums of 14 bits, groups under way, and what is found when they are misused. That
+// products and layouts are right is shown by tests/conformance.
 // SPDX-License-Identifier: Apache-2.0
 #include <cmath>
 #include <limits>
@@ -353,7 +353,8 @@ TEST_CASE("operands that are not there and shapes that do not exist are found") 
                 fill();
                 float d[32] = {};
                 device::wgmma_fence();
-                device::wgmma<dtype::bf16, 64>(d, of_a(), wgmma_descriptor(shared_address(shared_memory() + 9216), 16, 1024, swizzle::b128), true);
+                device::wgmma<dtype::bf16, 64>(d, of_a(), wgmma_descriptor(shared_address(shared_memory() + 9216), 16, 1024, swizzle::b128),
+                                               true);
               }),
               "operand b reaches out of the block's shared memory");
   check_found(findings_of(one_group, {}, [] {
