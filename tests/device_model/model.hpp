@@ -5,13 +5,13 @@
 // A kernel test is a doctest program that includes this header instead of cuda/launch.cuh and launches kernels (or calls cuda:: ops) on host memory; first.cpp
 // is the smallest. For each of several `options`: open a `scope`, fill outputs with NaN, make a cuda::stream_ref, call, check `finish`, compare, and
 // check that take_findings() is empty. CMake: moesaic_kernel_test (cmake/moesaic_kernel_test.cmake) makes the flavours. By hand:
-//   cd tests/device_model; for f in barrier copy executor fibre matrix matrix_product report runtime thread watchdog; do
+//   cd tests/device_model; for f in barrier copy executor fibre matrix matrix_product race report runtime thread watchdog; do
 //     g++ -std=c++20 -O2 -fno-omit-frame-pointer -I ../../include -c $f.cpp -o /tmp/model/$f.o; done      # once, never with a sanitizer
 //   flags="-std=c++20 -g1 -fno-omit-frame-pointer -Wno-unknown-pragmas -I include -I tests tests/support/main.cpp"
 //   g++ $flags -O2 YOUR.cpp /tmp/model/*.o                                                  # plain
 //   g++ $flags -O1 -fsanitize=address,undefined YOUR.cpp /tmp/model/*.o                     # bounds of buffers and of shared memory
-//   g++ $flags -O1 -fsanitize=thread -c YOUR.cpp                                            # race: main.cpp and the race*.cpp objects without it,
-//   g++ YOUR.o main.o /tmp/model/*.o race.o race_tsan.o race_watch.o                        #       and linked without it
+//   g++ ... race.o race_tsan.o race_watch.o ...                                             # race: YOUR.cpp alone is compiled with -fsanitize=thread and
+//                                                                                           # the flags of moesaic_kernel_test, nothing linked with it
 
 #include <cstddef>
 #include <cstdint>
@@ -34,7 +34,7 @@ struct options {
   int resident_blocks = 0;               ///< blocks alive at once, for kernels whose blocks wait for each other; 0: clusters only
   bool e4m3_14_bits = false;             ///< sums of e4m3 products as Hopper's tensor cores keep them, not in fp32
   bool count_conflicts = false;          ///< bank conflicts, in the race flavour
-  bool watch_global = true;              ///< in the race flavour, races in global memory too: of a block's threads, and between blocks
+  bool watch_global = true;              ///< in the race flavour, races in global memory too: of a block's threads, between blocks, of launches that overlap
   double patience = 60;                  ///< seconds of processor time without progress of any thread, after which a launch is given up
 };
 

@@ -24,9 +24,7 @@ void under_every_schedule(F&& f, int architecture = 90) {
   };
   for (auto const& s : {schedule{delivery::eager, 0}, {delivery::late, 0}, {delivery::late, 7}, {delivery::random, 8}}) {
     INFO("delivery ", static_cast<int>(s.when), ", seed ", s.seed);
-    // Global memory too, once: between blocks, and of launches that overlap.
-    bool const watched = device_model::sees_races() && s.seed == 7;
-    device_model::scope const options({.when = s.when, .seed = s.seed, .architecture = architecture, .watch_global = watched});
+    device_model::scope const options({.when = s.when, .seed = s.seed, .architecture = architecture});
     cuda::stream_ref where;
     f(where);
     auto const done = cuda::finish(where);
