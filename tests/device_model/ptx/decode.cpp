@@ -161,7 +161,7 @@ std::string_view decoder::take_beginning(std::string_view with) {
 }
 void decoder::take_hints() {
   for (auto& m : modifiers_)
-    if (m.starts_with("L1::") || m.starts_with("L2::") || m == "nc" || m == "ca" || m == "cg" || m == "cs" || m == "lu" || m == "cv" || m == "wb" || m == "wt" ||
+    if (m.starts_with("L1::") || m.starts_with("L2::") || m == "ca" || m == "cg" || m == "cs" || m == "lu" || m == "cv" || m == "wb" || m == "wt" ||
         m == "cta" || m == "cluster" || m == "gpu" || m == "sys")
       m = {};
 }

@@ -16,6 +16,14 @@
 
 #include "ptx.hpp"
 
+#if defined(__SANITIZE_ADDRESS__)
+#define MOESAIC_SEES_ADDRESSES
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define MOESAIC_SEES_ADDRESSES
+#endif
+#endif
+
 namespace {
 
 using namespace moesaic;
@@ -469,9 +477,9 @@ TEST_CASE("what goes wrong while a thread runs is told with its place") {
   auto const finding = [](std::string const& body, std::uint64_t limit = 10'000) {
     program p(kernel_of(body));
     p.most_instructions = limit;
-    std::uint64_t out = 0;
-    words const in{4096, 0, 0};
-    params const all{in.data(), &out};
+    std::vector<std::uint64_t> const in{4096, 0, 0};
+    std::vector<std::uint64_t> out(1);
+    params const all{in.data(), out.data()};
     CHECK_FALSE(p.run("k", {}, 1, 256, &all, sizeof all));
     auto const told = device_model::take_findings();
     return told.empty() ? std::string() : told.front();
@@ -484,6 +492,10 @@ TEST_CASE("what goes wrong while a thread runs is told with its place") {
   says(finding("ld.shared.u32 %r0, [dynamic+256];"), "model: ");
   says(finding("st.shared.u32 [dynamic+2], %r1;"), "model: store of 4 bytes");
   says(finding("ld.global.u32 %r0, [%rd2];"), "model: load of 4 bytes");
+  says(finding("mov.u64 %rd4, dynamic; cvta.shared.u64 %rd5, %rd4; ld.global.u32 %r0, [%rd5];"), "model: load at PTX line 29: a shared address");
+#if defined(MOESAIC_SEES_ADDRESSES)
+  says(finding("st.global.u32 [%out+8], %r0;"), "model: store at PTX line 29: of 4 bytes of global memory the one at 0 is not addressable");
+#endif
   says(finding("forever: bra forever;"), "hang: a thread does not come to an end");
   says(finding("trap;"), "model: trap");
 }

@@ -7,7 +7,10 @@
 namespace moesaic::device_model::ptx {
 namespace {
 
-/// The bytes that an access of `bytes` means. Shared: in the window; else an address of this program, whatever it points to.
+/// In flags of loads and stores, above the bytes of a register: the instruction says that its address is global.
+constexpr std::uint16_t global_flag = 0x100;
+
+/// The bytes that an access of `bytes` means. Shared: in the window; else an address of this program.
 template <bool Shared, bool Wide>
 std::byte* locate(state& t, op const& o, int slot, std::size_t bytes, bool write) {
   std::uint64_t const base = Wide ? t.get<std::uint64_t>(o.x[slot]) : t.get<std::uint32_t>(o.x[slot]);
@@ -19,12 +22,16 @@ std::byte* locate(state& t, op const& o, int slot, std::size_t bytes, bool write
     fail(t, "model", internal::text("%s of %zu bytes at {1}: the address is not a multiple of that", write ? "store" : "load", bytes));
   if constexpr (!Shared) {
     if (address < 4096) fail(t, "model", internal::text("%s of %zu bytes at {1}: address %llu is no memory", write ? "store" : "load", bytes, static_cast<unsigned long long>(address)));
+    if ((o.flags & global_flag) != 0 || !t.thread->home->holds(p, bytes)) {
+      internal::check_global(p, bytes, 1, write ? "store" : "load");
+      return p;
+    }
   }
-  if (internal::watcher != nullptr && (Shared || t.thread->home->holds(p, bytes))) internal::watcher->access(*t.thread, p, bytes, write, false, place_of(t));
+  if (internal::watcher != nullptr) internal::watcher->access(*t.thread, p, bytes, write, false, place_of(t));
   return p;
 }
 
-/// x[0] address; more: results, each of flags bytes.
+/// x[0] address; more: results, each of as many bytes as flags say.
 template <bool Shared, bool Wide>
 struct load {
   template <class T>
@@ -34,8 +41,8 @@ struct load {
     for (int i = 0; i < o.count; ++i) std::memcpy(&values[i], p + sizeof(T) * static_cast<std::size_t>(i), sizeof(T));
     for (int i = 0; i < o.count; ++i) {
       auto const wide = static_cast<std::uint64_t>(static_cast<std::conditional_t<std::is_signed_v<T>, std::int64_t, std::uint64_t>>(values[i]));
-      if (o.flags == 4) t.set(o.more[i], static_cast<std::uint32_t>(wide));
-      else if (o.flags == 8) t.set(o.more[i], wide);
+      if ((o.flags & 0xff) == 4) t.set(o.more[i], static_cast<std::uint32_t>(wide));
+      else if ((o.flags & 0xff) == 8) t.set(o.more[i], wide);
       else t.set(o.more[i], static_cast<std::uint16_t>(wide));
     }
   }
@@ -68,15 +75,18 @@ handler of_memory(decoder const& d, element e, bool shared, bool wide) {
   return wide ? pick(std::type_identity<Op<false, true>>{}) : pick(std::type_identity<Op<false, false>>{});
 }
 
-template <bool Wide>
 void load_acquire(state& t, op const& o) {
-  auto* const p = locate<false, Wide>(t, o, 0, 4, false);
-  t.set(o.more[0], device::load_acquire(reinterpret_cast<std::uint32_t const*>(p)));
+  t.set(o.more[0], device::load_acquire(reinterpret_cast<std::uint32_t const*>(t.get<std::uint64_t>(o.x[0]) + static_cast<std::uint64_t>(o.number))));
 }
-template <bool Wide>
 void store_release(state& t, op const& o) {
-  auto const address = reinterpret_cast<std::uint32_t*>(t.get<std::uint64_t>(o.x[0]) + static_cast<std::uint64_t>(o.number));
-  device::store_release(address, t.get<std::uint32_t>(o.more[0]));
+  device::store_release(reinterpret_cast<std::uint32_t*>(t.get<std::uint64_t>(o.x[0]) + static_cast<std::uint64_t>(o.number)), t.get<std::uint32_t>(o.more[0]));
+}
+
+/// What is only read, as the seam's load_nc reads it: that the kernel does not write it is the model's to see.
+template <bool Wide>
+void load_read_only(state& t, op const& o) {
+  auto const words = device::load_nc(reinterpret_cast<device::words4 const*>((Wide ? t.get<std::uint64_t>(o.x[0]) : t.get<std::uint32_t>(o.x[0])) + static_cast<std::uint64_t>(o.number)));
+  for (int i = 0; i < 4; ++i) t.set(o.more[i], words.word[i]);
 }
 
 /// Takes the state space; whether it is shared memory.
@@ -88,8 +98,10 @@ bool take_space(decoder& d) {
 
 void rule_access(decoder& d, bool write) {
   auto const order = d.take_one({"weak", "relaxed", "acquire", "release", "volatile", "mmio"}, 0);
+  bool const read_only = d.take("nc");
   d.take_hints();
-  bool const shared = take_space(d);
+  bool const global = d.take("global");
+  bool const shared = !global && take_space(d);
   auto const lanes = d.take_one({"v2", "v4", "v8"}, -1);
   auto const e = d.take_type();
   auto& o = d.out();
@@ -112,9 +124,14 @@ void rule_access(decoder& d, bool write) {
     }
   }
   d.list(places);
+  if (global) o.flags = static_cast<std::uint16_t>(o.flags | global_flag);
+  if (read_only && bytes_of(e) == 4 && o.flags == (4 | global_flag) && lanes == 1) {
+    o.run = wide ? &load_read_only<true> : &load_read_only<false>;
+    return;
+  }
   if (order == 2 || order == 3) {
     if (shared || bytes_of(e) != 4 || lanes >= 0 || !wide) d.fail("acquire and release are known of 4 bytes of global memory alone");
-    o.run = write ? &store_release<true> : &load_acquire<true>;
+    o.run = write ? &store_release : &load_acquire;
     return;
   }
   o.run = write ? of_memory<store>(d, e, shared, wide) : of_memory<load>(d, e, shared, wide);

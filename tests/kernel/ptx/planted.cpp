@@ -81,6 +81,7 @@ bool (*const all[])(shape const&) = {
     multistage<>,
     multistage<multistage_bug::lax_wait>,
     multistage<multistage_bug::no_block_sync>,
+    multistage<multistage_bug::unclamped_row>,
 };
 #endif
 
@@ -162,6 +163,14 @@ TEST_CASE("bugs of a kernel's source are found in its PTX, with the source's pla
   check(of(multistage<multistage_bug::no_block_sync>), {"race: "}, "multistage_gemm.hpp");
 }
 
+TEST_CASE("rows read behind the end of a matrix: what AddressSanitizer alone sees") {
+  if (!sees_addresses) return;
+  auto const ran = through(compiled(), [] { return multistage<multistage_bug::unclamped_row>({50, 56, 152}); });
+  INFO(ran.all());
+  CHECK(ran.noticed == ran.runs);
+  CHECK(ran.says("is not addressable"));
+  CHECK(ran.says("multistage_gemm.hpp:"));
+}
 TEST_CASE("coordinates of a tensor copy swapped") {
   found(with_asm(R"((cp\.async\.bulk\.tensor\.2d\.shared::cluster\S* \[%r\d+\], \[%rd\d+, )\{(%r\d+), (%r\d+)\})", "$1{$3, $2}"), "");
 }
