@@ -33,11 +33,12 @@ add_library(moesaic_cudart INTERFACE)
 target_link_libraries(moesaic_cudart INTERFACE ${MOESAIC_CUDART} Threads::Threads ${CMAKE_DL_LIBS} rt)
 target_include_directories(moesaic_cudart SYSTEM INTERFACE ${moesaic_toolkit}/include)
 
-# moesaic_nvcc(<variable> <source> FORM ptx|cubin|object [ARCHITECTURES <a>...] [OPTIONS <flag>...])
+# moesaic_nvcc(<variable> <source> FORM ptx|cubin|object [ARCHITECTURES <a>...] [OPTIONS <flag>...] [RELAXED])
 # sets the variable to a file in the build folder that nvcc makes of the source, rebuilt when the source or a header changes. Architectures are numbers
 # (80, 90a); an object may have several, the other forms have one; 90a alone if none is named.
+# RELAXED: a warning does not stop the build.
 function(moesaic_nvcc variable source)
-  cmake_parse_arguments(PARSE_ARGV 2 arg "" "FORM" "ARCHITECTURES;OPTIONS")
+  cmake_parse_arguments(PARSE_ARGV 2 arg "RELAXED" "FORM" "ARCHITECTURES;OPTIONS")
   if(NOT arg_ARCHITECTURES)
     set(arg_ARCHITECTURES 90a)
   endif()
@@ -56,7 +57,7 @@ function(moesaic_nvcc variable source)
     message(FATAL_ERROR "moesaic_nvcc: FORM must be ptx, cubin or object; you gave ${arg_FORM}")
   endif()
   set(strict)
-  if(MOESAIC_WARNINGS_AS_ERRORS)
+  if(MOESAIC_WARNINGS_AS_ERRORS AND NOT arg_RELAXED)
     set(strict -Werror all-warnings)
   endif()
   cmake_path(ABSOLUTE_PATH source)
@@ -64,8 +65,8 @@ function(moesaic_nvcc variable source)
   string(JOIN _ of ${arg_ARCHITECTURES})
   set(output ${CMAKE_CURRENT_BINARY_DIR}/${stem}.${of}.${ending})
   add_custom_command(OUTPUT ${output}
-    COMMAND ${MOESAIC_NVCC} ${form} -std=c++20 -O2 -ccbin ${CMAKE_CXX_COMPILER} -I ${PROJECT_SOURCE_DIR}/include -I ${PROJECT_SOURCE_DIR}/tests
-            ${strict} ${arg_OPTIONS} -MD -MF ${output}.d -MT ${output} -x cu ${source} -o ${output}
+    COMMAND ${MOESAIC_NVCC} ${form} -std=c++20 -O2 -ccbin ${CMAKE_CXX_COMPILER} ${strict} ${arg_OPTIONS} -I ${PROJECT_SOURCE_DIR}/include
+            -I ${PROJECT_SOURCE_DIR}/tests -MD -MF ${output}.d -MT ${output} -x cu ${source} -o ${output}
     DEPENDS ${source} DEPFILE ${output}.d COMMENT "nvcc: ${stem} for ${of}" VERBATIM)
   set(${variable} ${output} PARENT_SCOPE)
 endfunction()
