@@ -483,6 +483,7 @@ status run(cuda::grid const& blocks, int threads, std::size_t shared_bytes, void
   machine& m = the_machine();
   m.how = chosen;
   m.blocks = blocks;
+  if (chosen.architecture < 90) m.blocks.early = false;   // there are no such launches, and no griddepcontrol in what is compiled
   m.threads = threads;
   m.shared_bytes = shared_bytes;
   m.body = body;
@@ -503,7 +504,7 @@ status run(cuda::grid const& blocks, int threads, std::size_t shared_bytes, void
   m.idle_rounds = 0;
   m.doomed = false;
   m.places_noted = has_place_source();
-  m.grid_waited = !blocks.early;
+  m.grid_waited = !m.blocks.early;
   active = &m;
   if (watcher) watcher->launch_begin(m.kernel.c_str());
   watch(m, true);
