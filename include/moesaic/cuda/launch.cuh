@@ -4,6 +4,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <initializer_list>
 
 #include <cuda.h>
 #include <cuda_runtime.h>
@@ -50,6 +51,18 @@ inline cudaError_t set_once(std::atomic<std::uint64_t>& done, void const* kernel
   return answer;
 }
 
+/// Whether the code that a device of this architecture gets may start early: griddepcontrol is compiled for 90 and later alone, and a program for 80 runs
+/// on those too. 90a's code runs on 90 alone.
+constexpr bool can_start_early(int architecture) {
+#if defined(__CUDA_ARCH_LIST__)
+  for (int const compiled : {__CUDA_ARCH_LIST__})
+    if (compiled >= 900 && (compiled == 10 * architecture || (compiled > 900 && compiled < 10 * architecture))) return true;
+  return false;
+#else
+  return architecture >= 90;
+#endif
+}
+
 template <kernel Kernel>
 status launch(stream& where, grid const& blocks, typename Kernel::params const& params) {
   static_assert(sizeof(typename Kernel::params) <= 4096, "a kernel's params must fit the 4 KiB that a launch carries");
@@ -78,7 +91,7 @@ status launch(stream& where, grid const& blocks, typename Kernel::params const& 
     cluster.id = cudaLaunchAttributeClusterDimension;
     cluster.val.clusterDim.x = blocks.cluster, cluster.val.clusterDim.y = 1, cluster.val.clusterDim.z = 1;
   }
-  if (blocks.early && architecture >= 90) {
+  if (blocks.early && can_start_early(architecture)) {
     auto& early = attributes[config.numAttrs++];
     early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
     early.val.programmaticStreamSerializationAllowed = 1;
