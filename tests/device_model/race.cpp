@@ -431,7 +431,8 @@ void detector::touch(actor const& who, int block, std::size_t offset, std::size_
   each_cell(block, offset, bytes, [&](cell& c, std::size_t at) { touch_cell(who, c, block, at, kind); });
   if (kind != access_kind::write || split_.empty()) return;
   // Words that were written as a whole are whole again.
-  auto const end = block == global_memory ? (offset + bytes) / 4 : std::min((offset + bytes) / 4, memory_[static_cast<std::size_t>(block)].words.size());
+  auto const end = block == global_memory ? (offset + bytes) / 4
+                                          : std::min((offset + bytes) / 4, memory_[static_cast<std::size_t>(block)].words.size());
   for (auto at = (offset + 3) / 4; at < end; ++at) {
     auto& word = word_at(block, at);
     if (!word.is_split) continue;

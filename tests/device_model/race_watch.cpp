@@ -79,7 +79,7 @@ struct cluster_watch {
   struct slot_user {
     char const* name = "";
     std::uint32_t clock = 0;
-    int thread = 0, block = 0;
+    int thread = 0;
   };
 
   detector clocks;
@@ -264,7 +264,7 @@ class watch final : public observer {
                                      state().where.of(op.asked)};
     auto const slot = static_cast<std::size_t>(told.op.by & ~slot_bit);
     if (w.users.size() <= slot) w.users.resize(slot + 1);
-    w.users[slot] = {op.name, told.op.clock, t.id, t.home->rank};
+    w.users[slot] = {op.name, told.op.clock, t.id};
     op.race = &told;
     for (auto const& touch : op.touches) {
       auto const* const b = block_of(touch.at);

@@ -17,12 +17,12 @@ bool right(shape const& of) {
   typename Kernel::params p;
   if (!Kernel::make(p, a.data(), b.data(), c.data(), m, n, k)) return false;
   cuda::stream_ref gpu;
-  cuda::start<Kernel>(gpu, {.x = static_cast<unsigned>((n + Kernel::tile_n - 1) / Kernel::tile_n), .y = static_cast<unsigned>((m + Kernel::tile_m - 1) / Kernel::tile_m)}, p);
+  cuda::start<Kernel>(gpu, {.x = tiles(n, Kernel::tile_n), .y = tiles(m, Kernel::tile_m)}, p);
   bool same = static_cast<bool>(cuda::finish(gpu));
   for (int row = 0; row < m; ++row)
     for (int column = 0; column < n; ++column) {
       float sum = 0;
-      for (int i = 0; i < k; ++i) sum += static_cast<float>(a[static_cast<std::size_t>(row * k + i)]) * static_cast<float>(b[static_cast<std::size_t>(column * k + i)]);
+      for (int i = 0; i < k; ++i) sum += at(a, row * k + i) * at(b, column * k + i);
       same = same && c[static_cast<std::size_t>(row * n + column)].bits == bf16(sum).bits;
     }
   return same;

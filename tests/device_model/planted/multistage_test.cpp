@@ -18,13 +18,12 @@ bool right(shape const& of) {
   auto const b = integers(std::int64_t{k} * n, 2);
   auto c = not_numbers<float>(std::int64_t{m} * n);
   cuda::stream_ref gpu;
-  cuda::start<Kernel>(gpu, {.x = static_cast<unsigned>((n + Kernel::tile_n - 1) / Kernel::tile_n), .y = static_cast<unsigned>((m + Kernel::tile_m - 1) / Kernel::tile_m)},
-                      {a.data(), b.data(), c.data(), m, n, k});
+  cuda::start<Kernel>(gpu, {.x = tiles(n, Kernel::tile_n), .y = tiles(m, Kernel::tile_m)}, {a.data(), b.data(), c.data(), m, n, k});
   bool same = static_cast<bool>(cuda::finish(gpu));
   for (int row = 0; row < m; ++row)
     for (int column = 0; column < n; ++column) {
       float sum = 0;
-      for (int i = 0; i < k; ++i) sum += static_cast<float>(a[static_cast<std::size_t>(row * k + i)]) * static_cast<float>(b[static_cast<std::size_t>(i * n + column)]);
+      for (int i = 0; i < k; ++i) sum += at(a, row * k + i) * at(b, i * n + column);
       same = same && c[static_cast<std::size_t>(row * n + column)] == sum;
     }
   return same;

@@ -40,6 +40,8 @@ inline std::vector<bf16> integers(std::int64_t count, std::uint64_t seed) {
   for (auto& v : x) v = bf16(static_cast<float>(random.below(5) - 2));
   return x;
 }
+inline float at(std::vector<bf16> const& x, int i) { return static_cast<float>(x[static_cast<std::size_t>(i)]); }
+inline unsigned tiles(int count, int of) { return static_cast<unsigned>((count + of - 1) / of); }
 template <class T>
 std::vector<T> not_numbers(std::int64_t count) {
   return std::vector<T>(static_cast<std::size_t>(count), T(std::nanf("")));
