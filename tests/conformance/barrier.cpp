@@ -107,8 +107,64 @@ struct phases_case {
   }
 };
 
+/// Blocks of a cluster write, add and read in each other's shared memory, and arrive at each other's barriers.
+template <word Blocks>
+struct cluster_case {
+  struct kernel {
+    static constexpr int threads = 64;
+    static constexpr cuda::rung needs = cuda::rung::sm90;
+    using params = buffers;
+    struct shared {
+      word landing[threads], sum;
+      device::mbarrier barrier;
+    };
+    MOESAIC_DEVICE void operator()(params const& p) const {
+      using namespace device;
+      auto& s = device::shared<shared>();
+      auto const t = thread_id(), block = block_x();
+      auto const further = [](int ranks) { return (cluster_rank() + ranks) % static_cast<int>(Blocks); };
+      if (t == 0) {
+        s.sum = static_cast<word>(cluster_blocks());
+        mbarrier_init(&s.barrier, Blocks);
+        fence_mbarrier_init();
+      }
+      cluster_arrive();
+      cluster_wait();
+      store_cluster(mapa(&s.landing[t], further(1)), p.in[block * threads + t]);
+      atomic_add_cluster(mapa(&s.sum, further(2)), p.in[block * threads + t]);
+      cluster_arrive();
+      cluster_wait();
+      p.out[block * (threads + 1) + t] = load_cluster(mapa(&s.landing[t], further(Blocks - 1)));
+      if (t == 0) {
+        p.out[block * (threads + 1) + threads] = s.sum;
+        for (int rank = 0; rank < static_cast<int>(Blocks); ++rank) mbarrier_arrive_cluster(&s.barrier, rank);
+      }
+      mbarrier_wait_cluster(&s.barrier, 0);
+      cluster_arrive();
+      cluster_wait();
+    }
+  };
+  static words run(std::uint64_t seed) {
+    return launch<kernel>({.x = 2 * Blocks, .cluster = Blocks}, random_words(seed, 2 * Blocks * 64), words(2 * Blocks * 65, untouched),
+                          [](buffers const& b) { return b; });
+  }
+  static words expected(std::uint64_t seed) {
+    auto const in = random_words(seed, 2 * Blocks * 64);
+    words to;
+    for (word block = 0; block < 2 * Blocks; ++block) {
+      auto const two_before = block / Blocks * Blocks + (block % Blocks + 2 * Blocks - 2) % Blocks;
+      word sum = Blocks;
+      for (std::size_t t = 0; t < 64; ++t) to.push_back(in[two_before * 64 + t]), sum += in[two_before * 64 + t];
+      to.push_back(sum);
+    }
+    return to;
+  }
+};
+
 cases barrier_cases() {
   cases to;
+  add<cluster_case<2>>(to, "cluster.2_blocks");
+  add<cluster_case<4>>(to, "cluster.4_blocks");
   add<phases_case>(to, "mbarrier.phases");
   return to;
 }

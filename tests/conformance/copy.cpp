@@ -326,6 +326,43 @@ struct cp_async_case {
   }
 };
 
+/// Copies of 64 threads reported to one mbarrier, twice.
+struct cp_async_mbarrier_case {
+  struct kernel {
+    static constexpr int threads = 64;
+    static constexpr cuda::rung needs = cuda::rung::sm90;
+    using params = buffers;
+    struct shared {
+      alignas(16) word landing[threads][4];
+      device::mbarrier barrier;
+    };
+    MOESAIC_DEVICE void operator()(params const& p) const {
+      using namespace device;
+      auto& s = device::shared<shared>();
+      auto const t = thread_id();
+      if (t == 0) {
+        mbarrier_init(&s.barrier, threads);
+        fence_mbarrier_init();
+      }
+      block_sync();
+      for (word phase = 0; phase < 2; ++phase) {
+        cp_async<16>(s.landing[t], p.in + 256 * phase + 4 * static_cast<word>(t));
+        cp_async_mbarrier_arrive_noinc(&s.barrier);
+        mbarrier_wait(&s.barrier, phase);
+        for (int i = 0; i < 4; ++i) p.out[256 * phase + 4 * static_cast<word>(t) + static_cast<word>(i)] = s.landing[t ^ 33][i];
+        block_sync();
+      }
+    }
+  };
+  static words run(std::uint64_t seed) { return launch<kernel>(random_words(seed, 512), 512); }
+  static words expected(std::uint64_t seed) {
+    auto const in = random_words(seed, 512);
+    words to;
+    for (std::size_t i = 0; i < 512; ++i) to.push_back(in[i ^ 33 * 4]);
+    return to;
+  }
+};
+
 template <int Dimensions, tensor_element Element, swizzle Swizzle, word Inner>
 void add_box(cases& to, char const* element) {
   auto const name = std::to_string(Dimensions) + "d." + element + "." + name_of(Swizzle) + "." + std::to_string(Inner) + "_bytes";
@@ -362,6 +399,7 @@ cases copy_cases() {
   add<cp_async_case<4>>(to, "cp_async.4_bytes");
   add<cp_async_case<8>>(to, "cp_async.8_bytes");
   add<cp_async_case<16>>(to, "cp_async.16_bytes");
+  add<cp_async_mbarrier_case>(to, "cp_async.mbarrier");
   return to;
 }
 

@@ -150,7 +150,10 @@ void atomic_op(state& t, op const& o) {
   auto const word = [&](std::uint32_t at) { return bytes == 8 ? t.get<std::uint64_t>(at) : t.get<std::uint32_t>(at); };
   // cas compares with the first value and writes the second.
   bool const compares = Kind == internal::atomic_kind::cas;
-  auto const old = internal::atomic(Kind, bytes, p, word(o.x[compares ? 3 : 2]), compares ? word(o.x[2]) : 0, (o.flags & 16) != 0, (o.flags & 32) != 0);
+  // Of another block of the cluster: what device/ has of it, an addition to 4 bytes.
+  bool const afar = Shared && bytes == 4 && Kind == internal::atomic_kind::add && internal::block_of(p) != internal::self()->home;
+  auto const old = afar ? device::atomic_add_cluster(static_cast<std::uint32_t>(address), static_cast<std::uint32_t>(word(o.x[2])))
+                        : internal::atomic(Kind, bytes, p, word(o.x[compares ? 3 : 2]), compares ? word(o.x[2]) : 0, (o.flags & 16) != 0, (o.flags & 32) != 0);
   if (bytes == 8) t.set(o.x[0], old);
   else t.set(o.x[0], static_cast<std::uint32_t>(old));
 }
