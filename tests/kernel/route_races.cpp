@@ -1,5 +1,5 @@
-// Whether the hooks of rules over a batch are free of races under a group of threads: a batch that lies in shared memory, which the race detector watches,
-// chosen by a block, and by a warp, whose sums and maxima order no memory.
+// Whether the hooks of rules over a batch are free of races under a group of threads: a batch in shared memory, chosen by a block, and by a warp, whose
+// sums and maxima order no memory.
 // SPDX-License-Identifier: Apache-2.0
 #include <moesaic/route/cap.hpp>
 #include <moesaic/route/capacity.hpp>
@@ -54,7 +54,8 @@ struct rule_in_shared {
       device::block_sync();
     };
     each_token([&](int t) {
-      if (!score_token<Policy>(c, one, p.state, {}, t, p.logits.row(t), s.scores[t], s.choice[t])) *p.not_finite = 1;
+      bool const finite = score_token<Policy>(c, one, p.state, {}, t, p.logits.row(t), s.scores[t], s.choice[t]);
+      if (!finite && one.rank() == 0) *p.not_finite = 1;
       if constexpr (!Policy::coupled) {
         int const found = select_token<Policy>(c, one, p.state, t, &s.scores[t][0], &s.choice[t][0], slots, s.ids[t]);
         if (one.rank() == 0) s.count[t] = found;
