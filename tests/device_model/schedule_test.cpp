@@ -16,7 +16,7 @@ using namespace moesaic::device_model;
 
 std::vector<int> order_of(std::uint64_t seed, bool with_barrier) {
   std::vector<int> order;
-  auto const found = findings_of({{.x = 2}, 64}, {.seed = seed}, [&] {
+  auto const found = findings_of({{.x = 2}, 64}, {.seed = seed, .watch_global = false}, [&] {
     if (with_barrier) block_sync();
     order.push_back(block_x() * 64 + thread_id());
   });
@@ -81,7 +81,7 @@ TEST_CASE("two loads may land in either order") {
   std::set<int> firsts;
   for (std::uint64_t seed = 1; seed <= 30; ++seed) {
     int first = -1;
-    auto const found = findings_of({{}, 64, sizeof(memory)}, {.when = delivery::random, .seed = seed}, [&] {
+    auto const found = findings_of({{}, 64, sizeof(memory)}, {.when = delivery::random, .seed = seed, .watch_global = false}, [&] {
       memory& s = device::shared<memory>();
       if (thread_id() == 0) {
         for (auto& b : s.full) mbarrier_init(&b, 1);
@@ -131,7 +131,7 @@ TEST_CASE("a deadlock names every group of threads that waits, and what for") {
 }
 
 TEST_CASE("a sentence is told once a launch, with the block and thread that it was first found by") {
-  auto const found = findings_of({{.x = 5}, 64, 512}, {}, [] { internal::report("model", "it happened at {1}", internal::here()); });
+  auto const found = findings_of({{.x = 5}, 64, 512}, {.watch_global = false}, [] { internal::report("model", "it happened at {1}", internal::here()); });
   check_found(found, "model: it happened at schedule_test.cpp:");
   check_found(found, "(test, block (0, 0, 0), thread 0)");
   CHECK(std::count(found.begin(), found.end(), '\n') == 1);
@@ -178,7 +178,7 @@ TEST_CASE("operations that nobody waits for but their issuer") {
 TEST_CASE("several threads of the host have a device each") {
   auto const work = [](std::uint64_t seed) {
     for (int i = 0; i < 20; ++i) {
-      scope const on({.seed = seed});
+      scope const on({.seed = seed, .watch_global = false});
       int sum = 0;
       auto const body = [&sum] { block_sync(); ++sum; };
       CHECK(run({.x = 2}, 96, 64, [](void const* p) { (*static_cast<decltype(body) const*>(p))(); }, &body, "sum"));
