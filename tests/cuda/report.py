@@ -57,7 +57,7 @@ def problems_of(ptx, said):
         if used > most:
             found.append(f"{name[symbol]}: {used} registers a thread; {blocks} blocks of {threads} threads have {most}")
     for line in said.splitlines():
-        if any(code in line for code in LOST) or "warning" in line.lower():
+        if LOST.search(line) or "warning" in line.lower():
             symbol = re.search(r"function '(\w+)'", line)
             found.append(f"{name.get(symbol.group(1), symbol.group(1)) if symbol else 'ptxas'}: {line.strip()}")
     return found, len(kernels)

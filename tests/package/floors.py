@@ -14,6 +14,9 @@ WINGS = {room for room, floor in FLOOR.items() if floor == 6}
 # Headers that cost every user compile time, and where one of them is needed all the same.
 COSTLY = {"iostream", "functional", "regex", "filesystem", "map", "unordered_map", "sstream", "fstream", "iomanip", "random", "format", "ranges"}
 ONLY_IN = {"immintrin.h": "host/simd/", "arm_neon.h": "host/simd/", "nlohmann/json.hpp": "io/"}
+# A GPU's own words, and who may say them: the hardware seam and the one launch.
+HARDWARE = re.compile(r"\basm\s+volatile\b|\b(?:threadIdx|blockIdx|__shared__|__global__|__syncthreads)\b|<<<")
+SEAM = re.compile(r"device/\w+\.cuh|cuda/launch\.cuh")
 MACRO_FILES = {"base/macros.hpp", "config/rules.hpp"}
 INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]')
 
@@ -39,11 +42,14 @@ def problems(root):
                     yield f"{name}: macro {macro} is seen by every user; macros live in {' and '.join(sorted(MACRO_FILES))}, others end with #undef"
         graph[name] = []
         for number, line in enumerate(lines, 1):
+            where = f"{name}:{number}"
+            spoken = HARDWARE.search(line.split("//")[0])
+            if spoken and not SEAM.fullmatch(name):
+                yield f"{where}: {spoken.group()} belongs to device/ and cuda/launch.cuh alone"
             match = INCLUDE.match(line)
             if not match:
                 continue
             quote, target = match.groups()
-            where = f"{name}:{number}"
             if quote == '"':
                 yield f'{where}: "{target}" must be included as <moesaic/...>'
             elif not target.startswith("moesaic/"):
@@ -52,6 +58,8 @@ def problems(root):
                 home_of = ONLY_IN.get(target)
                 if home_of and not name.startswith(home_of):
                     yield f"{where}: <{target}> belongs to {home_of} alone"
+                if re.match(r"cub/|thrust/|cuda", target) and not (name.endswith(".cuh") and room in {"device", "cuda"}):
+                    yield f"{where}: <{target}> is for nvcc alone: .cuh files of device/ and cuda/ include it"
                 if room not in WINGS and target in COSTLY:
                     yield f"{where}: <{target}> costs every user compile time; nothing that moesaic.hpp reaches includes it"
             else:
@@ -124,6 +132,8 @@ def selftest():
         "is seen by every user": ("base/a.hpp", head + "#define EVERYWHERE 1\n"),
         "lies on no floor": ("attic/h.hpp", head),
         "for one instruction set": ("host/j.inl", head + "#include <cstddef>\n"),
+        "threadIdx belongs to device/": ("cuda/k.hpp", head + "inline int f() { return threadIdx.x; }\n"),
+        "is for nvcc alone": ("cuda/l.hpp", head + "#include <cub/block/block_scan.cuh>\n"),
         "does not reach it": ("cost/i.hpp", head),
         "include each other": ("base/a.hpp", head + "#include <moesaic/base/a.hpp>\n"),
     }
