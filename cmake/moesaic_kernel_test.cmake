@@ -3,6 +3,31 @@
 # one, race.<name>: compiled for ThreadSanitizer but linked with the model's race detector in its place.
 # SPDX-License-Identifier: Apache-2.0
 
+# A program is compiled so that the model's race detector, which it links, is told of every access.
+function(moesaic_watch_races program)
+  target_compile_options(${program} PRIVATE -O1 -fsanitize=thread)
+  target_compile_definitions(${program} PRIVATE MOESAIC_DEVICE_MODEL_RACE)
+  # clang tells of every access. g++ does not tell of what it hands to a call by value, nor of a call's result that it stores (and MOESAIC_DEVICE makes up
+  # for that only where kernels call their own functions), so clang compiles this flavour wherever there is one.
+  find_program(MOESAIC_CLANG NAMES clang++ clang++-19 clang++-14)
+  if(CMAKE_CXX_COMPILER_ID MATCHES Clang OR MOESAIC_CLANG)
+    # It leaves the reading of `x += 1` out, which may be of bytes that nobody has written.
+    target_compile_options(${program} PRIVATE "SHELL:-mllvm -tsan-instrument-read-before-write=1")
+    if(NOT CMAKE_CXX_COMPILER_ID MATCHES Clang)
+      set(launcher ${CMAKE_CXX_COMPILER_LAUNCHER})
+      if(NOT launcher)
+        set(launcher env)
+      endif()
+      set_target_properties(${program} PROPERTIES
+                            CXX_COMPILER_LAUNCHER "sh;${PROJECT_SOURCE_DIR}/cmake/with_compiler.sh;${launcher};${MOESAIC_CLANG}")
+    endif()
+  else()
+    # g++ expands memcpy and memset without telling of what they touch: it shall call them.
+    target_compile_options(${program} PRIVATE -fno-builtin-memcpy -fno-builtin-memmove -fno-builtin-memset
+                           -mmemcpy-strategy=libcall:-1:noalign -mmemset-strategy=libcall:-1:noalign)
+  endif()
+endfunction()
+
 function(moesaic_kernel_test name)
   cmake_parse_arguments(PARSE_ARGV 1 arg "PLAIN_ONLY" "TIMEOUT" "SOURCES;LIBRARIES;DEFINITIONS")
   if(NOT arg_TIMEOUT)
@@ -18,25 +43,6 @@ function(moesaic_kernel_test name)
   set(MOESAIC_TEST_PREFIX "${MOESAIC_TEST_PREFIX}race.")
   moesaic_test(race_${name} NAMED ${name} SOURCES ${arg_SOURCES} LIBRARIES moesaic_device_model moesaic_device_model_race ${arg_LIBRARIES}
                DEFINITIONS ${arg_DEFINITIONS} TIMEOUT ${arg_TIMEOUT})
-  target_compile_options(moesaic_test_race_${name} PRIVATE ${options} -O1 -fsanitize=thread)
-  target_compile_definitions(moesaic_test_race_${name} PRIVATE MOESAIC_DEVICE_MODEL_RACE)
-  # clang tells of every access. g++ does not tell of what it hands to a call by value, nor of a call's result that it stores (and MOESAIC_DEVICE makes up
-  # for that only where kernels call their own functions), so clang compiles this flavour wherever there is one.
-  find_program(MOESAIC_CLANG NAMES clang++ clang++-19 clang++-14)
-  if(CMAKE_CXX_COMPILER_ID MATCHES Clang OR MOESAIC_CLANG)
-    # It leaves the reading of `x += 1` out, which may be of bytes that nobody has written.
-    target_compile_options(moesaic_test_race_${name} PRIVATE "SHELL:-mllvm -tsan-instrument-read-before-write=1")
-    if(NOT CMAKE_CXX_COMPILER_ID MATCHES Clang)
-      set(launcher ${CMAKE_CXX_COMPILER_LAUNCHER})
-      if(NOT launcher)
-        set(launcher env)
-      endif()
-      set_target_properties(moesaic_test_race_${name} PROPERTIES
-                            CXX_COMPILER_LAUNCHER "sh;${PROJECT_SOURCE_DIR}/cmake/with_compiler.sh;${launcher};${MOESAIC_CLANG}")
-    endif()
-  else()
-    # g++ expands memcpy and memset without telling of what they touch: it shall call them.
-    target_compile_options(moesaic_test_race_${name} PRIVATE -fno-builtin-memcpy -fno-builtin-memmove -fno-builtin-memset
-                           -mmemcpy-strategy=libcall:-1:noalign -mmemset-strategy=libcall:-1:noalign)
-  endif()
+  target_compile_options(moesaic_test_race_${name} PRIVATE ${options})
+  moesaic_watch_races(moesaic_test_race_${name})
 endfunction()
