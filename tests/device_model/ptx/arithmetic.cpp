@@ -162,7 +162,8 @@ struct extract {
     std::make_unsigned_t<T> r = 0;
     auto const bit = [&](std::uint32_t at) { return at < width ? a >> at & 1 : std::is_signed_v<T> ? a >> (width - 1) & 1 : 0; };
     auto const fill = std::is_signed_v<T> && count != 0 ? bit(std::min(from + count - 1, width - 1)) : 0;
-    for (std::uint32_t i = 0; i < width; ++i) r = static_cast<std::make_unsigned_t<T>>(r | static_cast<std::make_unsigned_t<T>>(i < count ? bit(from + i) : fill) << i);
+    for (std::uint32_t i = 0; i < width; ++i)
+      r = static_cast<std::make_unsigned_t<T>>(r | static_cast<std::make_unsigned_t<T>>(i < count ? bit(from + i) : fill) << i);
     t.set(o.x[0], r);
   }
 };
@@ -192,9 +193,12 @@ void funnel(state& t, op const& o) {
   t.set(o.x[0], (o.flags & 1) != 0 ? static_cast<std::uint32_t>(both_words >> by) : static_cast<std::uint32_t>(both_words << by >> 32));
 }
 void table3(state& t, op const& o) {
-  t.set(o.x[0], internal::lop3(t.get<std::uint32_t>(o.x[1]), t.get<std::uint32_t>(o.x[2]), t.get<std::uint32_t>(o.x[3]), static_cast<int>(o.number)));
+  t.set(o.x[0], internal::lop3(t.get<std::uint32_t>(o.x[1]), t.get<std::uint32_t>(o.x[2]), t.get<std::uint32_t>(o.x[3]),
+                               static_cast<int>(o.number)));
 }
-void permute(state& t, op const& o) { t.set(o.x[0], device::prmt(t.get<std::uint32_t>(o.x[1]), t.get<std::uint32_t>(o.x[2]), t.get<std::uint32_t>(o.x[3]))); }
+void permute(state& t, op const& o) {
+  t.set(o.x[0], device::prmt(t.get<std::uint32_t>(o.x[1]), t.get<std::uint32_t>(o.x[2]), t.get<std::uint32_t>(o.x[3])));
+}
 /// flags: bit 0 a signed, bit 1 b signed.
 void dot4(state& t, op const& o) {
   auto const a = t.get<std::uint32_t>(o.x[1]), b = t.get<std::uint32_t>(o.x[2]);
@@ -210,13 +214,16 @@ void dot4(state& t, op const& o) {
 }
 struct wide_product {
   template <class T>
-  static void run(state& t, op const& o) { t.set(o.x[0], static_cast<twice<T>>(static_cast<twice<T>>(t.get<T>(o.x[1])) * static_cast<twice<T>>(t.get<T>(o.x[2])))); }
+  static void run(state& t, op const& o) {
+    t.set(o.x[0], static_cast<twice<T>>(static_cast<twice<T>>(t.get<T>(o.x[1])) * static_cast<twice<T>>(t.get<T>(o.x[2]))));
+  }
 };
 struct wide_product_add {
   template <class T>
   static void run(state& t, op const& o) {
     using U = word<twice<T>>;
-    t.set(o.x[0], static_cast<twice<T>>(static_cast<U>(static_cast<twice<T>>(t.get<T>(o.x[1])) * static_cast<twice<T>>(t.get<T>(o.x[2]))) + static_cast<U>(t.get<twice<T>>(o.x[3]))));
+    t.set(o.x[0], static_cast<twice<T>>(static_cast<U>(static_cast<twice<T>>(t.get<T>(o.x[1])) * static_cast<twice<T>>(t.get<T>(o.x[2]))) +
+                                        static_cast<U>(t.get<twice<T>>(o.x[3]))));
   }
 };
 
@@ -372,7 +379,9 @@ float cosine(float x) { return std::cos(x); }
 float tangent_h(float x) { return std::tanh(x); }
 /// Of f64: the upper word of a good guess, the lower is zero.
 void rcp_f64(state& t, op const& o) { t.set(o.x[0], bit_cast<std::uint64_t>(1.0 / t.get<double>(o.x[1])) & 0xffff'ffff'0000'0000u); }
-void rsqrt_f64(state& t, op const& o) { t.set(o.x[0], bit_cast<std::uint64_t>(1.0 / std::sqrt(t.get<double>(o.x[1]))) & 0xffff'ffff'0000'0000u); }
+void rsqrt_f64(state& t, op const& o) {
+  t.set(o.x[0], bit_cast<std::uint64_t>(1.0 / std::sqrt(t.get<double>(o.x[1]))) & 0xffff'ffff'0000'0000u);
+}
 
 // Numbers of 16 bits, one or two in a register.
 enum half_operation : std::uint16_t { h_add, h_sub, h_mul, h_min, h_max, h_fma };
@@ -402,7 +411,9 @@ H half_result(op const& o, H a, H b, H c) {
 }
 template <class H, int Lanes>
 void half_op(state& t, op const& o) {
-  auto const get = [&](std::uint32_t at) { return Lanes == 2 ? t.get<std::uint32_t>(at) : static_cast<std::uint32_t>(t.get<std::uint16_t>(at)); };
+  auto const get = [&](std::uint32_t at) {
+    return Lanes == 2 ? t.get<std::uint32_t>(at) : static_cast<std::uint32_t>(t.get<std::uint16_t>(at));
+  };
   auto const a = get(o.x[1]), b = get(o.x[2]), c = get(o.x[3]);
   std::uint32_t r = 0;
   for (int i = 0; i < Lanes; ++i) {
@@ -412,7 +423,9 @@ void half_op(state& t, op const& o) {
   if constexpr (Lanes == 2) t.set(o.x[0], r);
   else t.set(o.x[0], static_cast<std::uint16_t>(r));
 }
-void fma_bf16x2(state& t, op const& o) { t.set(o.x[0], device::fma_bf16x2(t.get<std::uint32_t>(o.x[1]), t.get<std::uint32_t>(o.x[2]), t.get<std::uint32_t>(o.x[3]))); }
+void fma_bf16x2(state& t, op const& o) {
+  t.set(o.x[0], device::fma_bf16x2(t.get<std::uint32_t>(o.x[1]), t.get<std::uint32_t>(o.x[2]), t.get<std::uint32_t>(o.x[3])));
+}
 
 // Comparisons.
 
@@ -484,7 +497,8 @@ struct test_property {
   template <class T>
   static void run(state& t, op const& o) {
     T const a = t.get<T>(o.x[1]);
-    bool const is[] = {std::isfinite(a), std::isinf(a), !std::isnan(a), std::isnan(a), std::isnormal(a), std::fpclassify(a) == FP_SUBNORMAL};
+    bool const is[] = {std::isfinite(a), std::isinf(a),    !std::isnan(a),
+                       std::isnan(a),    std::isnormal(a), std::fpclassify(a) == FP_SUBNORMAL};
     t.set(o.x[0], static_cast<std::uint32_t>(is[o.flags]));
   }
 };
@@ -510,7 +524,10 @@ std::uint16_t take_mode(decoder& d) {
   return static_cast<std::uint16_t>(rounding | (d.take("ftz") ? flush : 0) | (d.take("sat") ? clamp : 0));
 }
 handler of_half(element e) {
-  return e == element::f16 ? &half_op<fp16, 1> : e == element::f16x2 ? &half_op<fp16, 2> : e == element::bf16 ? &half_op<bf16, 1> : &half_op<bf16, 2>;
+  return e == element::f16     ? &half_op<fp16, 1>
+         : e == element::f16x2 ? &half_op<fp16, 2>
+         : e == element::bf16  ? &half_op<bf16, 1>
+                               : &half_op<bf16, 2>;
 }
 void half(decoder& d, element e, half_operation what, int inputs) {
   d.take("rn");
@@ -594,8 +611,10 @@ void rule_mad(decoder& d) {
   all_of(d, e, 3);
   if (carries) {
     o.flags = 2;
-    o.run = part == 1 ? (bytes_of(e) == 8 ? &carrying_multiply_add<true>::run<std::uint64_t> : &carrying_multiply_add<true>::run<std::uint32_t>)
-                      : (bytes_of(e) == 8 ? &carrying_multiply_add<false>::run<std::uint64_t> : &carrying_multiply_add<false>::run<std::uint32_t>);
+    o.run =
+        part == 1
+            ? (bytes_of(e) == 8 ? &carrying_multiply_add<true>::run<std::uint64_t> : &carrying_multiply_add<true>::run<std::uint32_t>)
+            : (bytes_of(e) == 8 ? &carrying_multiply_add<false>::run<std::uint64_t> : &carrying_multiply_add<false>::run<std::uint32_t>);
     return;
   }
   o.run = part == 1 ? of_integer<ternary<multiply_high_add>>(d, e) : of_integer<ternary<multiply_add>>(d, e);
@@ -606,8 +625,9 @@ void rule_madc(decoder& d) {
   if (!high) d.take("lo");
   auto const e = d.take_type();
   all_of(d, e, 3);
-  d.out().run = high ? (bytes_of(e) == 8 ? &carrying_multiply_add<true>::run<std::uint64_t> : &carrying_multiply_add<true>::run<std::uint32_t>)
-                     : (bytes_of(e) == 8 ? &carrying_multiply_add<false>::run<std::uint64_t> : &carrying_multiply_add<false>::run<std::uint32_t>);
+  d.out().run =
+      high ? (bytes_of(e) == 8 ? &carrying_multiply_add<true>::run<std::uint64_t> : &carrying_multiply_add<true>::run<std::uint32_t>)
+           : (bytes_of(e) == 8 ? &carrying_multiply_add<false>::run<std::uint64_t> : &carrying_multiply_add<false>::run<std::uint32_t>);
 }
 void rule_fma(decoder& d) {
   auto const mode = take_mode(d);
@@ -706,7 +726,9 @@ void rule_setp(decoder& d) {
     return;
   }
   if (o.flags == 0 && second.empty() && how <= c_ge) {
-    auto const plain = [&]<int How>(std::integral_constant<int, How>) { return is_real(e) ? of_real<compare<How>>(e) : of_integer<compare<How>>(d, e); };
+    auto const plain = [&]<int How>(std::integral_constant<int, How>) {
+      return is_real(e) ? of_real<compare<How>>(e) : of_integer<compare<How>>(d, e);
+    };
     o.run = how == c_eq ? plain(std::integral_constant<int, c_eq>{}) : how == c_ne ? plain(std::integral_constant<int, c_ne>{})
             : how == c_lt ? plain(std::integral_constant<int, c_lt>{}) : how == c_le ? plain(std::integral_constant<int, c_le>{})
             : how == c_gt ? plain(std::integral_constant<int, c_gt>{}) : plain(std::integral_constant<int, c_ge>{});

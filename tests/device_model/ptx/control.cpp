@@ -13,7 +13,9 @@ struct same {
   }
 };
 void move_address(state& t, op const& o) { t.set(o.x[0], t.get<std::uint64_t>(o.x[1]) + static_cast<std::uint64_t>(o.number)); }
-void move_address_32(state& t, op const& o) { t.set(o.x[0], static_cast<std::uint32_t>(t.get<std::uint64_t>(o.x[1]) + static_cast<std::uint64_t>(o.number))); }
+void move_address_32(state& t, op const& o) {
+  t.set(o.x[0], static_cast<std::uint32_t>(t.get<std::uint64_t>(o.x[1]) + static_cast<std::uint64_t>(o.number)));
+}
 template <class Part>
 void pack(state& t, op const& o) {
   std::uint64_t whole = 0;
@@ -29,23 +31,26 @@ void unpack(state& t, op const& o) {
 }
 
 // Special registers: number is which.
-enum : std::int64_t { tid_x, zero, one, ntid_x, ctaid_x, ctaid_y, ctaid_z, nctaid_x, nctaid_y, nctaid_z, laneid, warpid, cluster_ctarank, cluster_nctarank, clusterid_x, nclusterid_x, smid,
-                      clock_32, lanemask_eq, lanemask_lt, lanemask_le, lanemask_gt, lanemask_ge, dynamic_smem, total_smem, is_explicit_cluster };
+enum : std::int64_t {
+  tid_x, zero, one, ntid_x, ctaid_x, ctaid_y, ctaid_z, nctaid_x, nctaid_y, nctaid_z, laneid, warpid, cluster_ctarank, cluster_nctarank,
+  clusterid_x, nclusterid_x, clock, lanemask_eq, lanemask_lt, lanemask_le, lanemask_gt, lanemask_ge, dynamic_smem, total_smem, is_explicit_cluster
+};
 struct special_register {
   std::string_view name;
   std::int64_t is;
 };
 constexpr special_register special_registers[] = {
     {"%tid.x", tid_x}, {"%tid.y", zero}, {"%tid.z", zero}, {"%ntid.x", ntid_x}, {"%ntid.y", one}, {"%ntid.z", one},
-    {"%ctaid.x", ctaid_x}, {"%ctaid.y", ctaid_y}, {"%ctaid.z", ctaid_z}, {"%nctaid.x", nctaid_x}, {"%nctaid.y", nctaid_y}, {"%nctaid.z", nctaid_z},
+    {"%ctaid.x", ctaid_x}, {"%ctaid.y", ctaid_y}, {"%ctaid.z", ctaid_z},
+    {"%nctaid.x", nctaid_x}, {"%nctaid.y", nctaid_y}, {"%nctaid.z", nctaid_z},
     {"%laneid", laneid}, {"%warpid", warpid}, {"%cluster_ctarank", cluster_ctarank}, {"%cluster_nctarank", cluster_nctarank},
     {"%cluster_ctaid.x", cluster_ctarank}, {"%cluster_ctaid.y", zero}, {"%cluster_ctaid.z", zero},
     {"%cluster_nctaid.x", cluster_nctarank}, {"%cluster_nctaid.y", one}, {"%cluster_nctaid.z", one},
     {"%clusterid.x", clusterid_x}, {"%clusterid.y", ctaid_y}, {"%clusterid.z", ctaid_z},
-    {"%nclusterid.x", nclusterid_x}, {"%nclusterid.y", nctaid_y}, {"%nclusterid.z", nctaid_z}, {"%is_explicit_cluster", is_explicit_cluster},
-    {"%smid", smid}, {"%clock", clock_32}, {"%clock64", clock_32}, {"%globaltimer", clock_32}, {"%globaltimer_lo", clock_32},
-    {"%lanemask_eq", lanemask_eq}, {"%lanemask_lt", lanemask_lt}, {"%lanemask_le", lanemask_le}, {"%lanemask_gt", lanemask_gt}, {"%lanemask_ge", lanemask_ge},
-    {"%dynamic_smem_size", dynamic_smem}, {"%total_smem_size", total_smem}};
+    {"%nclusterid.x", nclusterid_x}, {"%nclusterid.y", nctaid_y}, {"%nclusterid.z", nctaid_z},
+    {"%is_explicit_cluster", is_explicit_cluster}, {"%smid", zero}, {"%clock", clock}, {"%clock64", clock}, {"%globaltimer", clock}, {"%globaltimer_lo", clock},
+    {"%lanemask_eq", lanemask_eq}, {"%lanemask_lt", lanemask_lt}, {"%lanemask_le", lanemask_le}, {"%lanemask_gt", lanemask_gt},
+    {"%lanemask_ge", lanemask_ge}, {"%dynamic_smem_size", dynamic_smem}, {"%total_smem_size", total_smem}};
 
 std::uint64_t special(state& t, std::int64_t which) {
   auto const& b = *t.thread->home;
@@ -69,8 +74,7 @@ std::uint64_t special(state& t, std::int64_t which) {
     case clusterid_x: return number(device::block_x() / device::cluster_blocks());
     case nclusterid_x: return number(device::grid_x() / device::cluster_blocks());
     case is_explicit_cluster: return number(device::cluster_blocks() > 1 ? 1 : 0);
-    case smid: return 0;
-    case clock_32: return ~t.left;
+    case clock: return ~t.left;
     case lanemask_eq: return bit;
     case lanemask_lt: return bit - 1;
     case lanemask_le: return bit | (bit - 1);
@@ -135,7 +139,8 @@ void rule_mov(decoder& d) {
 void branch(state& t, op const& o) { t.next = t.running->ops.data() + o.number; }
 void branch_table(state& t, op const& o) {
   auto const index = t.get<std::uint32_t>(o.x[0]);
-  if (index >= o.count) fail(t, "model", "brx.idx with an index of " + std::to_string(index) + ", past its " + std::to_string(o.count) + " targets");
+  if (index >= o.count)
+    fail(t, "model", "brx.idx with an index of " + std::to_string(index) + ", past its " + std::to_string(o.count) + " targets");
   t.next = t.running->ops.data() + o.more[index];
 }
 void leave(state& t, op const&) {
@@ -150,7 +155,7 @@ void end_thread(state& t, op const&) { t.next = nullptr; }
 void trap(state& t, op const&) { fail(t, "model", "trap, at {1}"); }
 void nothing(state&, op const&) {}
 
-/// number: which function. more: of each argument then each result, offset in the caller's area, offset in the callee's, bytes; flags: arguments.
+/// number: which function. more: of each argument, offset in the caller's area, offset in the callee's, bytes; flags: how many.
 void call(state& t, op const& o) {
   if (t.depth == state::deepest) fail(t, "model", "calls that nest too deeply, at {1}");
   auto const& callee = *t.functions[o.number];
@@ -217,8 +222,8 @@ void rule_call(decoder& d) {
       if (v >= first) {
         auto const& argument = parts[static_cast<std::size_t>(v - first)];
         if (argument.what != operand::kind::symbol || argument.of != space::param) d.fail("an argument that is not a .param");
-        result.insert(result.end(), {static_cast<std::uint32_t>(d.offsets()[static_cast<std::size_t>(argument.index)]), static_cast<std::uint32_t>(offset),
-                                     static_cast<std::uint32_t>(variable.bytes)});
+        result.insert(result.end(), {static_cast<std::uint32_t>(d.offsets()[static_cast<std::size_t>(argument.index)]),
+                                     static_cast<std::uint32_t>(offset), static_cast<std::uint32_t>(variable.bytes)});
       }
       offset += variable.bytes;
     }

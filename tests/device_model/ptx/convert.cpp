@@ -11,7 +11,16 @@
 namespace moesaic::device_model::ptx {
 namespace {
 
-enum : std::uint16_t { to_nearest_integer = 1, to_zero_integer = 2, down_integer = 3, up_integer = 4, flush = 8, saturate = 16, to_zero = 32, relu = 64 };
+enum : std::uint16_t {
+  to_nearest_integer = 1,
+  to_zero_integer = 2,
+  down_integer = 3,
+  up_integer = 4,
+  flush = 8,
+  saturate = 16,
+  to_zero = 32,
+  relu = 64
+};
 
 template <class F>
 F integral(F x, int how) {
@@ -95,8 +104,10 @@ void convert(state& t, op const& o) {
   auto const r = converted<D, S>(read<S>(t, o.x[1]), o.flags);
   if constexpr (std::is_same_v<D, bf16> || std::is_same_v<D, fp16>) t.set(o.x[0], r.bits);
   else if constexpr (std::is_floating_point_v<D>) t.set(o.x[0], r);
-  else if (o.number == 8) t.set(o.x[0], static_cast<std::uint64_t>(static_cast<std::conditional_t<std::is_signed_v<D>, std::int64_t, std::uint64_t>>(r)));
-  else if (o.number == 4) t.set(o.x[0], static_cast<std::uint32_t>(static_cast<std::conditional_t<std::is_signed_v<D>, std::int64_t, std::uint64_t>>(r)));
+  else if (o.number == 8)
+    t.set(o.x[0], static_cast<std::uint64_t>(static_cast<std::conditional_t<std::is_signed_v<D>, std::int64_t, std::uint64_t>>(r)));
+  else if (o.number == 4)
+    t.set(o.x[0], static_cast<std::uint32_t>(static_cast<std::conditional_t<std::is_signed_v<D>, std::int64_t, std::uint64_t>>(r)));
   else t.set(o.x[0], static_cast<std::uint16_t>(r));
 }
 template <class D>
@@ -147,7 +158,9 @@ void pair_e5m2(state& t, op const& o) {
 template <class E>
 void widen_pair(state& t, op const& o) {
   auto const two = t.get<std::uint16_t>(o.x[1]);
-  auto const half = [](int bits) { return static_cast<std::uint32_t>(fp16(static_cast<float>(E::from_bits(static_cast<std::uint8_t>(bits)))).bits); };
+  auto const half = [](int bits) {
+    return static_cast<std::uint32_t>(fp16(static_cast<float>(E::from_bits(static_cast<std::uint8_t>(bits)))).bits);
+  };
   t.set(o.x[0], half(two >> 8) << 16 | half(two & 0xff));
 }
 template <class E>
@@ -187,7 +200,8 @@ void rule_cvt(decoder& d) {
   o.x[0] = d.target(std::size_t{0}, 0);
   if (o.number < bytes) d.fail("a result in a register that is too narrow");
   if (to == element::f16x2) o.run = from == element::e4m3x2 ? &widen_pair<e4m3> : from == element::e5m2x2 ? &widen_pair<e5m2> : nullptr;
-  else if (from == element::f16x2 && finite) o.run = to == element::e4m3x2 ? &narrow_pair<e4m3> : to == element::e5m2x2 ? &narrow_pair<e5m2> : nullptr;
+  else if (from == element::f16x2 && finite)
+    o.run = to == element::e4m3x2 ? &narrow_pair<e4m3> : to == element::e5m2x2 ? &narrow_pair<e5m2> : nullptr;
   else if (to == element::tf32) o.run = &to_tf32;
   else o.run = convert_to(to, from);
 }

@@ -16,10 +16,11 @@ struct named_element {
   element is;
 };
 constexpr named_element elements[] = {
-    {"pred", element::pred}, {"b8", element::b8},     {"b16", element::b16},   {"b32", element::b32},       {"b64", element::b64},       {"u8", element::u8},
-    {"u16", element::u16},   {"u32", element::u32},   {"u64", element::u64},   {"s8", element::s8},         {"s16", element::s16},       {"s32", element::s32},
-    {"s64", element::s64},   {"f16", element::f16},   {"f16x2", element::f16x2}, {"bf16", element::bf16},   {"bf16x2", element::bf16x2}, {"tf32", element::tf32},
-    {"f32", element::f32},   {"f64", element::f64},   {"e4m3x2", element::e4m3x2}, {"e5m2x2", element::e5m2x2}, {"b128", element::b128}};
+    {"pred", element::pred},     {"b8", element::b8},         {"b16", element::b16},   {"b32", element::b32}, {"b64", element::b64},
+    {"u8", element::u8},         {"u16", element::u16},       {"u32", element::u32},   {"u64", element::u64}, {"s8", element::s8},
+    {"s16", element::s16},       {"s32", element::s32},       {"s64", element::s64},   {"f16", element::f16}, {"f16x2", element::f16x2},
+    {"bf16", element::bf16},     {"bf16x2", element::bf16x2}, {"tf32", element::tf32}, {"f32", element::f32}, {"f64", element::f64},
+    {"e4m3x2", element::e4m3x2}, {"e5m2x2", element::e5m2x2}, {"b128", element::b128}};
 
 }  // namespace
 
@@ -49,7 +50,8 @@ int bytes_of(element e) {
   }
 }
 
-decoder::decoder(text const& t, std::vector<std::byte*> const& globals, std::vector<std::uint64_t> const& shared_at, std::size_t index, code& out)
+decoder::decoder(text const& t, std::vector<std::byte*> const& globals, std::vector<std::uint64_t> const& shared_at, std::size_t index,
+                 code& out)
     : t_(t), f_(t.functions[index]), globals_(globals), shared_at_(shared_at), out_(out) {
   out_.name = f_.name;
   out_.is_kernel = f_.is_kernel;
@@ -161,8 +163,8 @@ std::string_view decoder::take_beginning(std::string_view with) {
 }
 void decoder::take_hints() {
   for (auto& m : modifiers_)
-    if (m.starts_with("L1::") || m.starts_with("L2::") || m == "ca" || m == "cg" || m == "cs" || m == "lu" || m == "cv" || m == "wb" || m == "wt" ||
-        m == "cta" || m == "cluster" || m == "gpu" || m == "sys")
+    if (m.starts_with("L1::") || m.starts_with("L2::") || m == "ca" || m == "cg" || m == "cs" || m == "lu" || m == "cv" || m == "wb" ||
+        m == "wt" || m == "cta" || m == "cluster" || m == "gpu" || m == "sys")
       m = {};
 }
 
@@ -185,7 +187,8 @@ std::uint32_t decoder::source(operand const& o, element e) {
     case operand::kind::reg:
       if (o.inverted) fail("an inverted predicate where none can be");
       if (width(o) < bytes) fail("a register that is narrower than what is read of it");
-      if ((e == element::pred) != (f_.registers[static_cast<std::size_t>(o.index)].kind == 'p')) fail("a predicate for a number, or the other way round");
+      if ((e == element::pred) != (f_.registers[static_cast<std::size_t>(o.index)].kind == 'p'))
+        fail("a predicate for a number, or the other way round");
       return register_at_[static_cast<std::size_t>(o.index)];
     case operand::kind::integer:
       if (e == element::f32) return constant(bit_cast<std::uint32_t>(static_cast<float>(o.number)));
@@ -196,7 +199,8 @@ std::uint32_t decoder::source(operand const& o, element e) {
         // A bit pattern counts as the real it is: in an instruction of the other width it is converted.
         if (e == element::f64 && o.real_bits == 32)
           return constant(bit_cast<std::uint64_t>(static_cast<double>(bit_cast<float>(static_cast<std::uint32_t>(o.number)))));
-        if (e == element::f32 && o.real_bits == 64) return constant(bit_cast<std::uint32_t>(static_cast<float>(bit_cast<double>(o.number))));
+        if (e == element::f32 && o.real_bits == 64)
+          return constant(bit_cast<std::uint32_t>(static_cast<float>(bit_cast<double>(o.number))));
         return constant(static_cast<std::uint64_t>(o.number));
       }
       if (e == element::f64 || e == element::b64) return constant(bit_cast<std::uint64_t>(o.real));

@@ -1,4 +1,4 @@
-// What PTX becomes before it runs: operations with their handler and the places of their operands in a thread's frame, and the thread that runs them.
+// What PTX becomes before it runs: operations with a handler and places of their operands in a thread's frame, and the thread.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -47,7 +47,9 @@ struct code {
 };
 
 /// The words at the start of every frame.
-enum fixed_place : std::uint32_t { place_true = 0, place_parameters = 8, place_area = 16, place_static_shared = 24, place_sink = 32, place_registers = 64 };
+enum fixed_place : std::uint32_t {
+  place_true = 0, place_parameters = 8, place_area = 16, place_static_shared = 24, place_sink = 32, place_registers = 64
+};
 
 /// A thread that runs PTX. Without destructor: a launch that fails leaves its threads where they stand.
 struct state {
@@ -95,7 +97,9 @@ struct state {
 };
 
 /// Types of operands.
-enum class element : std::uint8_t { none, pred, b8, b16, b32, b64, u8, u16, u32, u64, s8, s16, s32, s64, f16, f16x2, bf16, bf16x2, tf32, f32, f64, e4m3x2, e5m2x2, b128 };
+enum class element : std::uint8_t {
+  none, pred, b8, b16, b32, b64, u8, u16, u32, u64, s8, s16, s32, s64, f16, f16x2, bf16, bf16x2, tf32, f32, f64, e4m3x2, e5m2x2, b128
+};
 element element_of(std::string_view word);
 int bytes_of(element e);
 

@@ -18,7 +18,8 @@ void warp_barrier(state& t, op const& o) { device::warp_sync(t.get<std::uint32_t
 template <internal::shuffle_kind Kind>
 void shuffle(state& t, op const& o) {
   bool inside = true;
-  auto const value = internal::shfl(Kind, t.get<std::uint32_t>(o.x[5]), t.get<std::uint32_t>(o.x[2]), t.get<std::uint32_t>(o.x[3]), t.get<std::uint32_t>(o.x[4]), &inside);
+  auto const value = internal::shfl(Kind, t.get<std::uint32_t>(o.x[5]), t.get<std::uint32_t>(o.x[2]), t.get<std::uint32_t>(o.x[3]),
+                                    t.get<std::uint32_t>(o.x[4]), &inside);
   t.set(o.x[0], value);
   t.set(o.x[1], static_cast<std::uint32_t>(inside));
 }
@@ -28,7 +29,9 @@ void vote(state& t, op const& o) {
   t.set(o.x[0], internal::vote(static_cast<internal::vote_kind>(o.number), t.get<std::uint32_t>(o.x[2]), mine));
 }
 void match(state& t, op const& o) { t.set(o.x[0], device::match_any(t.get<std::uint32_t>(o.x[2]), t.get<std::uint32_t>(o.x[1]))); }
-void reduce(state& t, op const& o) { t.set(o.x[0], internal::redux(static_cast<internal::redux_kind>(o.number), t.get<std::uint32_t>(o.x[2]), t.get<std::uint32_t>(o.x[1]))); }
+void reduce(state& t, op const& o) {
+  t.set(o.x[0], internal::redux(static_cast<internal::redux_kind>(o.number), t.get<std::uint32_t>(o.x[2]), t.get<std::uint32_t>(o.x[1])));
+}
 void active(state& t, op const& o) {
   auto const in_warp = t.thread->home->threads.size() - static_cast<std::size_t>(t.thread->warp_index) * 32;
   t.set(o.x[0], in_warp >= 32 ? 0xffff'ffffu : (1u << in_warp) - 1);
@@ -161,7 +164,9 @@ device::mbarrier* barrier_at(state const& t, op const& o, int slot, char const* 
 }
 void barrier_init(state& t, op const& o) { device::mbarrier_init(barrier_at(t, o, 0, "mbarrier.init"), t.get<std::uint32_t>(o.x[1])); }
 void barrier_inval(state& t, op const& o) { device::mbarrier_inval(barrier_at(t, o, 0, "mbarrier.inval")); }
-void barrier_arrive(state& t, op const& o) { internal::mbarrier_arrive(barrier_at(t, o, 0, "mbarrier.arrive"), t.get<std::uint32_t>(o.x[1])); }
+void barrier_arrive(state& t, op const& o) {
+  internal::mbarrier_arrive(barrier_at(t, o, 0, "mbarrier.arrive"), t.get<std::uint32_t>(o.x[1]));
+}
 void barrier_arrive_remote(state& t, op const& o) {
   auto* const b = reinterpret_cast<std::byte*>(barrier_at(t, o, 0, "mbarrier.arrive"));
   auto* const of = internal::block_of(b);
@@ -169,14 +174,19 @@ void barrier_arrive_remote(state& t, op const& o) {
   auto* const own = home.shared + (b - of->shared);
   internal::mbarrier_arrive(reinterpret_cast<device::mbarrier*>(own), t.get<std::uint32_t>(o.x[1]), of);
 }
-void barrier_arrive_expect(state& t, op const& o) { device::mbarrier_arrive_expect_tx(barrier_at(t, o, 0, "mbarrier.arrive.expect_tx"), t.get<std::uint32_t>(o.x[1])); }
-void barrier_expect(state& t, op const& o) { device::mbarrier_expect_tx(barrier_at(t, o, 0, "mbarrier.expect_tx"), t.get<std::uint32_t>(o.x[1])); }
+void barrier_arrive_expect(state& t, op const& o) {
+  device::mbarrier_arrive_expect_tx(barrier_at(t, o, 0, "mbarrier.arrive.expect_tx"), t.get<std::uint32_t>(o.x[1]));
+}
+void barrier_expect(state& t, op const& o) {
+  device::mbarrier_expect_tx(barrier_at(t, o, 0, "mbarrier.expect_tx"), t.get<std::uint32_t>(o.x[1]));
+}
 /// flags: 1 try, 2 for the cluster.
 void barrier_wait(state& t, op const& o) {
   auto* const b = barrier_at(t, o, 0, "mbarrier.try_wait");
   auto const parity = t.get<std::uint32_t>(o.x[1]);
-  bool const over = (o.flags & 1) == 0 ? internal::mbarrier_test(b, parity, false)
-                    : (o.flags & 2) != 0 ? device::mbarrier_try_wait_parity_cluster(b, parity) : device::mbarrier_try_wait_parity(b, parity);
+  bool const over = (o.flags & 1) == 0   ? internal::mbarrier_test(b, parity, false)
+                    : (o.flags & 2) != 0 ? device::mbarrier_try_wait_parity_cluster(b, parity)
+                                         : device::mbarrier_try_wait_parity(b, parity);
   t.set(o.x[2], static_cast<std::uint32_t>(over));
 }
 void copies_arrive(state& t, op const& o) { device::cp_async_mbarrier_arrive_noinc(barrier_at(t, o, 0, "cp.async.mbarrier.arrive")); }
@@ -234,7 +244,8 @@ T* global_at(state const& t, op const& o, int slot) {
 }
 /// number: bytes; x[2] how many of them are read.
 void copy_async(state& t, op const& o) {
-  internal::cp_async(shared_bytes(t, o, 0, static_cast<std::size_t>(o.number), "cp.async"), global_at<void const>(t, o, 1), static_cast<int>(o.number), number_at(t, o.x[2]));
+  internal::cp_async(shared_bytes(t, o, 0, static_cast<std::size_t>(o.number), "cp.async"), global_at<void const>(t, o, 1),
+                     static_cast<int>(o.number), number_at(t, o.x[2]));
 }
 void copy_wait(state&, op const& o) { internal::cp_async_wait(static_cast<int>(o.number)); }
 void copy_wait_all(state&, op const&) {

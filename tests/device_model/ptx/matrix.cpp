@@ -52,8 +52,15 @@ void rule_tiles(decoder& d, bool store) {
 
 /// The type of both factors, and of the sum, as modifiers name them.
 dtype take_types(decoder& d) {
-  auto const type = d.take("bf16") ? dtype::bf16 : d.take("f16") ? dtype::fp16 : d.take("e4m3") ? dtype::e4m3 : d.take("s8") ? dtype::int8 : dtype::same;
-  auto const again = type == dtype::bf16 ? d.take("bf16") : type == dtype::fp16 ? d.take("f16") : type == dtype::e4m3 ? d.take("e4m3") : type == dtype::int8 && d.take("s8");
+  auto const type = d.take("bf16")   ? dtype::bf16
+                    : d.take("f16")  ? dtype::fp16
+                    : d.take("e4m3") ? dtype::e4m3
+                    : d.take("s8")   ? dtype::int8
+                                     : dtype::same;
+  auto const again = type == dtype::bf16   ? d.take("bf16")
+                     : type == dtype::fp16 ? d.take("f16")
+                     : type == dtype::e4m3 ? d.take("e4m3")
+                                           : type == dtype::int8 && d.take("s8");
   if (!again) d.fail("types of factors that are not supported");
   if (!d.take(type == dtype::int8 ? "s32" : "f32")) d.fail("a type of the sum that is not supported");
   return type;
@@ -84,12 +91,12 @@ void rule_mma(decoder& d) {
   d.out().run = &product;
 }
 
-// wgmma. more: accumulators, then 4 registers of a where it lies in registers. x: 0 descriptor a, 1 descriptor b, 2 the predicate that adds.
-// number: type, n << 8, major a << 20, major b << 21, a in registers << 22, add inverted << 23.
+// wgmma. more: accumulators, then 4 registers of a where it lies in registers. x: 0 descriptor a, 1 descriptor b, 2 the predicate that
+// adds. number: type, n << 8, major a << 20, major b << 21, a in registers << 22, add inverted << 23.
 
 void async_product(state& t, op const& o) {
-  internal::wgmma_shape const shape{static_cast<dtype>(o.number & 0xff), static_cast<int>(o.number >> 8 & 0xfff), static_cast<device::major>(o.number >> 20 & 1),
-                                    static_cast<device::major>(o.number >> 21 & 1)};
+  internal::wgmma_shape const shape{static_cast<dtype>(o.number & 0xff), static_cast<int>(o.number >> 8 & 0xfff),
+                                    static_cast<device::major>(o.number >> 20 & 1), static_cast<device::major>(o.number >> 21 & 1)};
   bool const add = ((t.get<std::uint32_t>(o.x[2]) ^ static_cast<std::uint32_t>(o.number >> 23)) & 1) != 0;
   void* sums[most_registers];
   pointers(t, o, 0, shape.n / 2, sums);
@@ -145,8 +152,8 @@ void rule_wgmma(decoder& d) {
   int n = 0, k = 0;
   auto const* const end = shape.data() + shape.size();
   auto const after_n = shape.empty() ? std::from_chars_result{} : std::from_chars(shape.data() + 4, end, n);
-  if (shape.empty() || after_n.ptr == end || *after_n.ptr != 'k' || std::from_chars(after_n.ptr + 1, end, k).ptr != end || k != device::mma_k<dtype::bf16> * 16 / bits(type) ||
-      !device::wgmma_takes(type, n))
+  if (shape.empty() || after_n.ptr == end || *after_n.ptr != 'k' || std::from_chars(after_n.ptr + 1, end, k).ptr != end ||
+      k != device::mma_k<dtype::bf16> * 16 / bits(type) || !device::wgmma_takes(type, n))
     d.fail("a shape that does not exist");
   auto places = registers_of(d, 0, true);
   if (static_cast<int>(places.size()) != n / 2) d.fail("another number of accumulators than the shape has");
@@ -173,7 +180,8 @@ void rule_wgmma(decoder& d) {
     b_mn = d.immediate(next++);
   }
   if (d.operands() != next) d.fail("operands that are not supported");
-  o.number = static_cast<std::int64_t>(type) | static_cast<std::int64_t>(n) << 8 | (a_mn & 1) << 20 | (b_mn & 1) << 21 | std::int64_t{from_registers} << 22 | std::int64_t{inverted} << 23;
+  o.number = static_cast<std::int64_t>(type) | static_cast<std::int64_t>(n) << 8 | (a_mn & 1) << 20 | (b_mn & 1) << 21 |
+             std::int64_t{from_registers} << 22 | std::int64_t{inverted} << 23;
   o.run = &async_product;
 }
 

@@ -21,7 +21,10 @@ std::byte* locate(state& t, op const& o, int slot, std::size_t bytes, bool write
   if (address % bytes != 0)
     fail(t, "model", internal::text("%s of %zu bytes at {1}: the address is not a multiple of that", write ? "store" : "load", bytes));
   if constexpr (!Shared) {
-    if (address < 4096) fail(t, "model", internal::text("%s of %zu bytes at {1}: address %llu is no memory", write ? "store" : "load", bytes, static_cast<unsigned long long>(address)));
+    if (address < 4096)
+      fail(t, "model",
+           internal::text("%s of %zu bytes at {1}: address %llu is no memory", write ? "store" : "load", bytes,
+                          static_cast<unsigned long long>(address)));
     if ((o.flags & global_flag) != 0 || !t.thread->home->holds(p, bytes)) {
       internal::check_global(p, bytes, 1, write ? "store" : "load");
       return p;
@@ -40,7 +43,8 @@ struct load {
     T values[8];
     for (int i = 0; i < o.count; ++i) std::memcpy(&values[i], p + sizeof(T) * static_cast<std::size_t>(i), sizeof(T));
     for (int i = 0; i < o.count; ++i) {
-      auto const wide = static_cast<std::uint64_t>(static_cast<std::conditional_t<std::is_signed_v<T>, std::int64_t, std::uint64_t>>(values[i]));
+      auto const wide =
+          static_cast<std::uint64_t>(static_cast<std::conditional_t<std::is_signed_v<T>, std::int64_t, std::uint64_t>>(values[i]));
       if ((o.flags & 0xff) == 4) t.set(o.more[i], static_cast<std::uint32_t>(wide));
       else if ((o.flags & 0xff) == 8) t.set(o.more[i], wide);
       else t.set(o.more[i], static_cast<std::uint16_t>(wide));
@@ -76,16 +80,19 @@ handler of_memory(decoder const& d, element e, bool shared, bool wide) {
 }
 
 void load_acquire(state& t, op const& o) {
-  t.set(o.more[0], device::load_acquire(reinterpret_cast<std::uint32_t const*>(t.get<std::uint64_t>(o.x[0]) + static_cast<std::uint64_t>(o.number))));
+  t.set(o.more[0],
+        device::load_acquire(reinterpret_cast<std::uint32_t const*>(t.get<std::uint64_t>(o.x[0]) + static_cast<std::uint64_t>(o.number))));
 }
 void store_release(state& t, op const& o) {
-  device::store_release(reinterpret_cast<std::uint32_t*>(t.get<std::uint64_t>(o.x[0]) + static_cast<std::uint64_t>(o.number)), t.get<std::uint32_t>(o.more[0]));
+  device::store_release(reinterpret_cast<std::uint32_t*>(t.get<std::uint64_t>(o.x[0]) + static_cast<std::uint64_t>(o.number)),
+                        t.get<std::uint32_t>(o.more[0]));
 }
 
 /// What is only read, as the seam's load_nc reads it: that the kernel does not write it is the model's to see.
 template <bool Wide>
 void load_read_only(state& t, op const& o) {
-  auto const words = device::load_nc(reinterpret_cast<device::words4 const*>((Wide ? t.get<std::uint64_t>(o.x[0]) : t.get<std::uint32_t>(o.x[0])) + static_cast<std::uint64_t>(o.number)));
+  auto const words = device::load_nc(reinterpret_cast<device::words4 const*>(
+      (Wide ? t.get<std::uint64_t>(o.x[0]) : t.get<std::uint32_t>(o.x[0])) + static_cast<std::uint64_t>(o.number)));
   for (int i = 0; i < 4; ++i) t.set(o.more[i], words.word[i]);
 }
 
@@ -137,15 +144,16 @@ void rule_access(decoder& d, bool write) {
   o.run = write ? of_memory<store>(d, e, shared, wide) : of_memory<load>(d, e, shared, wide);
 }
 
-// Atomics: x[1] address, x[2] value, x[3] second value. flags: bits 0 .. 3 bytes, 16 acquires, 32 releases. number is the address's offset, so the kind is
-// a template parameter.
+// Atomics: x[1] address, x[2] value, x[3] second value. flags: bits 0 .. 3 bytes, 16 acquires, 32 releases. number is the address's offset,
+// so the kind is a template parameter.
 
 template <internal::atomic_kind Kind, bool Shared, bool Wide>
 void atomic_op(state& t, op const& o) {
   std::uint64_t const base = Wide ? t.get<std::uint64_t>(o.x[1]) : t.get<std::uint32_t>(o.x[1]);
   auto const address = base + static_cast<std::uint64_t>(o.number);
   int const bytes = o.flags & 15;
-  auto* const p = Shared ? internal::shared_pointer(static_cast<std::uint32_t>(address), static_cast<std::size_t>(bytes), "atom.shared") : reinterpret_cast<std::byte*>(address);
+  auto* const p = Shared ? internal::shared_pointer(static_cast<std::uint32_t>(address), static_cast<std::size_t>(bytes), "atom.shared")
+                         : reinterpret_cast<std::byte*>(address);
   if (address < static_cast<std::uint64_t>(Shared ? 0 : 4096)) fail(t, "model", "atomic at {1}: the address is no memory");
   auto const word = [&](std::uint32_t at) { return bytes == 8 ? t.get<std::uint64_t>(at) : t.get<std::uint32_t>(at); };
   // cas compares with the first value and writes the second.
@@ -153,7 +161,8 @@ void atomic_op(state& t, op const& o) {
   // Of another block of the cluster: what device/ has of it, an addition to 4 bytes.
   bool const afar = Shared && bytes == 4 && Kind == internal::atomic_kind::add && internal::block_of(p) != internal::self()->home;
   auto const old = afar ? device::atomic_add_cluster(static_cast<std::uint32_t>(address), static_cast<std::uint32_t>(word(o.x[2])))
-                        : internal::atomic(Kind, bytes, p, word(o.x[compares ? 3 : 2]), compares ? word(o.x[2]) : 0, (o.flags & 16) != 0, (o.flags & 32) != 0);
+                        : internal::atomic(Kind, bytes, p, word(o.x[compares ? 3 : 2]), compares ? word(o.x[2]) : 0, (o.flags & 16) != 0,
+                                           (o.flags & 32) != 0);
   if (bytes == 8) t.set(o.x[0], old);
   else t.set(o.x[0], static_cast<std::uint32_t>(old));
 }
@@ -197,11 +206,15 @@ void rule_atomic(decoder& d, bool with_result) {
 // Addresses from one kind to another.
 
 void same_address(state& t, op const& o) { t.set(o.x[0], t.get<std::uint64_t>(o.x[1]) + static_cast<std::uint64_t>(o.number)); }
-void to_shared(state& t, op const& o) { t.set(o.x[0], static_cast<std::uint64_t>(internal::shared_address(reinterpret_cast<void const*>(t.get<std::uint64_t>(o.x[1]))))); }
+void to_shared(state& t, op const& o) {
+  t.set(o.x[0], static_cast<std::uint64_t>(internal::shared_address(reinterpret_cast<void const*>(t.get<std::uint64_t>(o.x[1])))));
+}
 void from_shared(state& t, op const& o) {
   // A pointer may be one past the end or, before an offset is added, anywhere: loads and stores are checked, not this.
-  auto const offset = static_cast<std::uint32_t>(t.get<std::uint64_t>(o.x[1]) + static_cast<std::uint64_t>(o.number)) - internal::window_start;
-  t.set(o.x[0], reinterpret_cast<std::uint64_t>(t.thread->home->shared) + static_cast<std::uint64_t>(static_cast<std::int64_t>(static_cast<std::int32_t>(offset))));
+  auto const offset =
+      static_cast<std::uint32_t>(t.get<std::uint64_t>(o.x[1]) + static_cast<std::uint64_t>(o.number)) - internal::window_start;
+  t.set(o.x[0], reinterpret_cast<std::uint64_t>(t.thread->home->shared) +
+                    static_cast<std::uint64_t>(static_cast<std::int64_t>(static_cast<std::int32_t>(offset))));
 }
 void map_block(state& t, op const& o) {
   auto const* const p = t.thread->home->shared + (t.get<std::uint32_t>(o.x[1]) - internal::window_start);
@@ -228,7 +241,10 @@ void rule_cvta(decoder& d) {
   o.run = !shared ? &same_address : to ? &to_shared : &from_shared;
 }
 
-void prefetch_map(state& t, op const& o) { device::prefetch_tensormap(reinterpret_cast<device::tensor_map const*>(t.get<std::uint64_t>(o.x[0]) + static_cast<std::uint64_t>(o.number))); }
+void prefetch_map(state& t, op const& o) {
+  device::prefetch_tensormap(
+      reinterpret_cast<device::tensor_map const*>(t.get<std::uint64_t>(o.x[0]) + static_cast<std::uint64_t>(o.number)));
+}
 void nothing(state&, op const&) {}
 
 }  // namespace

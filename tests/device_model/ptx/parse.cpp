@@ -39,7 +39,8 @@ class parser {
       else if (word == ".visible" || word == ".weak" || word == ".common") continue;
       else if (word == ".extern") external_ = true;
       else if (word == ".entry" || word == ".func") function_of(word == ".entry");
-      else if (word == ".global" || word == ".const" || word == ".shared") out_.variables.push_back(variable_of(word, true)), external_ = false;
+      else if (word == ".global" || word == ".const" || word == ".shared")
+        out_.variables.push_back(variable_of(word, true)), external_ = false;
       else fail("a directive that is not known: " + std::string(word));
     }
     return std::move(out_);
@@ -69,7 +70,9 @@ class parser {
     return true;
   }
   void expect(char c) {
-    if (!accept(c)) fail(std::string("expected '") + c + "', found '" + std::string(at_, std::min<std::size_t>(20, static_cast<std::size_t>(end_ - at_))) + "'");
+    if (!accept(c))
+      fail(std::string("expected '") + c + "', found '" +
+           std::string(at_, std::min<std::size_t>(20, static_cast<std::size_t>(end_ - at_))) + "'");
   }
   static bool of_name(char c) { return std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '_' || c == '$' || c == '%' || c == '.'; }
   /// A name, directive or instruction with its dots; `::` belongs to it.
@@ -103,7 +106,8 @@ class parser {
     if (text[0] == '0' && (text[1] == 'f' || text[1] == 'F' || text[1] == 'd' || text[1] == 'D')) {
       auto const digits = text[1] == 'f' || text[1] == 'F' ? 8 : 16;
       std::uint64_t value = 0;
-      if (end_ - text < 2 + digits || std::from_chars(text + 2, text + 2 + digits, value, 16).ptr != text + 2 + digits) fail("bits of a real that are too few");
+      if (end_ - text < 2 + digits || std::from_chars(text + 2, text + 2 + digits, value, 16).ptr != text + 2 + digits)
+        fail("bits of a real that are too few");
       if (text != at_) value ^= std::uint64_t{1} << (digits * 4 - 1);
       at_ = text + 2 + digits;
       skip();
@@ -166,7 +170,8 @@ class parser {
   data_type type_of(std::string_view word) const {
     if (word == ".pred") return {'p', 1};
     int bits = 0;
-    if (word.size() < 3 || std::strchr("busf", word[1]) == nullptr || std::from_chars(word.data() + 2, word.data() + word.size(), bits).ec != std::errc())
+    if (word.size() < 3 || std::strchr("busf", word[1]) == nullptr ||
+        std::from_chars(word.data() + 2, word.data() + word.size(), bits).ec != std::errc())
       fail("a type that is not known: " + std::string(word));
     return {word[1], bits};
   }
@@ -265,7 +270,8 @@ class parser {
       expect('{');
       uses_.clear();
       for (int depth = 1; depth > 0;) statement(depth);
-      for (auto const& [instruction_index, operand_index, in] : uses_) resolve_label(f_.body[instruction_index].operands[operand_index], in);
+      for (auto const& [instruction_index, operand_index, in] : uses_)
+        resolve_label(f_.body[instruction_index].operands[operand_index], in);
     }
     for (auto& known : out_.functions)
       if (known.name == f_.name) {

@@ -38,7 +38,9 @@ struct aligned_free {
   void operator()(std::byte* p) const { std::free(p); }
 };
 using memory = std::unique_ptr<std::byte[], aligned_free>;
-memory allocate(std::size_t bytes) { return memory(static_cast<std::byte*>(std::aligned_alloc(frame_align, align_up(std::max<std::size_t>(bytes, 1), frame_align)))); }
+memory allocate(std::size_t bytes) {
+  return memory(static_cast<std::byte*>(std::aligned_alloc(frame_align, align_up(std::max<std::size_t>(bytes, 1), frame_align))));
+}
 
 }  // namespace
 
@@ -58,7 +60,8 @@ struct program::parts {
 
   void lay_out_variables();
   std::uint64_t stack_of(std::size_t function, int depth);
-  status launch(std::size_t kernel, cuda::grid const& blocks, int threads, std::size_t dynamic_shared, void const* params, std::size_t params_bytes, std::uint64_t limit);
+  status launch(std::size_t kernel, cuda::grid const& blocks, int threads, std::size_t dynamic_shared, void const* params,
+                std::size_t params_bytes, std::uint64_t limit);
   std::string where(op const& o) const;
 };
 
@@ -99,11 +102,13 @@ void program::parts::lay_out_variables() {
     auto const& v = read.variables[i];
     if (v.of != space::global) continue;
     std::memset(global_at[i], 0, v.bytes);
-    for (std::size_t e = 0; e < v.values.size(); ++e) std::memcpy(global_at[i] + e * static_cast<std::size_t>(v.element_bytes), &v.values[e], static_cast<std::size_t>(v.element_bytes));
+    for (std::size_t e = 0; e < v.values.size(); ++e)
+      std::memcpy(global_at[i] + e * static_cast<std::size_t>(v.element_bytes), &v.values[e], static_cast<std::size_t>(v.element_bytes));
     for (auto const& [e, name] : v.addresses) {
       auto const other = std::find_if(read.variables.begin(), read.variables.end(), [&](variable const& o) { return o.name == name; });
       if (other == read.variables.end() || v.element_bytes != 8) throw error("PTX: an address of " + std::string(name) + " as a value");
-      auto const address = reinterpret_cast<std::uint64_t>(global_at[static_cast<std::size_t>(other - read.variables.begin())]) + v.values[e];
+      auto const address =
+          reinterpret_cast<std::uint64_t>(global_at[static_cast<std::size_t>(other - read.variables.begin())]) + v.values[e];
       std::memcpy(global_at[i] + e * 8, &address, 8);
     }
   }
@@ -122,19 +127,25 @@ std::string program::parts::where(op const& o) const {
     auto const index = static_cast<std::size_t>(read.locations[static_cast<std::size_t>(l)].file);
     return index < read.files.size() ? read.files[index] : std::string_view{};
   };
-  auto const seam = [&](int l) { return file(l).find("/moesaic/device/") != std::string_view::npos || file(l).find("/targets/") != std::string_view::npos; };
-  while (at >= 0 && seam(at) && read.locations[static_cast<std::size_t>(at)].inlined_at >= 0) at = read.locations[static_cast<std::size_t>(at)].inlined_at;
+  auto const seam = [&](int l) {
+    return file(l).find("/moesaic/device/") != std::string_view::npos || file(l).find("/targets/") != std::string_view::npos;
+  };
+  while (at >= 0 && seam(at) && read.locations[static_cast<std::size_t>(at)].inlined_at >= 0)
+    at = read.locations[static_cast<std::size_t>(at)].inlined_at;
   if (at < 0) return "PTX line " + std::to_string(o.line);
   auto const path = file(at);
   return std::string(path.substr(path.rfind('/') + 1)) + ":" + std::to_string(read.locations[static_cast<std::size_t>(at)].line);
 }
 
-status program::parts::launch(std::size_t kernel, cuda::grid const& blocks, int threads, std::size_t dynamic_shared, void const* params, std::size_t params_bytes, std::uint64_t limit) {
+status program::parts::launch(std::size_t kernel, cuda::grid const& blocks, int threads, std::size_t dynamic_shared, void const* params,
+                              std::size_t params_bytes, std::uint64_t limit) {
   auto const& c = *codes[kernel];
   if (c.parameter_bytes != params_bytes)
-    return invalid("the kernel's parameters have another size in PTX: both compilers must lay them out alike", static_cast<std::int64_t>(params_bytes), static_cast<std::int64_t>(c.parameter_bytes));
+    return invalid("the kernel's parameters have another size in PTX: both compilers must lay them out alike",
+                   static_cast<std::int64_t>(params_bytes), static_cast<std::int64_t>(c.parameter_bytes));
   auto const& compiled = read.functions[kernel];
-  if (compiled.most_threads != 0 && threads > compiled.most_threads) return invalid("the kernel's PTX is compiled for fewer threads a block", compiled.most_threads, threads);
+  if (compiled.most_threads != 0 && threads > compiled.most_threads)
+    return invalid("the kernel's PTX is compiled for fewer threads a block", compiled.most_threads, threads);
   auto const copy = allocate(params_bytes);
   std::memcpy(copy.get(), params, params_bytes);
   call now;
@@ -216,14 +227,16 @@ std::vector<std::string> program::kernels() const {
   return result;
 }
 
-status program::run(std::type_info const& kernel, cuda::grid const& blocks, int threads, std::size_t shared_bytes, void const* params, std::size_t params_bytes) {
+status program::run(std::type_info const& kernel, cuda::grid const& blocks, int threads, std::size_t shared_bytes, void const* params,
+                    std::size_t params_bytes) {
   auto const wanted = "voidmoesaic::cuda::entry<" + without_spaces(demangled(kernel.name())) + ">(";
   for (std::size_t f = 0; f < parts_->names.size(); ++f)
     if (parts_->read.functions[f].is_kernel && without_spaces(parts_->names[f]).starts_with(wanted))
       return parts_->launch(f, blocks, threads, shared_bytes, params, params_bytes, most_instructions);
   throw error("the PTX has no entry of " + demangled(kernel.name()));
 }
-status program::run(std::string const& kernel, cuda::grid const& blocks, int threads, std::size_t shared_bytes, void const* params, std::size_t params_bytes) {
+status program::run(std::string const& kernel, cuda::grid const& blocks, int threads, std::size_t shared_bytes, void const* params,
+                    std::size_t params_bytes) {
   for (std::size_t f = 0; f < parts_->names.size(); ++f)
     if (parts_->read.functions[f].is_kernel && (parts_->names[f] == kernel || parts_->read.functions[f].name == kernel))
       return parts_->launch(f, blocks, threads, shared_bytes, params, params_bytes, most_instructions);

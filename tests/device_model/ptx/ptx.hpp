@@ -22,9 +22,11 @@ class program : public front_end {
   /// Names of the entries, demangled.
   std::vector<std::string> kernels() const;
   /// The entry of `kernel`, a functor of cuda/launch.hpp: moesaic::cuda::entry<kernel>.
-  status run(std::type_info const& kernel, cuda::grid const& blocks, int threads, std::size_t shared_bytes, void const* params, std::size_t params_bytes) override;
+  status run(std::type_info const& kernel, cuda::grid const& blocks, int threads, std::size_t shared_bytes, void const* params,
+             std::size_t params_bytes) override;
   /// The entry with this name, mangled or as `kernels` tells it. Parameters as a struct of all.
-  status run(std::string const& kernel, cuda::grid const& blocks, int threads, std::size_t shared_bytes, void const* params, std::size_t params_bytes);
+  status run(std::string const& kernel, cuda::grid const& blocks, int threads, std::size_t shared_bytes, void const* params,
+             std::size_t params_bytes);
 
   /// Whether an entry of a functor with this name has run, whatever its template arguments: "normalize_rows".
   bool has_run(std::string const& functor) const;

@@ -21,7 +21,8 @@ void attend(cuda::stream_ref& where, memory& m, cuda::kv_cache const& cache, int
   for (std::int32_t t = 0; t + 1 < tokens; ++t) position[t] = first + t;
   sequence[tokens - 1] = 1, position[tokens - 1] = 40;   // a single token of the other sequence
   auto const width = std::int64_t{group} * cache.kv_heads * cache.head_dim;
-  where.record(cuda::attend<T, dtype::bf16, HeadDim>(where, 0.4, cache, m.random_rows<T>(tokens, width), {sequence, tokens}, {position, tokens}, m.result_rows<T>(tokens, width)));
+  where.record(cuda::attend<T, dtype::bf16, HeadDim>(where, 0.4, cache, m.random_rows<T>(tokens, width), {sequence, tokens},
+                                                     {position, tokens}, m.result_rows<T>(tokens, width)));
 }
 
 void prompt(cuda::stream_ref& where, memory& m) { attend<bf16, 32>(where, m, cache_of(m, 1, 32, 96), 2, 12, 3); }
@@ -30,7 +31,8 @@ void plain(cuda::stream_ref& where, memory& m) {
   auto const cache = cache_of(m, 2, 24, 64);
   attend<float, 0>(where, m, cache, 2, 3, 7);
   list<std::int32_t const> const sequence(m.of<std::int32_t>({0, 1}), 2), position(m.of<std::int32_t>({4, 20}), 2);
-  where.record(cuda::attention_probabilities<float, dtype::bf16>(where, 0.4, cache, m.random_rows<float>(2, 2 * 2 * 24), sequence, position, m.result_rows<float>(4 * 2, 20)));
+  where.record(cuda::attention_probabilities<float, dtype::bf16>(where, 0.4, cache, m.random_rows<float>(2, 2 * 2 * 24), sequence, position,
+                                                                 m.result_rows<float>(4 * 2, 20)));
 }
 
 constexpr family families[] = {

@@ -11,18 +11,30 @@ template <class Kernel, dtype W, class X, class Y>
 void plain(cuda::stream_ref& where, memory& m, format f, std::int64_t rows, std::int64_t outputs, std::int64_t inputs) {
   static_assert(W != dtype::same);
   auto const w = random_weights(m, {.stored = f, .outputs = outputs, .inputs = inputs});
-  cuda::gemm_detail::start<Kernel>(where, cuda::gemm_params<X, Y>{.w = cuda::weight_view(w), .bias = m.random<float>(outputs), .x = m.random<X>(rows * inputs),
-                                                                  .x_stride = inputs, .y = m.result<Y>(rows * outputs), .y_stride = outputs, .rows = rows});
+  cuda::gemm_detail::start<Kernel>(where, cuda::gemm_params<X, Y>{.w = cuda::weight_view(w),
+                                                                  .bias = m.random<float>(outputs),
+                                                                  .x = m.random<X>(rows * inputs),
+                                                                  .x_stride = inputs,
+                                                                  .y = m.result<Y>(rows * outputs),
+                                                                  .y_stride = outputs,
+                                                                  .rows = rows});
 }
 /// Three experts, the middle one without a slot; SiLU of the gate times up.
 template <class Kernel, class X, class Y>
 void gathered(cuda::stream_ref& where, memory& m, format f, std::int64_t outputs, std::int64_t inputs) {
   constexpr std::int64_t slots = 11, tokens = 5;
   auto const w = random_weights(m, {.stored = f, .outputs = outputs, .inputs = inputs, .parts = 2, .count = 3});
-  cuda::gemm_detail::start<Kernel>(
-    where, cuda::gemm_params<X, Y>{.w = cuda::weight_view(w), .bias = m.random<float>(3 * 2 * outputs), .x = m.random<X>(tokens * inputs), .x_stride = inputs,
-                                   .y = m.result<Y>(slots * outputs), .y_stride = outputs, .rows = slots, .offsets = m.of<std::int32_t>({0, 9, 9, 11}),
-                                   .token_of_slot = m.of<std::int32_t>({4, 3, 2, 1, 0, 0, 1, 2, 3, 4, 0}), .activated = true, .act = activation::swiglu});
+  cuda::gemm_detail::start<Kernel>(where, cuda::gemm_params<X, Y>{.w = cuda::weight_view(w),
+                                                                  .bias = m.random<float>(3 * 2 * outputs),
+                                                                  .x = m.random<X>(tokens * inputs),
+                                                                  .x_stride = inputs,
+                                                                  .y = m.result<Y>(slots * outputs),
+                                                                  .y_stride = outputs,
+                                                                  .rows = slots,
+                                                                  .offsets = m.of<std::int32_t>({0, 9, 9, 11}),
+                                                                  .token_of_slot = m.of<std::int32_t>({4, 3, 2, 1, 0, 0, 1, 2, 3, 4, 0}),
+                                                                  .activated = true,
+                                                                  .act = activation::swiglu});
 }
 
 void simt(cuda::stream_ref& where, memory& m) {

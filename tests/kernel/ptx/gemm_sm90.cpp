@@ -13,8 +13,13 @@ using kernel = cuda::gemm_sm90<cuda::gemm_sm90_problem<W, X, Y, Interval>, Runs,
 template <class Kernel, class X, class Y>
 void plain(cuda::stream_ref& where, memory& m, format f, std::int64_t rows, std::int64_t outputs, std::int64_t inputs) {
   auto const w = random_weights(m, {.stored = f, .outputs = outputs, .inputs = inputs});
-  typename Kernel::params p{.product = {.w = cuda::weight_view(w), .bias = m.random<float>(outputs), .x = m.random<X>(rows * inputs), .x_stride = inputs,
-                                        .y = m.result<Y>(rows * outputs), .y_stride = outputs, .rows = rows}};
+  typename Kernel::params p{.product = {.w = cuda::weight_view(w),
+                                        .bias = m.random<float>(outputs),
+                                        .x = m.random<X>(rows * inputs),
+                                        .x_stride = inputs,
+                                        .y = m.result<Y>(rows * outputs),
+                                        .y_stride = outputs,
+                                        .rows = rows}};
   if constexpr (std::is_same_v<X, e4m3>) {
     auto const groups = (inputs + 127) / 128;
     p.x_scales = m.random<float>(rows * groups), p.x_scales_stride = groups;
@@ -27,9 +32,17 @@ void few(cuda::stream_ref& where, memory& m) {
   using of_experts = kernel<dtype::bf16, bf16, bf16, 128, cuda::run_length::few>;
   constexpr std::int64_t slots = 11, outputs = 40, inputs = 144;
   auto const w = random_weights(m, {.stored = dtype::bf16, .outputs = outputs, .inputs = inputs, .parts = 2, .count = 3});
-  typename of_experts::params p{.product = {.w = cuda::weight_view(w), .bias = m.random<float>(3 * 2 * outputs), .x = m.random<bf16>(5 * inputs), .x_stride = inputs,
-                                            .y = m.result<bf16>(slots * outputs), .y_stride = outputs, .rows = slots, .offsets = m.of<std::int32_t>({0, 9, 9, 11}),
-                                            .token_of_slot = m.of<std::int32_t>({4, 3, 2, 1, 0, 0, 1, 2, 3, 4, 0}), .activated = true, .act = activation::swiglu}};
+  typename of_experts::params p{.product = {.w = cuda::weight_view(w),
+                                            .bias = m.random<float>(3 * 2 * outputs),
+                                            .x = m.random<bf16>(5 * inputs),
+                                            .x_stride = inputs,
+                                            .y = m.result<bf16>(slots * outputs),
+                                            .y_stride = outputs,
+                                            .rows = slots,
+                                            .offsets = m.of<std::int32_t>({0, 9, 9, 11}),
+                                            .token_of_slot = m.of<std::int32_t>({4, 3, 2, 1, 0, 0, 1, 2, 3, 4, 0}),
+                                            .activated = true,
+                                            .act = activation::swiglu}};
   cuda::gemm_sm90_detail::start_kernel<of_experts>(where, p);
 }
 void codes(cuda::stream_ref& where, memory& m) {

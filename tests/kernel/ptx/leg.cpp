@@ -81,7 +81,8 @@ void check(group const& g, char const* architecture) {
     CAPTURE(std::string(f.functors));
     using model::delivery;
     int const number = std::atoi(architecture);
-    for (auto const& how : {model::options{.when = delivery::eager, .architecture = number}, model::options{.when = delivery::late, .seed = 3, .architecture = number},
+    for (auto const& how : {model::options{.when = delivery::eager, .architecture = number},
+                            model::options{.when = delivery::late, .seed = 3, .architecture = number},
                             model::options{.when = delivery::random, .seed = 4, .architecture = number}}) {
       CAPTURE(static_cast<int>(how.when));
       compare(run(f, how, nullptr), run(f, how, &program), f.last_places);

@@ -1,4 +1,4 @@
-// Cases of kernels that two compilers see: for g++ a test that runs them as C++ and as nvcc's PTX and wants the same bytes, for nvcc the kernels.
+// Cases of kernels for two compilers: to one a test that runs them as C++ and as PTX and wants the same bytes, to nvcc the kernels.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -67,7 +67,9 @@ class memory {
   template <class T>
   T* result(std::int64_t count) { return make<T>(count); }
   template <class T>
-  view<T> random_rows(std::int64_t rows, std::int64_t columns, float scale = 1.0f) { return {random<T>(rows * columns, scale), rows, columns}; }
+  view<T> random_rows(std::int64_t rows, std::int64_t columns, float scale = 1.0f) {
+    return {random<T>(rows * columns, scale), rows, columns};
+  }
   template <class T>
   view<T> result_rows(std::int64_t rows, std::int64_t columns) { return {result<T>(rows * columns), rows, columns}; }
 
@@ -121,10 +123,11 @@ inline packed_matrix random_weights(memory& m, packed_matrix w) {
 
 /// A case of one or more kernels.
 struct family {
-  char const* functors;                  ///< names of the kernels' structs, with spaces between: those that a case without one of them would miss
+  char const* functors;  ///< names of the kernels' structs, with spaces between: those that a case without one of them would miss
   void (*run)(cuda::stream_ref&, memory&);
-  /// How far floats and bf16 may lie apart, in last places, to which two of fp32 of the buffer's largest number are added: not 0 only where a kernel calls
-  /// functions of the C library (std::sin, std::exp), which are other ones on a device, within two last places of the exact result.
+  /// How far floats and bf16 may lie apart, in last places, to which two of fp32 of the buffer's largest number are added: not 0 only where
+  /// a kernel calls functions of the C library (std::sin, std::exp), which are other ones on a device, within two last places of the exact
+  /// result.
   int last_places = 0;
 };
 

@@ -1,5 +1,4 @@
-// Mistakes that the PTX of a kernel brings out: those of two kernels with planted bugs, as nvcc compiles them, and those of an assembly string, which C++
-// never runs.
+// Mistakes that PTX brings out: those planted in two kernels, as nvcc compiles them, and in assembly strings, which C++ never runs.
 // SPDX-License-Identifier: Apache-2.0
 #include <cmath>
 #include <vector>
@@ -40,7 +39,8 @@ bool is_product(std::vector<bf16> const& a, std::vector<bf16> const& b, std::vec
     for (int column = 0; column < of.n; ++column) {
       float sum = 0;
       for (int i = 0; i < of.k; ++i)
-        sum += static_cast<float>(a[static_cast<std::size_t>(row * of.k + i)]) * static_cast<float>(b[static_cast<std::size_t>(i * inner + column * outer)]);
+        sum += static_cast<float>(a[static_cast<std::size_t>(row * of.k + i)]) *
+               static_cast<float>(b[static_cast<std::size_t>(i * inner + column * outer)]);
       auto const got = static_cast<float>(c[static_cast<std::size_t>(row * of.n + column)]);
       if (!(got == static_cast<float>(C(sum)))) return false;
     }
@@ -64,7 +64,8 @@ bool multistage(shape const& of) {
   auto const a = numbers<bf16>(std::int64_t{of.m} * of.k, 1), b = numbers<bf16>(std::int64_t{of.k} * of.n, 2);
   std::vector<float> c(static_cast<std::size_t>(of.m * of.n), std::nanf(""));
   cuda::stream_ref gpu;
-  cuda::start<kernel>(gpu, {.x = tiles(of.n, kernel::tile_n), .y = tiles(of.m, kernel::tile_m)}, {a.data(), b.data(), c.data(), of.m, of.n, of.k});
+  cuda::start<kernel>(gpu, {.x = tiles(of.n, kernel::tile_n), .y = tiles(of.m, kernel::tile_m)},
+                      {a.data(), b.data(), c.data(), of.m, of.n, of.k});
   bool const done = static_cast<bool>(cuda::finish(gpu));
   return is_product(a, b, c, of, of.n, 1) && done;
 }
@@ -177,14 +178,24 @@ TEST_CASE("coordinates of a tensor copy swapped") {
 TEST_CASE("descriptors of wgmma swapped") { found(with_asm(R"((wgmma\.mma_async[^;]*\}, )(%rd\d+), (%rd\d+),)", "$1$3, $2,"), ""); }
 TEST_CASE("halves of a converted pair swapped") { found(with_asm(R"((cvt\.rn\.bf16x2\.f32 %r\d+, )(%f\d+), (%f\d+);)", "$1$3, $2;"), ""); }
 TEST_CASE("a wrong immediate of wgmma: b runs along N") { found(with_asm(R"((wgmma\.mma_async[^;]*, p, 1, 1, 0, )0;)", "$011;"), ""); }
-TEST_CASE("the answer of try_wait inverted") { found(with_asm(R"((try_wait[^;]*;\s*selp\.u32 %r\d+, )1, 0, p;)", "$010, 1, p;"), "hang: "); }
+TEST_CASE("the answer of try_wait inverted") {
+  found(with_asm(R"((try_wait[^;]*;\s*selp\.u32 %r\d+, )1, 0, p;)", "$010, 1, p;"), "hang: ");
+}
 TEST_CASE("an arrival that expects no bytes") {
   found(with_asm(R"(mbarrier\.arrive\.expect_tx(\.release\.cta\.shared::cta\.b64 _, \[%r\d+\]), %r\d+;)", "mbarrier.arrive$1;"), "race: ");
 }
-TEST_CASE("a wait for wgmma that is one group too lax") { found(with_asm(R"(wgmma\.wait_group\.sync\.aligned 0;)", "wgmma.wait_group.sync.aligned 1;"), "model: "); }
-TEST_CASE("a fence of the wrong memory") { found(with_asm(R"(fence\.proxy\.async\.shared::cta;)", "fence.proxy.async.global;"), "proxy: ", false); }
-TEST_CASE("ldmatrix of b not transposed") { found(with_asm(R"(ldmatrix\.sync\.aligned\.m8n8\.x4\.trans)", "ldmatrix.sync.aligned.m8n8.x4", multistage<>), ""); }
-TEST_CASE("copies of fewer bytes than are read") { found(with_asm(R"((cp\.async\.cg\.shared\.global \[%r\d+\], \[%rd\d+\], 16, )%r\d+;)", "$010;", multistage<>), ""); }
+TEST_CASE("a wait for wgmma that is one group too lax") {
+  found(with_asm(R"(wgmma\.wait_group\.sync\.aligned 0;)", "wgmma.wait_group.sync.aligned 1;"), "model: ");
+}
+TEST_CASE("a fence of the wrong memory") {
+  found(with_asm(R"(fence\.proxy\.async\.shared::cta;)", "fence.proxy.async.global;"), "proxy: ", false);
+}
+TEST_CASE("ldmatrix of b not transposed") {
+  found(with_asm(R"(ldmatrix\.sync\.aligned\.m8n8\.x4\.trans)", "ldmatrix.sync.aligned.m8n8.x4", multistage<>), "");
+}
+TEST_CASE("copies of fewer bytes than are read") {
+  found(with_asm(R"((cp\.async\.cg\.shared\.global \[%r\d+\], \[%rd\d+\], 16, )%r\d+;)", "$010;", multistage<>), "");
+}
 TEST_CASE("operands of mma swapped") {
   found(with_asm(R"((mma\.sync\.aligned[^;]*\},\s*\{%r\d+, )(%r\d+), (%r\d+),)", "$1$3, $2,", multistage<>), "");
 }

@@ -28,7 +28,9 @@ std::set<std::string> functors_of(std::istream& in) {
 }  // namespace
 
 TEST_CASE("kernels are found by what every one of them says") {
-  std::istringstream text("struct a {\n  static constexpr int threads = 128;\n};\nstruct b { int threads; };\ntemplate <int>\nstruct c {\n  static constexpr int warps = 8, threads = 32 * warps;\n");
+  std::istringstream text(
+      "struct a {\n  static constexpr int threads = 128;\n};\nstruct b { int threads; };\ntemplate <int>\nstruct c {\n  static constexpr "
+      "int warps = 8, threads = 32 * warps;\n");
   CHECK(functors_of(text) == std::set<std::string>{"a", "c"});
 }
 

@@ -38,7 +38,9 @@ struct results {
     batch_memory = {m.zeros<std::byte>(bytes + 1), bytes};
     not_finite = m.zeros<std::int32_t>(1);
     counters = m.zeros<cuda::route_counters>(1);
-    plan = {{m.result<std::int32_t>(c.experts + 1), c.experts + 1}, {m.result<std::int32_t>(tokens * width), tokens * width}, m.result_rows<std::int32_t>(tokens, width)};
+    plan = {{m.result<std::int32_t>(c.experts + 1), c.experts + 1},
+            {m.result<std::int32_t>(tokens * width), tokens * width},
+            m.result_rows<std::int32_t>(tokens, width)};
   }
 };
 
@@ -46,8 +48,10 @@ template <class Policy, class Config>
 void route(cuda::stream_ref& where, memory& m, typename Policy::state const& state, std::int64_t tokens) {
   results<Policy> const r(m, Config::config, tokens);
   view<float const> const logits = m.random_rows<float>(tokens, Config::config.experts, 3.0f);
-  list<float const> const bias(Config::config.score_bias ? m.random<float>(Config::config.experts, 0.1f) : nullptr, Config::config.score_bias ? Config::config.experts : 0);
-  cuda::route_and_plan<Policy>(where, Config{}, state, logits, bias, r.scores, r.choice, r.slots, r.batch_memory, r.not_finite, r.counters, r.plan);
+  list<float const> const bias(Config::config.score_bias ? m.random<float>(Config::config.experts, 0.1f) : nullptr,
+                               Config::config.score_bias ? Config::config.experts : 0);
+  cuda::route_and_plan<Policy>(where, Config{}, state, logits, bias, r.scores, r.choice, r.slots, r.batch_memory, r.not_finite, r.counters,
+                               r.plan);
 }
 
 void tokens(cuda::stream_ref& where, memory& m) { route<routing::standard, biased21>(where, m, {}, 37); }
@@ -67,8 +71,9 @@ void fused(cuda::stream_ref& where, memory& m) {
   results<routing::standard> const r(m, c, rows);
   auto const weight = random_weights(m, {.stored = dtype::fp32, .outputs = c.experts, .inputs = hidden});
   view<bf16 const> const x = m.random_rows<bf16>(rows, hidden);
-  cuda::linear_route_and_plan<routing::standard>(where, softmax20{}, {}, weight, x, {m.random<float>(c.experts), c.experts}, m.result_rows<float>(rows, c.experts), {}, r.scores,
-                                              r.choice, r.slots, r.batch_memory, r.not_finite, r.counters, r.plan);
+  cuda::linear_route_and_plan<routing::standard>(where, softmax20{}, {}, weight, x, {m.random<float>(c.experts), c.experts},
+                                                 m.result_rows<float>(rows, c.experts), {}, r.scores, r.choice, r.slots, r.batch_memory,
+                                                 r.not_finite, r.counters, r.plan);
 }
 void plans(cuda::stream_ref& where, memory& m) {
   constexpr std::int64_t rows = 70, width = 3;
@@ -76,7 +81,9 @@ void plans(cuda::stream_ref& where, memory& m) {
   auto* const ids = m.zeros<std::int32_t>(rows * width);
   for (std::int32_t i = 0; i < rows * width; ++i) ids[i] = i * 7 % 11 - 1 < experts - 1 ? i * 7 % 11 - 1 : -1;   // none takes the last
   cuda::plan(where, {ids, rows, width},
-             {{m.result<std::int32_t>(experts + 1), experts + 1}, {m.result<std::int32_t>(rows * width), rows * width}, m.result_rows<std::int32_t>(rows, width)});
+             {{m.result<std::int32_t>(experts + 1), experts + 1},
+              {m.result<std::int32_t>(rows * width), rows * width},
+              m.result_rows<std::int32_t>(rows, width)});
   cuda::plan_whole(where, 12, {m.result<std::int32_t>(2), 2});
 }
 void large_plan(cuda::stream_ref& where, memory& m) {
@@ -90,7 +97,11 @@ void large_plan(cuda::stream_ref& where, memory& m) {
   std::stable_sort(choice, choice + choices, [&](std::uint32_t a, std::uint32_t b) { return key[a] < key[b]; });
   std::stable_sort(key, key + choices);
   cuda::start<cuda::place_choices>(where, {.x = 2, .early = true},
-                                   {key, choice, {{m.result<std::int32_t>(experts + 1), experts + 1}, {m.result<std::int32_t>(choices), choices}, m.result_rows<std::int32_t>(rows, width)}});
+                                   {key,
+                                    choice,
+                                    {{m.result<std::int32_t>(experts + 1), experts + 1},
+                                     {m.result<std::int32_t>(choices), choices},
+                                     m.result_rows<std::int32_t>(rows, width)}});
 }
 
 constexpr family families[] = {

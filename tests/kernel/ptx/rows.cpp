@@ -18,9 +18,10 @@ void norms(cuda::stream_ref& where, memory& m) {
   constexpr std::int64_t tokens = 3, width = 80, narrow = 21;
   auto const x = m.random_rows<bf16>(tokens, width), added = m.random_rows<bf16>(tokens, width);
   list<float const> const weight(m.random<float>(width), width);
-  cuda::add_and_normalize<bf16>(where, {.kind = norm_kind::rms}, {weight, {}}, x, added, m.result_rows<bf16>(tokens, width), m.result_rows<bf16>(tokens, width));
-  cuda::normalize<float>(where, {.kind = norm_kind::layer, .bias = true}, {weight, {m.random<float>(narrow), narrow}}, m.random_rows<float>(tokens, narrow),
-                         m.result_rows<float>(tokens, narrow));
+  cuda::add_and_normalize<bf16>(where, {.kind = norm_kind::rms}, {weight, {}}, x, added, m.result_rows<bf16>(tokens, width),
+                                m.result_rows<bf16>(tokens, width));
+  cuda::normalize<float>(where, {.kind = norm_kind::layer, .bias = true}, {weight, {m.random<float>(narrow), narrow}},
+                         m.random_rows<float>(tokens, narrow), m.result_rows<float>(tokens, narrow));
   cuda::normalize_heads<bf16>(where, 1e-6, weight, m.random_rows<bf16>(tokens, 2 * 40), 2, 40);
 }
 
@@ -38,20 +39,22 @@ void rotary(cuda::stream_ref& where, memory& m) {
   for (int i = 0; i < pairs; ++i) frequency[i] = 1.0 / (1 << i);
   auto const x = m.random_rows<bf16>(3, heads * head_dim), v = m.random_rows<bf16>(3, head_dim);
   view<bf16 const> const k(x.data + (heads - 1) * head_dim, 3, head_dim, x.stride);
-  where.record(cuda::rotate_and_append<bf16, dtype::bf16>(where, {rope_layout::half_split, {frequency, pairs}}, x, heads, cache_of(m), k, v, sequence, position,
-                                                          m.zeros<call_flags>(1)));
+  where.record(cuda::rotate_and_append<bf16, dtype::bf16>(where, {rope_layout::half_split, {frequency, pairs}}, x, heads, cache_of(m), k, v,
+                                                          sequence, position, m.zeros<call_flags>(1)));
   cuda::rotate<float>(where, {rope_layout::interleaved, {frequency, pairs}}, position, m.random_rows<float>(3, heads * head_dim), heads);
 }
 void cache(cuda::stream_ref& where, memory& m) {
   list<std::int32_t const> const position(m.of<std::int32_t>({2, 4, 9}), 3), sequence(m.of<std::int32_t>({0, 1, 1}), 3);
-  where.record(cuda::append<float, dtype::bf16>(where, cache_of(m), m.random_rows<float>(3, 16), m.random_rows<float>(3, 16), sequence, position, m.zeros<call_flags>(1)));
+  where.record(cuda::append<float, dtype::bf16>(where, cache_of(m), m.random_rows<float>(3, 16), m.random_rows<float>(3, 16), sequence,
+                                                position, m.zeros<call_flags>(1)));
 }
 
 void combine(cuda::stream_ref& where, memory& m) {
   constexpr std::int64_t tokens = 3, hidden = 80, top_k = 2;
   view<std::int32_t const> const slots(m.of<std::int32_t>({5, 0, -1, 3, 2, -1}), tokens, top_k);
-  cuda::combine<bf16>(where, m.random_rows<bf16>(tokens * top_k, hidden), slots, m.random_rows<float>(tokens, top_k), m.random_rows<bf16>(tokens, hidden),
-                      {m.random<float>(tokens), tokens}, m.random_rows<bf16>(tokens, hidden), m.result_rows<bf16>(tokens, hidden));
+  cuda::combine<bf16>(where, m.random_rows<bf16>(tokens * top_k, hidden), slots, m.random_rows<float>(tokens, top_k),
+                      m.random_rows<bf16>(tokens, hidden), {m.random<float>(tokens), tokens}, m.random_rows<bf16>(tokens, hidden),
+                      m.result_rows<bf16>(tokens, hidden));
 }
 void add_and_gather(cuda::stream_ref& where, memory& m) {
   constexpr std::int64_t rows = 4, hidden = 24;
@@ -62,20 +65,24 @@ void add_and_gather(cuda::stream_ref& where, memory& m) {
 void special(cuda::stream_ref& where, memory& m) {
   constexpr std::int64_t hidden = 48;
   constant_weights const w{{m.random<float>(2 * hidden), 2 * hidden}, {m.random<float>(hidden), hidden}};
-  cuda::special_experts<bf16>(where, {.zero = 1, .copy = 1, .constant = 1}, w, m.random_rows<bf16>(3, hidden), {m.of<std::int32_t>({1, 2, 4, 6}), 4},
-                              m.of<std::int32_t>({0, 0, 1, 2, 0, 1, 2}), m.result_rows<bf16>(7, hidden));
+  cuda::special_experts<bf16>(where, {.zero = 1, .copy = 1, .constant = 1}, w, m.random_rows<bf16>(3, hidden),
+                              {m.of<std::int32_t>({1, 2, 4, 6}), 4}, m.of<std::int32_t>({0, 0, 1, 2, 0, 1, 2}),
+                              m.result_rows<bf16>(7, hidden));
 }
 
 void embedding(cuda::stream_ref& where, memory& m) {
   auto const table = random_weights(m, {.stored = {dtype::int4, 32}, .outputs = 37, .inputs = 80});
-  where.record(cuda::embed<bf16, dtype::int4>(where, table, {m.of<std::int32_t>({0, 36, 5, 37}), 4}, m.result_rows<bf16>(4, 80), m.zeros<call_flags>(1)));
+  where.record(cuda::embed<bf16, dtype::int4>(where, table, {m.of<std::int32_t>({0, 36, 5, 37}), 4}, m.result_rows<bf16>(4, 80),
+                                              m.zeros<call_flags>(1)));
 }
 void quantize(cuda::stream_ref& where, memory& m) {
-  cuda::quantize(where, m.random_rows<bf16>(3, 192, 30.0f), view<std::uint8_t>(m.bits<std::uint8_t>(3 * 192), 3, 192), m.result_rows<float>(3, 2));
+  cuda::quantize(where, m.random_rows<bf16>(3, 192, 30.0f), view<std::uint8_t>(m.bits<std::uint8_t>(3 * 192), 3, 192),
+                 m.result_rows<float>(3, 2));
 }
 void cosines(cuda::stream_ref& where, memory& m) {
   auto* const length = m.zeros<double>(5);
-  packed_matrix const w{.stored = dtype::fp32, .outputs = 5, .inputs = 40, .data = reinterpret_cast<std::byte const*>(m.random<float>(5 * 40))};
+  packed_matrix const w{
+      .stored = dtype::fp32, .outputs = 5, .inputs = 40, .data = reinterpret_cast<std::byte const*>(m.random<float>(5 * 40))};
   cuda::row_lengths(where, w, {length, 5});
   cuda::to_cosines<bf16>(where, m.random_rows<bf16>(3, 40), {length, 5}, 1.0, m.random_rows<float>(3, 5));
 }
