@@ -33,7 +33,8 @@ void unpack(state& t, op const& o) {
 // Special registers: number is which.
 enum : std::int64_t {
   tid_x, zero, one, ntid_x, ctaid_x, ctaid_y, ctaid_z, nctaid_x, nctaid_y, nctaid_z, laneid, warpid, cluster_ctarank, cluster_nctarank,
-  clusterid_x, nclusterid_x, clock, lanemask_eq, lanemask_lt, lanemask_le, lanemask_gt, lanemask_ge, dynamic_smem, total_smem, is_explicit_cluster
+  clusterid_x, nclusterid_x, clock, lanemask_eq, lanemask_lt, lanemask_le, lanemask_gt, lanemask_ge,
+  dynamic_smem, total_smem, is_explicit_cluster
 };
 struct special_register {
   std::string_view name;
@@ -48,7 +49,8 @@ constexpr special_register special_registers[] = {
     {"%cluster_nctaid.x", cluster_nctarank}, {"%cluster_nctaid.y", one}, {"%cluster_nctaid.z", one},
     {"%clusterid.x", clusterid_x}, {"%clusterid.y", ctaid_y}, {"%clusterid.z", ctaid_z},
     {"%nclusterid.x", nclusterid_x}, {"%nclusterid.y", nctaid_y}, {"%nclusterid.z", nctaid_z},
-    {"%is_explicit_cluster", is_explicit_cluster}, {"%smid", zero}, {"%clock", clock}, {"%clock64", clock}, {"%globaltimer", clock}, {"%globaltimer_lo", clock},
+    {"%is_explicit_cluster", is_explicit_cluster}, {"%smid", zero}, {"%clock", clock}, {"%clock64", clock},
+    {"%globaltimer", clock}, {"%globaltimer_lo", clock},
     {"%lanemask_eq", lanemask_eq}, {"%lanemask_lt", lanemask_lt}, {"%lanemask_le", lanemask_le}, {"%lanemask_gt", lanemask_gt},
     {"%lanemask_ge", lanemask_ge}, {"%dynamic_smem_size", dynamic_smem}, {"%total_smem_size", total_smem}};
 
