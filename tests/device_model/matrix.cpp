@@ -21,6 +21,20 @@ namespace moesaic::device_model::internal {
 
 namespace {
 
+/// Vectors of this file's own: a program under the race detector has std::vector's functions for the same elements, instrumented, and the linker keeps one.
+template <class T>
+struct own {
+  using value_type = T;
+  own() = default;
+  template <class U>
+  own(own<U> const&) {}
+  T* allocate(std::size_t count) { return static_cast<T*>(::operator new(count * sizeof(T))); }
+  void deallocate(T* at, std::size_t) { ::operator delete(at); }
+  friend bool operator==(own const&, own const&) { return true; }
+};
+template <class T>
+using list = std::vector<T, own<T>>;
+
 constexpr int lanes = device::warp_size;
 constexpr int warps_of_group = 4;
 
@@ -139,7 +153,7 @@ class held_registers {
 
  private:
   void* first_ = nullptr;
-  std::vector<void*> each_;
+  list<void*> each_;
 };
 
 /// Accumulators of a warp that one or more wgmma are adding to: their sums so far are here, in the registers are signatures.
@@ -148,7 +162,7 @@ struct accumulators {
   int n;
   std::uint32_t id;
   held_registers of_lane[lanes];
-  std::vector<std::uint32_t> sums;     // [16, n]
+  list<std::uint32_t> sums;     // [16, n]
   int under_way = 0;                   // wgmma that add to them and have not been waited for
   place asked;
 
@@ -170,7 +184,7 @@ class wgmma_step : public async_op {
   std::optional<operand> a;            // none: in registers
   operand b;
   int first_row = 0;                   // of the warp, in a
-  std::vector<std::byte> a_bytes, b_bytes;
+  list<std::byte> a_bytes, b_bytes;
   held_registers a_registers[lanes];
   accumulators* adds_to = nullptr;
 };
@@ -242,8 +256,8 @@ operand decoded(std::uint64_t descriptor, device::major major, int extent, char 
 }
 
 /// Rows first .. of an operand, out of the block's shared memory.
-std::vector<std::byte> bytes_of_operand(block& home, operand const& o, int first, int count, char const* which, place const& at) {
-  std::vector<std::byte> bytes(static_cast<std::size_t>(count) * 32);
+list<std::byte> bytes_of_operand(block& home, operand const& o, int first, int count, char const* which, place const& at) {
+  list<std::byte> bytes(static_cast<std::size_t>(count) * 32);
   std::uint32_t outside = 0;
   bool const all =
       gather(o, first, count, reinterpret_cast<std::byte(*)[32]>(bytes.data()), [&](std::uint32_t address) -> std::byte const* {
@@ -258,7 +272,7 @@ std::vector<std::byte> bytes_of_operand(block& home, operand const& o, int first
 
 /// Lists what of shared memory the step reads, piece by piece.
 void list_reads(block& home, wgmma_step& s, operand const& o, int first, int count) {
-  std::vector<std::uint32_t> chunks;
+  list<std::uint32_t> chunks;
   if (o.major == device::major::k) {
     for (int r = 0; r < count; ++r)
       for (int c = 0; c < 2; ++c) chunks.push_back(chunk_address(o, first + r, c));

@@ -76,6 +76,28 @@ TEST_CASE("a long sequence is dealt out to all blocks of a cluster") {
   check_batches<bf16, dtype::bf16, 16>(1, 4, {{{0, 0, 1100}}, {{0, 1100, 1}}}, 1200, stage_tolerance<bf16>, 90);
 }
 
+TEST_CASE("in one order, a token's bits do not depend on what stands beside it") {
+  under_every_schedule([&](cuda::stream_ref&) {
+    cuda::basic_stream_ref<cuda::in_one_order<>> where;
+    random_stream random(55);
+    cuda::kv_cache cache{dtype::bf16, 1, 1, 16, 80, nullptr, nullptr};
+    host::buffer memory(cuda::bytes(cache));
+    cache.data = memory.data();
+    auto const q = random_matrix<bf16>(70, 32, random), kv = random_matrix<bf16>(70, 16, random);
+    std::vector<std::int32_t> const sequence(70, 0);
+    std::vector<std::int32_t> position(70);
+    for (std::int32_t t = 0; t < 70; ++t) position[static_cast<std::size_t>(t)] = t;
+    REQUIRE(cuda::append<bf16, dtype::bf16>(where, cache, kv.view(), kv.view(), sequence, position));
+    auto together = unwritten<bf16>(70, 32), alone = unwritten<bf16>(1, 32);
+    REQUIRE(cuda::attend<bf16, dtype::bf16, 16>(where, 0.25, cache, q.view(), sequence, position, together.view()));
+    for (std::int64_t const t : {0, 40, 69}) {
+      REQUIRE(cuda::attend<bf16, dtype::bf16, 16>(where, 0.25, cache, {q.data.data() + t * 32, 1, 32}, {sequence.data(), 1}, {position.data() + t, 1}, alone.view()));
+      CHECK(same_bits(view<const bf16>(together.view().row(t), 1, 32), view<const bf16>(alone.view())));
+    }
+    CHECK(cuda::finish(where));
+  });
+}
+
 TEST_CASE("a token outside the cache is flagged, writes nothing and attends to nothing") {
   under_every_schedule([&](cuda::stream_ref& where) {
     cuda::kv_cache cache{dtype::bf16, 1, 1, 16, 8, nullptr, nullptr};

@@ -33,7 +33,8 @@ attention_params<T> params_of(double scale, kv_cache const& cache, view<const T>
 /// h / (heads / kv_heads) (arXiv:2305.13245). q, out [tokens, heads · head_dim], out not q; sequence, position [tokens]; scale above 0.
 /// Whose keys and values a batch uses must have been appended. Stored: the cache's storage; HeadDim: its head_dim, 0 = any (simt).
 /// With bf16 tokens and cache, weights are rounded to bf16 before they meet the values. Tokens of a prompt (8 and more side by side) and single ones go
-/// through different kernels, whose bits differ; a single token's depend on its own slots only, and on whether the call has more than 64 tokens.
+/// through different kernels, whose bits differ; a single token's depend on its own slots only, and on whether the call has more than 64 tokens. Under a
+/// tuning that is cuda::in_one_order every token goes through one kernel by itself.
 template <class T, dtype Stored, int HeadDim = 0, class Tuning>
 status attend(basic_stream_ref<Tuning>& where, double scale, kv_cache const& cache, view<const T> q, list<const std::int32_t> sequence,
               list<const std::int32_t> position, view<T> out) {
@@ -45,9 +46,10 @@ status attend(basic_stream_ref<Tuning>& where, double scale, kv_cache const& cac
       constexpr double log2_e = 1.4426950408889634;
       p.scale = static_cast<float>(scale * log2_e);
       auto const tokens = static_cast<unsigned>(q.rows), kv_heads = static_cast<unsigned>(cache.kv_heads), parts = static_cast<unsigned>((p.group + 15) / 16);
-      if (q.rows >= tuning::prompt_tokens)
+      p.one_by_one = sums_in_one_order<Tuning>;
+      if (!p.one_by_one && q.rows >= tuning::prompt_tokens)
         start<attend_prompt<HeadDim>>(where, {.x = blocks_for(q.rows, tuning::tile_tokens), .y = static_cast<unsigned>(p.heads), .early = true}, p);
-      if constexpr (Tuning::has(rung::sm90))
+      if constexpr (Tuning::has(rung::sm90) && !sums_in_one_order<Tuning>)
         if (where.best() == rung::sm90 && q.rows <= tuning::few_tokens) {
           start<attend_split<HeadDim, tuning::cluster>>(where, {.x = tokens * tuning::cluster, .y = kv_heads, .z = parts, .cluster = tuning::cluster, .early = true}, p);
           return {};

@@ -15,6 +15,8 @@
 #include <moesaic/cuda/memory.hpp>
 #include <moesaic/cuda/norm.hpp>
 #include <moesaic/cuda/pack.hpp>
+#include <moesaic/cuda/quantize.hpp>
+#include <moesaic/cuda/quantized.hpp>
 #include <moesaic/cuda/rotary.hpp>
 #include <moesaic/cuda/route.hpp>
 #include <moesaic/cuda/special_experts.hpp>

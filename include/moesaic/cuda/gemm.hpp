@@ -45,9 +45,6 @@ void start_sm80(stream& where, gemm_params<bf16, Y> const& p) {
   if constexpr (W != dtype::mxfp4) start<gemm_sm80<W, Y, tile>>(where, p);
 }
 
-template <class Tuning>
-inline constexpr bool sums_in_one_order = requires { requires Tuning::one_order; };
-
 // Router weights, fp32, have one kernel, so that a token's logits and choice do not depend on its batch.
 template <dtype W, class Tuning, class X, class Y>
 void start_simt(stream& where, gemm_params<X, Y> const& p, std::int64_t slots_of_matrix) {
@@ -65,7 +62,7 @@ void start_gemm(basic_stream_ref<Tuning>& where, packed_matrix const& m, gemm_pa
   if (p.rows == 0) return;
   if (m.stored.type != W) return where.record(invalid("the weights are not of the type that the call was compiled for", static_cast<int>(W), static_cast<int>(m.stored.type)));
   if (!layout::takes(m)) return where.record(invalid("CUDA kernels need inputs that are a multiple of 16, and gate and up outputs of 8", 16, m.inputs));
-  constexpr bool one_order = gemm_detail::sums_in_one_order<Tuning>;
+  constexpr bool one_order = sums_in_one_order<Tuning>;
   if constexpr (Tuning::has(rung::sm90) && sm90_multiplies<W, X, Y> && !one_order)
     if (where.best() == rung::sm90 && multiply_sm90<W>(where, p)) return;
   auto const slots_of_matrix = packed::ceil_div(p.rows, p.offsets != nullptr ? p.w.count : 1);

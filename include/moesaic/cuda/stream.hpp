@@ -45,6 +45,7 @@ struct stream {
 template <class Tuning = default_tuning>
 struct basic_stream_ref : stream {
   using tuning = Tuning;
+  static constexpr bool batch_invariant = sums_in_one_order<Tuning>;   ///< a token's bits do not depend on the others of its call
   static constexpr bool fuses_plan = true;   ///< route_tokens: logits, routing and the plan are one step
   using stream::stream;
   /// The best kernels that the tuning offers and the device runs.

@@ -45,6 +45,10 @@ struct block {
   template <class Where, class Cache, class Tap = no_tap>
   static status forward(Where& where, weights const& w, batch<scalar> const& rows, Cache const& cache, view<scalar> y,
                         list<std::byte> workspace, policy_state const& state = no_state(), Tap&& tap = {}) {
+    if constexpr (requires { Where::batch_invariant; })
+      static_assert(config.purpose != purpose::batch_invariant || Where::batch_invariant,
+                    "a layer whose purpose is batch_invariant needs a stream whose tuning is in_one_order, because other kernels add in an order that depends "
+                    "on how many tokens a call has");
     auto const tokens = rows.x.rows;
     if (rows.x.columns != shape.hidden) return invalid("batch.x must have `hidden` columns", shape.hidden, rows.x.columns);
     if (y.rows != tokens) return invalid("y must have a row a token", tokens, y.rows);

@@ -25,6 +25,7 @@ struct attention_params {
   std::int32_t const *sequence, *position;   // [tokens]
   float scale;
   int heads, group;                      // query heads, and those that share a kv head
+  bool one_by_one = false;               // attend_split takes prompts too
 
   MOESAIC_DEVICE std::int64_t slot(std::int64_t token) const { return slot_of(cache, sequence[token], position[token]); }
 };
@@ -307,7 +308,7 @@ struct attend_split {
     int const kv_head = device::block_y(), first_head = device::block_z() * 16;   // of the group
     device::griddepcontrol_launch_dependents();
     device::griddepcontrol_wait();
-    if (belongs_to_prompt<attention_tuning::tile_tokens>(p.sequence, p.q.rows, t)) return;   // all blocks of the cluster alike
+    if (!p.one_by_one && belongs_to_prompt<attention_tuning::tile_tokens>(p.sequence, p.q.rows, t)) return;   // all blocks of the cluster alike
     int const heads = p.group - first_head < 16 ? p.group - first_head : 16;
     auto const column = static_cast<std::int64_t>(kv_head * p.group + first_head) * HeadDim;
     auto const own = p.slot(t);

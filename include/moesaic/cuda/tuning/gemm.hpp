@@ -29,14 +29,6 @@ constexpr bool sm80_multiplies(dtype w) {
   return w == dtype::bf16 || w == dtype::int8 || w == dtype::e4m3 || w == dtype::int4 || w == dtype::mxfp4;
 }
 
-/// A tuning whose sums all have one order, however many rows there are: a row's result has the same bits in every batch. On one of the older rungs, with
-/// a tile between those for few slots and for many.
-///   cuda::basic_stream_ref<cuda::in_one_order<>> where(stream);
-template <class Tuning = default_tuning>
-struct in_one_order : Tuning {
-  static constexpr bool one_order = true;
-};
-
 /// How many slots a matrix has decides: few, some, many.
 enum class gemm_load : std::uint8_t { few, some, many };
 constexpr gemm_load gemm_load_of(std::int64_t slots_of_matrix) {

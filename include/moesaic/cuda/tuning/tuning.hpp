@@ -28,6 +28,17 @@ struct rungs {
   static constexpr bool has(rung r) { return ((r == Rungs) || ...); }
 };
 
+/// A tuning whose sums all have one order, however many rows there are: a row's result has the same bits in every batch. On one of the older rungs, with
+/// a tile between those for few slots and for many; prompts are attended to token by token.
+///   cuda::basic_stream_ref<cuda::in_one_order<>> where(stream);
+template <class Tuning = default_tuning>
+struct in_one_order : Tuning {
+  static constexpr bool one_order = true;
+};
+
+template <class Tuning>
+inline constexpr bool sums_in_one_order = requires { requires Tuning::one_order; };
+
 /// The highest rung that the tuning has and an architecture runs. wgmma is of sm_90a alone: later architectures take sm80's kernels.
 template <class Tuning>
 constexpr rung best_rung(int architecture) {
