@@ -287,7 +287,7 @@ struct gemm_sm90 {
     std::uint64_t const of_slots = operand(at + slots_at + (weights_on_m ? 0 : warpgroup * 64 * 128));
     device::wgmma_fence();
     MOESAIC_UNROLL
-    for (int i = 0; i < 4; ++i)
+    for (unsigned i = 0; i < 4; ++i)
       device::wgmma<weights, n>(d, (weights_on_m ? of_weights : of_slots) + 2 * i, (weights_on_m ? of_slots : of_weights) + 2 * i, add || i > 0);
     device::wgmma_commit_group();
   }
@@ -401,7 +401,8 @@ struct gemm_sm90 {
     // Products of some steps of an operand.
     auto const issue = [&]<int First, int Count>(float (&d)[n / 2], sm90::operand const& a, std::uint64_t of_slots, bool add) {
       MOESAIC_UNROLL
-      for (int i = First; i < First + Count; ++i) device::wgmma<dtype::bf16, n>(d, a[i], of_slots + 2 * i, add || i > First);
+      for (int i = First; i < First + Count; ++i)
+        device::wgmma<dtype::bf16, n>(d, a[i], of_slots + 2u * static_cast<unsigned>(i), add || i > First);
       device::wgmma_commit_group();
     };
     // Products of half a stage, and what there is to do when they are there.
