@@ -39,7 +39,7 @@ run "$build/gpu/tests/package/cuda/moesaic_package_cuda"
 run "$build/gpu/tests/cuda/cuda"
 run "$build/gpu/tests/cuda/cuda_kernels"
 if [ -n "$bench" ]; then
-  run "$build/gpu/bench/moesaic_bench_cuda" --benchmark_out="$build/gpu/cuda.json" --benchmark_out_format=json
+  run "$build/gpu/bench/cuda/moesaic_bench_cuda" --benchmark_out="$build/gpu/cuda.json" --benchmark_out_format=json
 fi
 say "done"
 exit $failed
