@@ -93,3 +93,21 @@ void check(group const& g, char const* architecture) {
 }
 
 }  // namespace moesaic::test::ptx
+
+TEST_CASE("one element that differs is told, a last place only where none may") {
+  using namespace moesaic::test::ptx;
+  memory a(1), b(1);
+  float const* const x = a.random<float>(8);
+  float* const y = b.random<float>(8);
+  a.of<std::int32_t>({1, 2}), b.of<std::int32_t>({1, 3});
+  auto const floats = [&](int last_places) { return difference(a.buffers()[0], b.buffers()[0], last_places); };
+  CHECK(floats(0).empty());
+  y[3] = std::nextafter(x[3], 2.0f);
+  CHECK(floats(0).find("1 of 8 elements differ, the first at 3: ") == 0);
+  CHECK(floats(1).empty());
+  y[3] = x[3] * 1.001f;
+  CHECK(!floats(1).empty());
+  y[3] = std::nanf("");
+  CHECK(!floats(1).empty());
+  CHECK(difference(a.buffers()[1], b.buffers()[1], 1).find("1 of 8 elements differ, the first at 4: 2 as C++, 3 as PTX") == 0);
+}
