@@ -354,9 +354,9 @@ matrix<float> mixed(matrix<float> const& x, matrix<float> const& residual, typen
   host::buffer workspace{layer::workspace_bytes(x.rows)};
   arena memory(workspace.data(), workspace.size());
   auto const s = layer::carve(memory, x.rows);
-  *s.not_finite = 0;
+  *s.flags = {};
   auto y = residual;
-  CHECK(static_cast<bool>(moe<Spec>::forward(where, weights.views.ffn, x.view(), residual.view(), y.view(), state, s.ffn, s.not_finite)));
+  CHECK(static_cast<bool>(moe<Spec>::forward(where, weights.views.ffn, x.view(), residual.view(), y.view(), state, s.ffn, s.flags)));
   return y;
 }
 
