@@ -56,7 +56,7 @@ void both_e4m3(cuda::stream_ref& where, memory& m) {
 }
 
 constexpr family families[] = {
-    {"gemm_sm90", few, 1},
+    {"gemm_sm90", few},
     {"gemm_sm90", codes},
     {"gemm_sm90", long_runs},
     {"gemm_sm90", both_e4m3},
