@@ -109,6 +109,7 @@ moesaic::cuda::device_facts moesaic::cuda::current_device() {
     return facts;
   }();
   auto facts = real;
+  if (device_model::wanted_architecture == 0) facts.why = {status_code::no_device, "there is no CUDA device"};
   if (device_model::wanted_architecture < facts.architecture) facts.architecture = device_model::wanted_architecture;
   return facts;
 }
