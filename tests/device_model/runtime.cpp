@@ -7,10 +7,7 @@
 
 namespace moesaic::device_model::internal {
 
-std::int64_t most_shared_bytes() {
-  int const architecture = current_options().architecture;
-  return architecture >= 90 ? 227 * 1024 : architecture == 86 || architecture == 89 ? 99 * 1024 : 163 * 1024;
-}
+std::int64_t most_shared_bytes() { return cuda::limits_of(current_options().architecture).shared_bytes; }
 
 }  // namespace moesaic::device_model::internal
 

@@ -1,4 +1,4 @@
-// The router's tuning keeps every limit of every architecture, for every preset and for the largest routers there are.
+// The router's tuning keeps every limit of architectures 80 and later, for every preset and for the largest routers there are.
 // SPDX-License-Identifier: Apache-2.0
 #include <doctest/doctest.h>
 
@@ -29,7 +29,7 @@ template <class Policy, class Config>
 constexpr bool runs() {
   constexpr int threads = cuda::default_route_tuning::rows(cuda::experts_of<Config>(), cuda::slots_of<Policy, Config>()).threads;
   bool all = true;
-  for (int const architecture : {75, 80, 86, 90, 100, 120})
+  for (int const architecture : {80, 86, 90, 100, 120})
     all = all && within<cuda::route_logits<Policy, Config, threads, cuda::rung::sm80>>(architecture) &&
           (!cuda::rows_fit_fused<cuda::default_tuning, Policy, Config>() || within<cuda::route_fused<Policy, Config, bf16, cuda::rung::sm80>>(architecture));
   return all;
@@ -42,7 +42,7 @@ static_assert(preset_runs<presets::mixtral_8x7b>() && preset_runs<presets::mixtr
               preset_runs<presets::deepseek_moe_16b>());
 static_assert(runs<routing::standard, fixed<router_config{.experts = 512, .top_k = 10}>>() && runs<routing::standard, fixed<router_config{.experts = 2048, .top_k = 64}>>());
 static_assert(runs<routing::two_prices<>, fixed<router_config{.experts = 256, .top_k = 8}>>() && runs<routing::standard, router_config>());
-static_assert(within<cuda::plan_choices<cuda::default_route_tuning::plan_threads>>(75));
+static_assert(within<cuda::plan_choices<cuda::default_route_tuning::plan_threads>>(86));
 // Where it fits, as many warps as make a plan of 4096 tokens short.
 static_assert(cuda::default_route_tuning::rows(256, 8).threads == 512 && cuda::default_route_tuning::rows(2048, 64).threads == 128);
 // Presets compute their logits in the launch that routes.

@@ -22,7 +22,7 @@ struct default_route_tuning {
   static constexpr int most_threads = 512;
   static constexpr int blocks = 2;                         ///< of a multiprocessor; tokens beyond these wait for their turn
   static constexpr int plan_threads = 1024;                ///< of the plan alone
-  static constexpr std::int64_t most_shared = 96 * 1024;   ///< fits every architecture, with the scratch of sums and scans
+  static constexpr std::int64_t most_shared = 96 * 1024;   ///< fits architectures 80 and later, with the scratch of sums and scans
   /// Tokens and choices whose plan is made in the launch that routes; more are left to a launch of their own.
   static constexpr std::int64_t planned_tokens = 4096;
   /// Tokens whose logits are computed in the launch that routes: while the router's weights are what is read.

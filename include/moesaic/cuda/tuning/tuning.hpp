@@ -56,6 +56,8 @@ struct architecture_limits {
 };
 constexpr architecture_limits limits_of(int architecture) {
   switch (architecture) {
+    case 70: return {96 * 1024};
+    case 75: return {64 * 1024};
     case 80: case 87: return {163 * 1024};
     case 90: case 100: case 103: return {227 * 1024};
     default: return {99 * 1024};         // 86, 89, 120
