@@ -8,9 +8,6 @@
 #include <moesaic/base/view.hpp>
 #include <moesaic/cuda/tuning/tuning.hpp>
 #include <moesaic/device/device.hpp>
-#if defined(__CUDACC__)
-#include <moesaic/device/block_scan.cuh>
-#endif
 #include <moesaic/route/plan.hpp>
 
 #if defined(__CUDACC__)
