@@ -26,6 +26,10 @@ struct deepseek {
                                         .routed_scale = 2.5, .score_bias = true};
 };
 
+struct few {
+  static constexpr router_config config{.experts = 4, .top_k = 1};
+};
+
 /// A plan by three warps.
 struct few_threads : small_blocks {
   struct route : small_blocks::route {
@@ -153,6 +157,16 @@ TEST_CASE("a warp's rows of experts meet no bank twice") {
   auto const conflicts = device_model::take_conflicts();
   CHECK(conflicts.instructions > 1000);
   CHECK(conflicts.passes - conflicts.instructions <= 2 * 24);   // the scores of those chosen lie where they lie
+}
+
+TEST_CASE("at the default tuning: no tokens, and more than one launch routes and plans") {
+  static_assert(4100 > cuda::default_route_tuning::planned_tokens);
+  device_model::scope const scoped({.when = device_model::delivery::late, .seed = 3});
+  for (std::int64_t const tokens : {0, 4100}) {
+    CAPTURE(tokens);
+    auto const b = draw_batch(few::config, tokens, seed);
+    check_once<routing::standard, cuda::default_tuning>(few{}, {}, b, route_on_host<routing::standard>(few::config, {}, b));
+  }
 }
 
 TEST_CASE("the plan of a dense layer") {

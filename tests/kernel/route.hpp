@@ -150,25 +150,26 @@ router_config config_of(Config const& config) {
   else return config;
 }
 
-/// route_and_plan on the model must be host::route and make_plan.
+/// route_and_plan on the model must be `want`, what host::route and make_plan say.
+template <class Policy, class Tuning, class Config>
+void check_once(Config const& config, typename Policy::state const& state, route_batch const& b, route_results const& want) {
+  auto got = results_for<Policy>(config_of(config), b.logits.rows);
+  cuda::route_counters counters;
+  cuda::basic_stream_ref<Tuning> where;
+  cuda::route_and_plan<Policy>(where, config, state, b.logits.view(), b.score_bias, got.scores.view(), got.choice.view(), got.slots(), got.batch_memory,
+                               &got.not_finite, &counters, got.plan());
+  auto const done = cuda::finish(where);
+  INFO(to_string(done));
+  REQUIRE(static_cast<bool>(done));
+  check_findings();
+  check_routed(got, want);
+  check_planned(got, want);
+  CHECK(counters.of_grid == 0);
+}
 template <class Policy, class Config, class Tuning = small_blocks>
 void check_on_model(Config const& config, typename Policy::state const& state, route_batch const& b) {
-  auto const c = config_of(config);
-  auto const want = route_on_host<Policy>(c, state, b);
-  each_schedule([&] {
-    auto got = results_for<Policy>(c, b.logits.rows);
-    cuda::route_counters counters;
-    cuda::basic_stream_ref<Tuning> where;
-    cuda::route_and_plan<Policy>(where, config, state, b.logits.view(), b.score_bias, got.scores.view(), got.choice.view(), got.slots(), got.batch_memory,
-                                 &got.not_finite, &counters, got.plan());
-    auto const done = cuda::finish(where);
-    INFO(to_string(done));
-    REQUIRE(static_cast<bool>(done));
-    check_findings();
-    check_routed(got, want);
-    check_planned(got, want);
-    CHECK(counters.of_grid == 0);
-  });
+  auto const want = route_on_host<Policy>(config_of(config), state, b);
+  each_schedule([&] { check_once<Policy, Tuning>(config, state, b, want); });
 }
 
 }  // namespace moesaic::test
