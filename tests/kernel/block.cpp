@@ -53,14 +53,14 @@ struct step {
   std::vector<std::int32_t> sequence, position;
 };
 /// A prompt and a piece of one, then single tokens.
-std::vector<step> const steps = [] {
+std::vector<step> steps() {
   std::vector<step> all(3);
   for (std::int32_t i = 0; i < 11; ++i) all[0].sequence.push_back(0), all[0].position.push_back(i);
   for (std::int32_t i = 0; i < 3; ++i) all[0].sequence.push_back(1), all[0].position.push_back(i);
   all[1] = {{0, 1}, {11, 3}};
   all[2] = {{1}, {4}};
   return all;
-}();
+}
 
 template <class Spec, class Where, class State>
 std::vector<matrix<scalar_of<Spec::config.storage.activations>>> run(Where& where, seen<float>& tap, State const& state) {
@@ -70,7 +70,7 @@ std::vector<matrix<scalar_of<Spec::config.storage.activations>>> run(Where& wher
   auto const cache = layer::make_cache(where, 2, 24);
   std::vector<matrix<T>> results;
   random_stream random(61);
-  for (auto const& s : steps) {
+  for (auto const& s : steps()) {
     auto const tokens = static_cast<std::int64_t>(s.sequence.size());
     auto const x = random_matrix<T>(tokens, Spec::config.hidden, random);
     auto y = unwritten<T>(tokens, Spec::config.hidden);
