@@ -21,10 +21,11 @@ void under_every_schedule(F&& f, int architecture = 90) {
   struct schedule {
     delivery when;
     std::uint64_t seed;
+    int blocks;                          // side by side; 0: one after another, in the order that the seed draws
   };
-  for (auto const& s : {schedule{delivery::eager, 0}, {delivery::late, 0}, {delivery::late, 7}, {delivery::random, 8}}) {
+  for (auto const& s : {schedule{delivery::eager, 0, 0}, {delivery::late, 0, 0}, {delivery::late, 7, 3}, {delivery::random, 8, 0}}) {
     INFO("delivery ", static_cast<int>(s.when), ", seed ", s.seed);
-    device_model::scope const options({.when = s.when, .seed = s.seed, .architecture = architecture});
+    device_model::scope const options({.when = s.when, .seed = s.seed, .architecture = architecture, .resident_blocks = s.blocks});
     cuda::stream_ref where;
     f(where);
     auto const done = cuda::finish(where);
