@@ -33,7 +33,7 @@ int without_device(cuda::stream_ref& where) {
   cuda::kv_cache const cache{.storage = dtype::bf16, .sequences = 1, .kv_heads = 2, .head_dim = 64, .max_tokens = 16};
   (void)layer::forward(where, layer::bind(bytes(memory)), {{row.data(), 1, 256}, zero, zero}, cache, {row.data(), 1, 256}, bytes(workspace));
   if (auto const done = cuda::finish(where); done.code != status_code::no_device) return failed("expected no_device of forward", done);
-  if (auto const done = check(where, bytes(workspace)); done.code == status_code::ok) (void)cuda::finish(where);
+  if (auto const done = check(where, bytes(workspace)); done.code != status_code::no_device) return failed("expected no_device of check", done);
   try {
     (void)layer::load(where, random_source{1}, "");
     return failed("load: expected an exception", {});
