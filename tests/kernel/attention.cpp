@@ -76,6 +76,28 @@ TEST_CASE("a long sequence is dealt out to all blocks of a cluster") {
   check_batches<bf16, dtype::bf16, 16>(1, 4, {{{0, 0, 1100}}, {{0, 1100, 1}}}, 1200, stage_tolerance<bf16>, 90);
 }
 
+TEST_CASE("a key that is not a number shows, in every kernel") {
+  for (std::int64_t const tokens : {1, 10})
+    under_every_schedule([&](cuda::stream_ref& where) {
+      cuda::kv_cache cache{dtype::bf16, 1, 1, 16, 40, nullptr, nullptr};
+      host::buffer memory(cuda::bytes(cache));
+      cache.data = memory.data();
+      random_stream random(56);
+      auto const q = random_matrix<bf16>(40, 32, random);
+      auto kv = random_matrix<bf16>(40, 16, random);
+      kv(3, 0) = static_cast<bf16>(not_a_number<float>);
+      std::vector<std::int32_t> const sequence(40, 0);
+      std::vector<std::int32_t> position(40);
+      for (std::int32_t t = 0; t < 40; ++t) position[static_cast<std::size_t>(t)] = t;
+      REQUIRE(cuda::append<bf16, dtype::bf16>(where, cache, kv.view(), kv.view(), sequence, position));
+      auto out = matrix<bf16>(tokens, 32);
+      auto const last = 40 - tokens;
+      REQUIRE(cuda::attend<bf16, dtype::bf16, 16>(where, 0.25, cache, {q.data.data() + last * 32, tokens, 32}, {sequence.data(), tokens},
+                                                  {position.data() + last, tokens}, out.view()));
+      for (auto const value : out.data) CHECK(static_cast<float>(value) != static_cast<float>(value));
+    });
+}
+
 TEST_CASE("in one order, a token's bits do not depend on what stands beside it") {
   under_every_schedule([&](cuda::stream_ref&) {
     cuda::basic_stream_ref<cuda::in_one_order<>> where;

@@ -27,6 +27,14 @@ attention_params<T> params_of(double scale, kv_cache const& cache, view<const T>
   auto const heads = static_cast<int>(q.columns / cache.head_dim);
   return {cache, q, out, sequence.data, position.data, static_cast<float>(scale), heads, heads / cache.kv_heads};
 }
+/// Whether the matrix kernels take it: rows and cache that 16-byte copies reach, a device whose blocks have room for the widest of them.
+template <int HeadDim>
+bool tiles_take(device_facts const& device, kv_cache const& cache, view<const bf16> q, view<bf16> out) {
+  constexpr auto prompt = static_cast<std::int64_t>(shared_bytes_of<attend_prompt<HeadDim>>());
+  constexpr auto split = static_cast<std::int64_t>(shared_bytes_of<attend_split<HeadDim, 1>>());
+  return cache.head_dim == HeadDim && q.rows > 0 && is_wide(q) && reinterpret_cast<std::uintptr_t>(cache.data) % 16 == 0 &&
+         reinterpret_cast<std::uintptr_t>(out.data) % 4 == 0 && out.stride % 2 == 0 && prompt <= device.shared_bytes && split <= device.shared_bytes;
+}
 }  // namespace attention_detail
 
 /// out[t] = the values of token t's sequence weighted by softmax(q · k · scale) over its slots 0 .. own; query head h reads kv head
@@ -42,7 +50,7 @@ status attend(basic_stream_ref<Tuning>& where, double scale, kv_cache const& cac
   if (auto const fits = attention_detail::check<T>(cache, q, sequence, position, Stored); !fits) return fits;
   auto p = attention_detail::params_of<T>(scale, cache, q, out, sequence, position);
   if constexpr (std::is_same_v<T, bf16> && Stored == dtype::bf16 && tuning::has_tiles(HeadDim))
-    if (where.best() != rung::simt && cache.head_dim == HeadDim && q.rows > 0 && is_wide(q) && reinterpret_cast<std::uintptr_t>(out.data) % 4 == 0) {
+    if (where.best() != rung::simt && attention_detail::tiles_take<HeadDim>(where.device, cache, q, out)) {
       constexpr double log2_e = 1.4426950408889634;
       p.scale = static_cast<float>(scale * log2_e);
       auto const tokens = static_cast<unsigned>(q.rows), kv_heads = static_cast<unsigned>(cache.kv_heads), parts = static_cast<unsigned>((p.group + 15) / 16);

@@ -33,7 +33,8 @@ __device__ constexpr bool compiles_here() {
 #endif
 }
 
-/// Every kernel of the library. Of an architecture that cannot run it nothing is compiled; `launch` refuses it there before this can trap.
+/// Every kernel of the library. Of an architecture that cannot run it nothing is compiled; `current_device` answers what was compiled, so that `launch`
+/// refuses such a kernel before this can trap.
 template <class Kernel>
 __global__ void __launch_bounds__(Kernel::threads, blocks_of<Kernel>()) entry(__grid_constant__ typename Kernel::params const params) {
   if constexpr (compiles_here<Kernel::needs>()) Kernel{}(params);

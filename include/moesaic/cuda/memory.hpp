@@ -22,7 +22,9 @@ class buffer {
     if (bytes == 0) return;
     if (!where.device.why) throw error(to_string(where.device.why));
     if (data_ == nullptr) throw error("cuda: expected " + std::to_string(bytes) + " bytes of device memory, found less");
-    if (auto const done = set_bytes(where, data_, 0, bytes); !done) {
+    auto done = set_bytes(where, data_, 0, bytes);
+    if (done) done = synchronize(where);                   // other streams may use it next
+    if (!done) {
       device_free(std::exchange(data_, nullptr));
       throw error(to_string(done));
     }
@@ -62,10 +64,6 @@ inline bool same_values(stream&, double const* /*kept*/, double const* /*expecte
 
 inline void clear(stream& where, call_flags* flags) { where.record(set_bytes(where, flags, 0, sizeof *flags)); }
 /// Waits for what was asked of the stream so far.
-inline call_flags read_flags(stream& where, call_flags const* flags) {
-  call_flags read;
-  where.record(copy_to_host(where, &read, flags, sizeof read));
-  return read;
-}
+inline status read_flags(stream& where, call_flags const* flags, call_flags& read) { return copy_to_host(where, &read, flags, sizeof read); }
 
 }  // namespace moesaic::cuda

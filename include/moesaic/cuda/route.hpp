@@ -133,7 +133,8 @@ void linear_route_and_plan(basic_stream_ref<Tuning>& where, Config const& config
 }
 
 /// Rows to expert ids, weights and plan, by router weights: the step that layers ask for, in as few launches as it takes. `config`: an empty type with
-/// `static constexpr router_config config`; if it says `batch_invariant` too, logits are linear's however few tokens there are.
+/// `static constexpr router_config config`; if it says `batch_invariant` too, or the tuning sums in one order, logits are linear's
+/// however few tokens there are.
 /// x [tokens, hidden]; logits [tokens, outputs] and the rest as above, all are written. A plan without expert_offsets is not made.
 template <class Policy, class Config, class X, class Tuning>
 void route_tokens(basic_stream_ref<Tuning>& where, Config const& config, typename Policy::state const& state, router_weights const& w, view<const X> x,
@@ -143,7 +144,7 @@ void route_tokens(basic_stream_ref<Tuning>& where, Config const& config, typenam
   constexpr double cosine = Config::config.cosine;
   auto* const counters = reinterpret_cast<route_counters*>(flags->counter);
   bool const planned = out.expert_offsets.data != nullptr;
-  constexpr bool one_order = requires { requires Config::batch_invariant; };
+  constexpr bool one_order = sums_in_one_order<Tuning> || requires { requires Config::batch_invariant; };
   if constexpr (cosine == 0 && !one_order && rows_fit_fused<Tuning, Policy, Config>())
     if (planned && fuses_logits(where, w.weight, x))
       return linear_route_and_plan<Policy>(where, config, state, w.weight, x, w.bias, logits, w.score_bias, scores, choice, slots, batch_memory,

@@ -21,6 +21,18 @@ inline status status_of(cudaError_t answer) {
 }
 inline cudaStream_t handle_of(stream const& where) { return static_cast<cudaStream_t>(where.handle); }
 
+/// The newest architecture that this file was compiled for and a device of `architecture` can run, 0 = none: kernels are chosen by what there is, not by
+/// what the device could do.
+constexpr int compiled_for(int architecture) {
+#if defined(__CUDA_ARCH_LIST__)
+  int newest = 0;
+  for (int const listed : {__CUDA_ARCH_LIST__}) newest = listed / 10 <= architecture && listed / 10 > newest ? listed / 10 : newest;
+  return newest;
+#else
+  return architecture;
+#endif
+}
+
 // Weak, not inline: a .cpp compiled without CUDA's headers calls them, and finds them in whichever .cu of the program was compiled with this header.
 
 [[gnu::weak]] device_facts current_device() {
@@ -35,7 +47,10 @@ inline cudaStream_t handle_of(stream const& where) { return static_cast<cudaStre
   ask(facts.multiprocessors, cudaDevAttrMultiProcessorCount);
   ask(shared, cudaDevAttrMaxSharedMemoryPerBlockOptin);
   facts.why = status_of(answer);
-  if (facts.why) facts.architecture = 10 * major + minor, facts.shared_bytes = shared;
+  if (!facts.why) return facts;
+  facts.architecture = compiled_for(10 * major + minor);
+  facts.shared_bytes = shared;
+  if (facts.architecture == 0) facts.why = {status_code::device_failed, "the program was compiled for newer architectures than the device's", 0, 10 * major + minor};
   return facts;
 }
 [[gnu::weak]] void* device_allocate(std::size_t bytes) {

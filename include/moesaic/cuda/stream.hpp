@@ -12,7 +12,7 @@ namespace moesaic::cuda {
 
 /// What is asked of a device once, when a stream_ref is made.
 struct device_facts {
-  int architecture = 0;                  ///< 80, 90, ...: major · 10 + minor; 0 = there is no device
+  int architecture = 0;                  ///< 80, 90, ...: major · 10 + minor, of the newest code that the program holds for it; 0 = there is no device
   int multiprocessors = 0;
   std::int64_t shared_bytes = 0;         ///< dynamic shared memory a block may have
   status why;                            ///< what is wrong where there is none
@@ -45,6 +45,7 @@ struct stream {
 template <class Tuning = default_tuning>
 struct basic_stream_ref : stream {
   using tuning = Tuning;
+  static constexpr bool on_device = true;    ///< views lie where the host does not read
   static constexpr bool batch_invariant = sums_in_one_order<Tuning>;   ///< a token's bits do not depend on the others of its call
   static constexpr bool fuses_plan = true;   ///< route_tokens: logits, routing and the plan are one step
   using stream::stream;

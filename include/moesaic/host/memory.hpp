@@ -33,7 +33,10 @@ inline bool same_values(pool&, double const* kept, double const* expected, int c
 
 /// Flags that a call raises when something went wrong on the way (call_flags): down before, read after.
 inline void clear(pool&, call_flags* flags) { *flags = {}; }
-inline call_flags read_flags(pool&, call_flags const* flags) { return *flags; }
+inline status read_flags(pool&, call_flags const* flags, call_flags& read) {
+  read = *flags;
+  return {};
+}
 
 /// What went wrong since the last call, where ops report by themselves (a device's launches). On the host they cannot fail.
 inline status finish(pool&) { return {}; }

@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <string_view>
+#include <type_traits>
 #include <utility>
 
 #include <moesaic/layer/attention.hpp>
@@ -65,7 +66,9 @@ struct block {
       return {status_code::workspace_too_small, "the workspace must have workspace_bytes(tokens) bytes",
               static_cast<std::int64_t>(workspace_bytes<std::remove_cvref_t<Tap>>(tokens)), workspace.size};
     clear(where, s.flags);
-    return tokens == 0 ? status{} : run(where, w, rows, cache, y, s, state, tap, 0);
+    auto const done = tokens == 0 ? status{} : run(where, w, rows, cache, y, s, state, tap, 0);
+    auto const late = finish(where);                       // also where a step returned early: nothing is left for the next call
+    return done ? late : done;
   }
   static constexpr std::int64_t most_tokens = 0x7fff'ffff / moe<Spec>::slots;
   static constexpr policy_state no_state() {
@@ -77,6 +80,9 @@ struct block {
   template <class Where, class Cache, class Tap>
   static status run(Where& where, weights const& w, batch<scalar> const& rows, Cache const& cache, view<scalar> y, scratch const& s,
                     policy_state const& state, Tap& tap, int layer) {
+    static_assert(!std::is_same_v<scalar, double> || !requires { requires Where::on_device; },
+                  "storage.activations of a layer on a device must be bf16 or fp32, because fp64 is the host's reference and has no kernels there");
+    static_assert(may_tap<Where, Tap>(), "this tap reads its views on the host, so it needs a call that runs there: on a device, copy what is wanted first");
     auto const show = [&](stage what, view<scalar> values) { tap(tap_point{layer, what}, view<const scalar>(values)); };
 
     normalize<scalar>(where, config.norm, w.attention_norm, rows.x, s.normed);
@@ -185,7 +191,8 @@ struct block {
 template <class Where>
 status check(Where& where, list<std::byte> workspace) {
   arena memory(workspace.data, static_cast<std::size_t>(workspace.size));
-  auto const flags = read_flags(where, memory.take<call_flags>(1).data);
+  call_flags flags;
+  if (auto const done = read_flags(where, memory.take<call_flags>(1).data, flags); !done) return done;
   if (flags.id != 0) return {status_code::out_of_range, "some token id was not below the size of the vocabulary; its row is zero", 0, 0};
   if (flags.site != 0)
     return {status_code::out_of_range, "some token's sequence or position lay outside the cache; it was not appended and attended to nothing", 0, 0};

@@ -83,7 +83,10 @@ struct decoder {
       done = block<Spec>::run(where, w.layers[static_cast<std::size_t>(layer)], rows_of_layer, cache.layer(layer), s.stream, layer_scratch,
                               state_of<Spec>(states, layer), tap, layer);
     });
-    if (!done || wanted == 0) return done;
+    if (!done || wanted == 0) {
+      auto const late = finish(where);
+      return done ? late : done;
+    }
     auto const final = all ? s.stream : s.picked;
     if (!all) pick_rows<scalar>(where, s.stream, rows, s.picked, s.flags);
     normalize<scalar>(where, config.norm, w.norm, final, final);

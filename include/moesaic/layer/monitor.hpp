@@ -96,6 +96,7 @@ class layer_monitors {
 
   class call_tap {
    public:
+    static constexpr bool reads = true;
     static constexpr bool wants(stage s) {
       return s == stage::router_logits || s == stage::router_scores || s == stage::topk_index || s == stage::topk_count;
     }

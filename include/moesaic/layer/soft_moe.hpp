@@ -45,6 +45,11 @@ struct soft_moe {
     typename experts::scratch activated;
   };
 
+  template <class Where>
+  static constexpr void check_where() {
+    static_assert(!requires { requires Where::on_device; }, "a Soft MoE layer needs a host::pool, because it has no kernels for a device");
+  }
+
   /// x, residual [tokens, hidden] -> y [tokens, hidden], which may be residual. first [sequences + 1], where the caller runs: sequence s
   /// has the rows [first[s], first[s + 1]). `workspace` has workspace_bytes(tokens, sequences) bytes. A token whose logits are not finite
   /// gives nothing, gets nothing but its residual and raises the flag that `check(where, workspace)` reads.
@@ -52,6 +57,7 @@ struct soft_moe {
   template <class Where>
   static status forward(Where& where, weights const& w, view<const scalar> x, view<const scalar> residual, list<const std::int32_t> first,
                         view<scalar> y, list<std::byte> workspace) {
+    check_where<Where>();
     if (x.columns != shape.hidden) return invalid("x must have `hidden` columns", shape.hidden, x.columns);
     if (residual.rows != x.rows || residual.columns != x.columns) return invalid("residual must have a row a token", x.rows, residual.rows);
     if (y.rows != x.rows || y.columns != x.columns) return invalid("y must have a row a token", x.rows, y.rows);
@@ -109,6 +115,7 @@ struct soft_moe {
   /// Φ under the router's names, its factor as "mlp.gate.scale", the experts under theirs. Throws as block::load does.
   template <class Where, tensor_source Source>
   static auto load(Where& where, Source const& source, std::string_view prefix, tensor_names const& names = {}) {
+    check_where<Where>();
     auto memory = allocate(where, weights_bytes());
     arena over(memory.data(), memory.size());
     auto const w = carve_weights(over);

@@ -31,13 +31,21 @@ struct tap_point {
 ///   expert_out  [tokens · slots, hidden], unweighted, slot by slot of each token, zero where a slot is unused
 ///   topk_count  [tokens, 1] expert slots that were filled; a −1 among these is a choice that was dropped
 ///   attn_probs  [heads · tokens, keys], only where the tap offers memory: `view<sum> attention_probabilities(int heads, std::int64_t tokens)`
-/// The views are valid during the call only. A tap may have `static constexpr bool wants(stage)`; what it does not want is not computed for
+/// The views are valid during the call only, and lie where the call runs: a tap that reads them on the host says `static constexpr bool reads = true`, so that
+/// a device's call refuses it when it is compiled. A tap may have `static constexpr bool wants(stage)`; what it does not want is not computed for
 /// its sake. With no_tap nothing of it is compiled.
 struct no_tap {
   static constexpr bool wants(stage) { return false; }
   template <class X>
   constexpr void operator()(tap_point, view<const X>) const {}
 };
+
+/// Whether a tap may be given to a call of `Where`.
+template <class Where, class Tap>
+constexpr bool may_tap() {
+  if constexpr (requires { requires Where::on_device; requires Tap::reads; }) return false;
+  else return true;
+}
 
 template <class Tap>
 constexpr bool wants(stage s) {

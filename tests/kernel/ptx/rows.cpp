@@ -96,7 +96,7 @@ constexpr family families[] = {
     {"special_expert_rows", special},
     {"embed_rows", embedding},
     {"quantize_rows", quantize},
-    {"cosines_of_rows lengths_of_rows", cosines},
+    {"cosines_of_rows", cosines},
 };
 
 MOESAIC_LEG(rows, families)

@@ -199,7 +199,7 @@ MOESAIC_DEVICE bool belongs_to_prompt(std::int32_t const* sequence, std::int64_t
 /// Prompts: a block takes 64 tokens of the batch and one query head, and goes over the keys of every sequence that has enough tokens among them.
 template <int HeadDim>
 struct attend_prompt {
-  static constexpr int tile = attention_tuning::tile_tokens, keys = attention_tuning::tile_keys, stages = attention_tuning::stages(HeadDim);
+  static constexpr int tile = attention_tuning::tile_tokens, keys = attention_tuning::tile_keys(HeadDim), stages = attention_tuning::stages(HeadDim);
   static constexpr int threads = tile / 16 * device::warp_size;
   static constexpr rung needs = rung::sm80;
   using params = attention_params<bf16>;
@@ -340,7 +340,7 @@ struct attend_split {
       join_warps(memory);
       device::cluster_arrive();
       device::cluster_wait();
-      if (rank == 0) join_cluster(memory, p.out.row(t) + column, heads);
+      if (rank == 0) join_cluster(memory, p.out.row(t) + column, heads, own >= 0);
       device::cluster_arrive();          // nobody leaves while his memory is read
       device::cluster_wait();
     } else {
@@ -348,7 +348,7 @@ struct attend_split {
         int const r = i / HeadDim, d = i % HeadDim;
         float top = -infinity<float>, total = 0.0f, out = 0.0f;
         for (int w = 0; w < warps; ++w) join(memory.left[w].top[r], memory.left[w].total[r], memory.left[w].out[r][d], top, total, out);
-        p.out.row(t)[column + i] = static_cast<bf16>(total > 0.0f ? out / total : 0.0f);
+        p.out.row(t)[column + i] = static_cast<bf16>(own >= 0 ? out / total : 0.0f);
       }
     }
   }
@@ -371,8 +371,8 @@ struct attend_split {
   /// Takes what another has found into (top, total, out).
   MOESAIC_DEVICE static void join(float other_top, float other_total, float other_out, float& top, float& total, float& out) {
     float const next = other_top > top ? other_top : top;
-    if (!(next > -infinity<float>)) return;
-    float const mine = device::ex2_approx(top - next), others = device::ex2_approx(other_top - next);
+    bool const some = next > -infinity<float>;             // or nothing was seen, or NaN alone, which stays
+    float const mine = some ? device::ex2_approx(top - next) : 1.0f, others = some ? device::ex2_approx(other_top - next) : 1.0f;
     total = total * mine + other_total * others;
     out = out * mine + other_out * others;
     top = next;
@@ -396,14 +396,14 @@ struct attend_split {
       if (at % HeadDim == 0) memory.left[0].top[r] = tops[i], memory.left[0].total[r] = totals[i];
     }
   }
-  MOESAIC_DEVICE static void join_cluster(shared& memory, bf16* to, int heads) {
+  MOESAIC_DEVICE static void join_cluster(shared& memory, bf16* to, int heads, bool seen) {
     auto const read = [](float const& place, int rank) { return bit_cast<float>(device::load_cluster(device::mapa(&place, rank))); };
     for (int i = device::thread_id(); i < heads * HeadDim; i += threads) {
       int const r = i / HeadDim, d = i % HeadDim;
       auto const& left = memory.left[0];
       float top = -infinity<float>, total = 0.0f, out = 0.0f;
       for (int rank = 0; rank < Cluster; ++rank) join(read(left.top[r], rank), read(left.total[r], rank), read(left.out[r][d], rank), top, total, out);
-      to[i] = static_cast<bf16>(total > 0.0f ? out / total : 0.0f);
+      to[i] = static_cast<bf16>(seen ? out / total : 0.0f);
     }
   }
 };

@@ -1,4 +1,4 @@
-// Products of rows -> cosines of the angles between them; lengths of rows.
+// Products of rows -> cosines of the angles between them.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -45,28 +45,6 @@ struct cosines_of_rows {
       double const of_x = p.scale / at_least(std::sqrt(square_of(p.x.row(t), p.x.columns)));
       for (std::int64_t n = device::lane_id(); n < p.y.columns; n += device::warp_size)
         p.y(t, n) = static_cast<float>(static_cast<double>(p.y(t, n)) * (of_x / at_least(p.length[n])));
-    }
-  }
-};
-
-/// length[n] = |row n of w|, a warp a row of fp32.
-struct lengths_of_rows {
-  static constexpr int threads = 128;
-  static constexpr rung needs = rung::simt;
-  struct params {
-    view<const float> w;
-    double* length;
-  };
-  struct shared {};
-
-  MOESAIC_DEVICE void operator()(params const& p) const {
-    constexpr int warps = threads / device::warp_size;
-    device::griddepcontrol_launch_dependents();
-    device::griddepcontrol_wait();
-    for (std::int64_t n = static_cast<std::int64_t>(device::block_x()) * warps + device::warp_id(); n < p.w.rows;
-         n += static_cast<std::int64_t>(device::grid_x()) * warps) {
-      double const length = std::sqrt(square_of(p.w.row(n), p.w.columns));
-      if (device::lane_id() == 0) p.length[n] = length;
     }
   }
 };
