@@ -16,5 +16,6 @@ template status attend<64>(stream&, cuda::kv_cache const&, view<const bf16>, lis
 template status attend<96>(stream&, cuda::kv_cache const&, view<const bf16>, list<const std::int32_t>, view<bf16>);
 template status attend<128>(stream&, cuda::kv_cache const&, view<const bf16>, list<const std::int32_t>, view<bf16>);
 template status attend<192>(stream&, cuda::kv_cache const&, view<const bf16>, list<const std::int32_t>, view<bf16>);
+template status attend<256>(stream&, cuda::kv_cache const&, view<const bf16>, list<const std::int32_t>, view<bf16>);
 
 }  // namespace every_attention

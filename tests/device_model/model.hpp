@@ -5,9 +5,9 @@
 // A kernel test is a doctest program that includes this header instead of cuda/launch.cuh and launches kernels (or calls cuda:: ops) on host memory; first.cpp
 // is the smallest. For each of several `options`: open a `scope`, fill outputs with NaN, make a cuda::stream_ref, call, check `finish`, compare, and
 // check that take_findings() is empty. CMake: moesaic_kernel_test (cmake/moesaic_kernel_test.cmake) makes the flavours. By hand:
-//   cd tests/device_model; for f in barrier copy executor fibre matrix matrix_product race report runtime thread watchdog; do
+//   mkdir -p /tmp/model; cd tests/device_model; for f in barrier copy executor fibre matrix matrix_product race report runtime thread watchdog; do
 //     g++ -std=c++20 -O2 -fno-omit-frame-pointer -I ../../include -c $f.cpp -o /tmp/model/$f.o; done      # once, never with a sanitizer
-//   flags="-std=c++20 -g1 -fno-omit-frame-pointer -Wno-unknown-pragmas -I include -I tests tests/support/main.cpp"
+//   flags="-std=c++20 -g1 -fno-omit-frame-pointer -Wno-unknown-pragmas -DMOESAIC_SOURCE_DIR=\"$PWD\" -I include -I tests tests/support/main.cpp"
 //   g++ $flags -O2 YOUR.cpp /tmp/model/*.o                                                  # plain
 //   g++ $flags -O1 -fsanitize=address,undefined YOUR.cpp /tmp/model/*.o                     # bounds of buffers and of shared memory
 //   g++ ... race.o race_tsan.o race_watch.o ...                                             # race: YOUR.cpp alone is compiled with -fsanitize=thread and

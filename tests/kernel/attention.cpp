@@ -69,6 +69,7 @@ TEST_CASE("prompts and single tokens by matrix instructions") {
   check_batches<bf16, dtype::bf16, 32>(2, 2, batches, 160, stage_tolerance<bf16>, 80);
   check_batches<bf16, dtype::bf16, 32>(2, 2, batches, 160, stage_tolerance<bf16>, 90);
   check_batches<bf16, dtype::bf16, 144>(1, 2, {{{0, 0, 9}}, {{0, 9, 1}}}, 40, stage_tolerance<bf16>, 90);     // wide heads: one stage
+  check_batches<bf16, dtype::bf16, 256>(1, 2, {{{0, 0, 9}}, {{0, 9, 1}}}, 40, stage_tolerance<bf16>, 90);
   check_batches<bf16, dtype::bf16, 16>(1, 20, {{{0, 0, 1}}, {{0, 1, 1}, {1, 2, 1}}}, 40, stage_tolerance<bf16>, 90);   // more than 16 heads a kv head
 }
 

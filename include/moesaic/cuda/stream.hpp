@@ -45,6 +45,7 @@ struct stream {
 template <class Tuning = default_tuning>
 struct basic_stream_ref : stream {
   using tuning = Tuning;
+  static constexpr int inputs_at_once = 16;
   static constexpr bool on_device = true;    ///< views lie where the host does not read
   static constexpr bool batch_invariant = sums_in_one_order<Tuning>;   ///< a token's bits do not depend on the others of its call
   static constexpr bool fuses_plan = true;   ///< route_tokens: logits, routing and the plan are one step

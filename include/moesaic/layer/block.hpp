@@ -82,6 +82,7 @@ struct block {
                     policy_state const& state, Tap& tap, int layer) {
     static_assert(!std::is_same_v<scalar, double> || !requires { requires Where::on_device; },
                   "storage.activations of a layer on a device must be bf16 or fp32, because fp64 is the host's reference and has no kernels there");
+    static_assert(takes_widths<Where>(), "hidden, heads · head_dim and every intermediate of a layer on a device must be multiples of 16, because its kernels move 16 inputs at once");
     static_assert(may_tap<Where, Tap>(), "this tap reads its views on the host, so it needs a call that runs there: on a device, copy what is wanted first");
     auto const show = [&](stage what, view<scalar> values) { tap(tap_point{layer, what}, view<const scalar>(values)); };
 
@@ -95,6 +96,17 @@ struct block {
     auto const mixed = moe<Spec>::forward(where, w.ffn, s.normed, s.stream, y, state, s.ffn, s.flags, tap, layer);
     show(stage::block_out, y);
     return mixed;
+  }
+
+  /// Whether a backend that moves several inputs at once can: a device's says how many.
+  template <class Where>
+  static constexpr bool takes_widths() {
+    if constexpr (requires { Where::inputs_at_once; }) {
+      bool fits = shape.hidden % Where::inputs_at_once == 0 && shape.q_width % Where::inputs_at_once == 0 && shape.shared_intermediate % Where::inputs_at_once == 0;
+      for (auto const& run : shape.widths) fits = fits && run.intermediate % Where::inputs_at_once == 0;
+      return fits;
+    }
+    return true;
   }
 
   /// Bytes that `forward` needs for a batch of so many rows (of a tap's kind: a tap looks at more). 64 of them are for alignment.
