@@ -1,16 +1,17 @@
-# moesaic_kernel_test(<name> SOURCES <file>... [LIBRARIES <target>...] [DEFINITIONS <x=y>...] [TIMEOUT <seconds>] [PLAIN_ONLY])
+# moesaic_kernel_test(<name> SOURCES <file>... [LIBRARIES <target>...] [DEFINITIONS <x=y>...] [TIMEOUT <seconds>] [PLAIN_ONLY] [SAME_COMPILER])
 # A doctest program whose kernels run on the device model (tests/device_model), as moesaic_test makes it; and where no sanitizer was asked for, a second
 # one, race.<name>: compiled for ThreadSanitizer but linked with the model's race detector in its place.
 # SPDX-License-Identifier: Apache-2.0
 
-# A program is compiled so that the model's race detector, which it links, is told of every access.
+# A program is compiled so that the model's race detector, which it links, is told of every access. SAME_COMPILER: by the build's own, all the same.
 function(moesaic_watch_races program)
+  cmake_parse_arguments(PARSE_ARGV 1 arg "SAME_COMPILER" "" "")
   target_compile_options(${program} PRIVATE -O1 -fsanitize=thread)
   target_compile_definitions(${program} PRIVATE MOESAIC_DEVICE_MODEL_RACE)
   # clang tells of every access. g++ does not tell of what it hands to a call by value, nor of a call's result that it stores (and MOESAIC_DEVICE makes up
   # for that only where kernels call their own functions), so clang compiles this flavour wherever there is one.
   find_program(MOESAIC_CLANG NAMES clang++ clang++-19 clang++-14)
-  if(CMAKE_CXX_COMPILER_ID MATCHES Clang OR MOESAIC_CLANG)
+  if(CMAKE_CXX_COMPILER_ID MATCHES Clang OR (MOESAIC_CLANG AND NOT arg_SAME_COMPILER))
     # It leaves the reading of `x += 1` out, which may be of bytes that nobody has written.
     target_compile_options(${program} PRIVATE "SHELL:-mllvm -tsan-instrument-read-before-write=1")
     if(NOT CMAKE_CXX_COMPILER_ID MATCHES Clang)
@@ -29,7 +30,7 @@ function(moesaic_watch_races program)
 endfunction()
 
 function(moesaic_kernel_test name)
-  cmake_parse_arguments(PARSE_ARGV 1 arg "PLAIN_ONLY" "TIMEOUT" "SOURCES;LIBRARIES;DEFINITIONS")
+  cmake_parse_arguments(PARSE_ARGV 1 arg "PLAIN_ONLY;SAME_COMPILER" "TIMEOUT" "SOURCES;LIBRARIES;DEFINITIONS")
   if(NOT arg_TIMEOUT)
     set(arg_TIMEOUT 300)
   endif()
@@ -44,5 +45,8 @@ function(moesaic_kernel_test name)
   moesaic_test(race_${name} NAMED ${name} SOURCES ${arg_SOURCES} LIBRARIES moesaic_device_model moesaic_device_model_race ${arg_LIBRARIES}
                DEFINITIONS ${arg_DEFINITIONS} TIMEOUT ${arg_TIMEOUT})
   target_compile_options(moesaic_test_race_${name} PRIVATE ${options})
-  moesaic_watch_races(moesaic_test_race_${name})
+  if(arg_SAME_COMPILER)
+    set(same SAME_COMPILER)
+  endif()
+  moesaic_watch_races(moesaic_test_race_${name} ${same})
 endfunction()

@@ -377,7 +377,7 @@ TEST_CASE("maps that the engine does not take, and misuse of those that it does"
   tensor_map map;
   REQUIRE(encode(t, map));
   auto wrong = t;
-  tensor_map unused;
+  tensor_map unused{};                                    // no magic of encode in it
   wrong.data = data.data() + 1;
   CHECK(to_string(encode(wrong, unused)).find("aligned to 16 bytes") != std::string::npos);
   wrong = t;
