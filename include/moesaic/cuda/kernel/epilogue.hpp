@@ -48,11 +48,13 @@ MOESAIC_DEVICE void finish_tile(gemm_params<X, Y> const& p, slot_tile const& t, 
   struct alignas(8) floats2 {
     float of[2];
   };
+  // As one word of 8 bytes: two loads of 4, into which a compiler may split a pair, would meet banks twice.
+  auto const load = [&](int at) { return bit_cast<floats2>(*reinterpret_cast<std::uint64_t const*>(sums + at)); };
   auto const read = [&](int slot, int row) {
-    floats2 all = *reinterpret_cast<floats2 const*>(sums + slot * Pitch + row);
+    floats2 all = load(slot * Pitch + row);
     MOESAIC_UNROLL
     for (int c = 1; c < Copies; ++c) {
-      auto const more = *reinterpret_cast<floats2 const*>(sums + (c * Slots + slot) * Pitch + row);
+      auto const more = load((c * Slots + slot) * Pitch + row);
       all.of[0] += more.of[0];
       all.of[1] += more.of[1];
     }
