@@ -104,7 +104,8 @@ void program::parts::lay_out_variables() {
     std::memset(global_at[i], 0, v.bytes);
     for (std::size_t e = 0; e < v.values.size(); ++e)
       std::memcpy(global_at[i] + e * static_cast<std::size_t>(v.element_bytes), &v.values[e], static_cast<std::size_t>(v.element_bytes));
-    for (auto const& [e, name] : v.addresses) {
+    for (auto const& [e, named] : v.addresses) {
+      auto const& name = named;                            // clang 14 captures no binding
       auto const other = std::find_if(read.variables.begin(), read.variables.end(), [&](variable const& o) { return o.name == name; });
       if (other == read.variables.end() || v.element_bytes != 8) throw error("PTX: an address of " + std::string(name) + " as a value");
       auto const address =
