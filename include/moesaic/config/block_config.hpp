@@ -17,50 +17,114 @@ enum class purpose : std::uint8_t { inference, batch_invariant, training };
 enum class score : std::uint8_t { softmax, sigmoid, identity, sqrt_softplus, relu };
 /// Whether scores are taken over all experts and then the top-k chosen, or the top-k chosen by logit and the score taken over those.
 enum class score_position : std::uint8_t { before_top_k, after_top_k };
-/// What an expert's output is multiplied by: the (renormalised, scaled) scores, or one.
-enum class combine_weight : std::uint8_t { scores, ones };
+/// What the (renormalised, scaled) scores multiply: the expert's output, nothing (one stands in their place), or the expert's input (Llama 4).
+enum class combine_weight : std::uint8_t { scores, ones, on_input };
 /// What a group of experts is worth: its largest choice (DeepSeek-V2), or the sum of its two largest (DeepSeek-V3).
 enum class group_worth : std::uint8_t { max, top2_sum };
 /// What stands in for the choice of experts outside the chosen groups: −inf forbids them; 0.0 reproduces an implementation in which they
 /// beat a negative choice.
 enum class group_mask : std::uint8_t { minus_infinity, zero };
 
-/// h = act(gate) ⊙ up for the gated ones (swiglu: SiLU; geglu_*: GELU, tanh form or exact); relu and gelu have no up projection.
-enum class activation : std::uint8_t { swiglu, geglu_tanh, geglu_erf, relu, gelu_tanh };
+/// h = act(gate) ⊙ up for the gated ones (swiglu: SiLU; geglu_*: GELU, tanh form or exact); relu, relu_squared (max(x, 0)²) and gelu have no
+/// gate: h = act(up).
+enum class activation : std::uint8_t { swiglu, geglu_tanh, geglu_erf, relu, relu_squared, gelu_tanh };
 constexpr bool gated(activation a) { return a == activation::swiglu || a == activation::geglu_tanh || a == activation::geglu_erf; }
 /// What a routed expert is: a feed-forward, or one of those that compute next to nothing (expert_config).
 enum class expert_kind : std::uint8_t { feed_forward, zero, copy, constant };
 
 /// Root-mean-square norm, or LayerNorm (mean removed).
 enum class norm_kind : std::uint8_t { rms, layer };
-/// RMS norm of queries and keys before rotation: of each head by itself, or over the whole projected width.
-enum class qk_norm : std::uint8_t { none, per_head, full_width };
+/// Whether a norm's result is rounded to the activations' type before it is multiplied by the weight (Llama), or after (gpt-oss, Grok-1).
+enum class norm_cast : std::uint8_t { before_weight, after_weight };
+/// Where a layer's norms stand: before attention and feed-forward, after each (on what is added to the stream), or both (Grok-1).
+enum class norm_placement : std::uint8_t { pre, post, sandwich };
+/// RMS norm of queries and keys: of each head by itself (weightless: without a weight), or over the whole projected width.
+enum class qk_norm : std::uint8_t { none, per_head, full_width, weightless };
 /// Which elements rotate together: (i, i + d/2), or (2i, 2i + 1).
 enum class rope_layout : std::uint8_t { half_split, interleaved };
-enum class rope_scaling_kind : std::uint8_t { none, linear, llama3 };
+enum class rope_scaling_kind : std::uint8_t { none, linear, llama3, yarn, ntk, longrope };
 
-/// Long-context change of the rotary frequencies. llama3: bands by wavelength (spec of Llama 3.1).
+/// A divisor for each pair of rotated elements: `.factors = {1.0, 1.02, ...}`.
+struct rope_factors {
+  static constexpr int most = 128;
+  double value[most] = {};
+  int count = 0;                       ///< as given; a rule refuses more than `most`
+
+  constexpr rope_factors() = default;
+  constexpr rope_factors(std::initializer_list<double> given) {
+    for (auto const f : given) {
+      if (count < most) value[count] = f;
+      ++count;
+    }
+  }
+  constexpr bool empty() const { return count == 0; }
+
+  friend constexpr bool operator==(rope_factors const&, rope_factors const&) = default;
+};
+
+/// Long-context change of the rotary frequencies. llama3: bands by wavelength (spec of Llama 3.1). yarn: bands by turns of the original
+/// context (arXiv:2309.00071). ntk: θ · factor^(d / (d − 2)), d the elements that turn (Hunyuan's alpha). longrope: each pair's frequency
+/// divided by its own factor (arXiv:2402.13753).
 struct rope_scaling {
   rope_scaling_kind kind = rope_scaling_kind::none;
   double factor = 1.0;
-  double low_freq_factor = 1.0;        // llama3 only, as the two below
+  double low_freq_factor = 1.0;        // llama3 only, as the next
   double high_freq_factor = 4.0;
-  int original_positions = 8192;
+  int original_positions = 8192;       // llama3, yarn, longrope
+  double beta_fast = 32.0;             // yarn only, as the next three
+  double beta_slow = 1.0;
+  bool rounded = true;                 ///< the band's borders to whole pairs outward (DeepSeek), or as they come (gpt-oss)
+  double magnitude = 0.0;              ///< on cosines and sines; 0 = yarn: 0.1 ln(factor) + 1, longrope: √(1 + ln(factor) / ln(original_positions))
+  rope_factors factors = {};           ///< longrope only: [pairs]; a model's short or its long list, by the context that the layer is compiled for
 
   friend constexpr bool operator==(rope_scaling const&, rope_scaling const&) = default;
+};
+
+/// Queries longer at later positions (Llama 4's layers without rotation): q · (1 + scale · ln(1 + ⌊(position + 1) / floor⌋)).
+struct query_temperature {
+  double scale = 0.0;                  ///< 0 = none
+  int floor = 8192;
+
+  friend constexpr bool operator==(query_temperature const&, query_temperature const&) = default;
+};
+
+/// Multi-head latent attention (DeepSeek-V2, arXiv:2405.04434): keys and values are projections of one normalised latent of kv_rank elements a token,
+/// which is what the cache keeps, with one rotated key of rope_dim elements that all heads share.
+struct latent_config {
+  int kv_rank = 0;                     ///< 0 = keys and values are projected from x
+  int q_rank = 0;                      ///< queries are projected from a normalised latent too; 0 = from x
+  int rope_dim = 0;                    ///< elements of a query or key, beside head_dim, that turn
+  double epsilon = 1e-6;               ///< of the latents' RMS norms
+  double q_scale = 1.0;                ///< on queries (LongCat-Flash: √(hidden / q_rank))
+  double kv_scale = 1.0;               ///< on the normalised latent of keys and values (LongCat-Flash: √(hidden / kv_rank))
+
+  friend constexpr bool operator==(latent_config const&, latent_config const&) = default;
 };
 
 struct attention_config {
   int heads = 0;
   int kv_heads = 0;                    ///< 0 = as many as heads (multi-head attention); query head h reads kv head h / (heads / kv_heads)
   int head_dim = 0;                    ///< 0 = hidden / heads
+  int value_dim = 0;                   ///< of a head's values and output; 0 = head_dim
+  bool tiled_kv = false;               ///< query head h reads kv head h mod kv_heads (JetMoE)
+  bool rotary = true;                  ///< false = no positions (NoPE)
+  int rotary_dim = 0;                  ///< the first elements of a head that turn; 0 = all
   double rope_theta = 1e4;
   rope_layout layout = rope_layout::half_split;
   rope_scaling scaling = {};
   moesaic::qk_norm qk_norm = moesaic::qk_norm::none;
+  bool qk_norm_after_rope = false;
   bool qkv_bias = false;
   bool out_bias = false;
-  double scale = 0.0;                  ///< of the scores; 0 = 1 / sqrt(head_dim)
+  double qkv_clip = 0.0;               ///< projections are clamped to ± this (DBRX); 0 = none
+  double scale = 0.0;                  ///< of the scores; 0 = 1 / sqrt(elements of a query)
+  double softcap = 0.0;                ///< cap · tanh(score / cap) before the mask (Grok-1); 0 = none
+  int window = 0;                      ///< a token sees itself and the window − 1 before it; 0 = all
+  int chunk = 0;                       ///< a token sees no position of an earlier chunk of so many (Llama 4); 0 = all
+  bool sinks = false;                  ///< a logit a head in the softmax that no value belongs to (gpt-oss)
+  bool output_gate = false;            ///< heads' outputs times sigmoid of as many more columns of the query projection (Qwen3-Next)
+  query_temperature temperature = {};
+  latent_config latent = {};
 
   friend constexpr bool operator==(attention_config const&, attention_config const&) = default;
 };
@@ -132,7 +196,12 @@ struct width_runs {
 struct expert_config {
   int intermediate = 0;                ///< width; 0 where `widths` says it
   moesaic::activation activation = moesaic::activation::swiglu;
+  double limit = 0.0;                  ///< gate clamped to at most this, up to ± it, before the activation (gpt-oss: 7); 0 = none
+  double alpha = 1.0;                  ///< swiglu: gate · σ(alpha · gate) (gpt-oss: 1.702)
+  double up_offset = 0.0;              ///< added to up (gpt-oss: 1)
   bool bias = false;                   ///< on gate, up and down
+  bool mixture_bias = false;           ///< a bias [hidden] added once to the weighted sum (JetMoE)
+  int latent = 0;                      ///< routed experts work on a projection of x to so many elements, and their sum is projected back; 0 = on x
   width_runs widths = {};              ///< of unequal feed-forwards (HMoE, arXiv:2408.10681); empty = all are `intermediate` wide
   int zero = 0;                        ///< experts whose output is 0 (MoE++, arXiv:2410.07348; null experts of AdaMoE, arXiv:2406.13233)
   int copy = 0;                        ///< whose output is their input x (MoE++; the identity experts of LongCat-Flash, arXiv:2509.01322)
@@ -153,6 +222,8 @@ struct norm_config {
   norm_kind kind = norm_kind::rms;
   double epsilon = 1e-5;               ///< inside the mean of squares
   bool bias = false;                   ///< LayerNorm only
+  norm_cast cast = norm_cast::before_weight;
+  double weight_offset = 0.0;          ///< added to the weight (Gemma, Qwen3-Next: 1)
 
   friend constexpr bool operator==(norm_config const&, norm_config const&) = default;
 };
@@ -167,7 +238,11 @@ struct storage_config {
   friend constexpr bool operator==(storage_config const&, storage_config const&) = default;
 };
 
-/// One transformer layer: x + attention(norm(x)), then + feed-forward(norm(·)), pre-norm.
+/// Where a mixture's output joins the stream (LongCat-Flash, arXiv:2509.01322): at the end of its own layer; or, of a layer that `opens` a
+/// shortcut, only at the end of the next, dense one, which `closes` it: the shared expert alone is added at the end of the layer that opens.
+enum class shortcut : std::uint8_t { none, opens, closes };
+
+/// One transformer layer: x + attention(norm(x)), then + feed-forward(norm(·)).
 struct block_config {
   int hidden = 0;
   attention_config attention = {};
@@ -175,6 +250,9 @@ struct block_config {
   expert_config expert = {};
   shared_config shared = {};
   norm_config norm = {};
+  norm_placement norms = norm_placement::pre;
+  double residual_scale = 1.0;         ///< on what attention and feed-forward add to the stream (Granite)
+  moesaic::shortcut shortcut = moesaic::shortcut::none;
   storage_config storage = {};
   moesaic::purpose purpose = moesaic::purpose::inference;
 
@@ -187,6 +265,9 @@ struct decoder_config {
   norm_config norm = {};               ///< before the head
   bool tied_head = false;              ///< the head is the embedding
   bool head_bias = false;
+  double embedding_scale = 1.0;        ///< on the embedding's rows (Grok-1, Granite)
+  double logit_scale = 1.0;            ///< on the logits
+  double logit_softcap = 0.0;          ///< cap · tanh(logit / cap), after the scale; 0 = none
   format embedding = dtype::bf16;      ///< storage of the embedding, and of the head
 
   friend constexpr bool operator==(decoder_config const&, decoder_config const&) = default;
@@ -242,6 +323,7 @@ constexpr const char* name(combine_weight value) {
   switch (value) {
     case combine_weight::scores: return "scores";
     case combine_weight::ones: return "ones";
+    case combine_weight::on_input: return "on_input";
   }
   return "";
 }
@@ -252,6 +334,7 @@ constexpr const char* name(activation value) {
     case activation::geglu_tanh: return "geglu_tanh";
     case activation::geglu_erf: return "geglu_erf";
     case activation::relu: return "relu";
+    case activation::relu_squared: return "relu_squared";
     case activation::gelu_tanh: return "gelu_tanh";
   }
   return "";
@@ -280,6 +363,33 @@ constexpr const char* name(qk_norm value) {
     case qk_norm::none: return "none";
     case qk_norm::per_head: return "per_head";
     case qk_norm::full_width: return "full_width";
+    case qk_norm::weightless: return "weightless";
+  }
+  return "";
+}
+
+constexpr const char* name(norm_cast value) {
+  switch (value) {
+    case norm_cast::before_weight: return "before_weight";
+    case norm_cast::after_weight: return "after_weight";
+  }
+  return "";
+}
+
+constexpr const char* name(norm_placement value) {
+  switch (value) {
+    case norm_placement::pre: return "pre";
+    case norm_placement::post: return "post";
+    case norm_placement::sandwich: return "sandwich";
+  }
+  return "";
+}
+
+constexpr const char* name(shortcut value) {
+  switch (value) {
+    case shortcut::none: return "none";
+    case shortcut::opens: return "opens";
+    case shortcut::closes: return "closes";
   }
   return "";
 }
@@ -297,6 +407,9 @@ constexpr const char* name(rope_scaling_kind value) {
     case rope_scaling_kind::none: return "none";
     case rope_scaling_kind::linear: return "linear";
     case rope_scaling_kind::llama3: return "llama3";
+    case rope_scaling_kind::yarn: return "yarn";
+    case rope_scaling_kind::ntk: return "ntk";
+    case rope_scaling_kind::longrope: return "longrope";
   }
   return "";
 }

@@ -13,7 +13,11 @@ namespace moesaic {
 struct block_shapes {
   int hidden = 0;
   int heads = 0, kv_heads = 0, head_dim = 0;
-  int q_width = 0, kv_width = 0;       ///< heads · head_dim, kv_heads · head_dim
+  int key_dim = 0, value_dim = 0;      ///< elements of a head's query or key (of latent attention: head_dim and those that turn), and of its value
+  int rotary_dim = 0;                  ///< elements of a head that turn; 0 = none
+  int q_width = 0;                     ///< heads · key_dim
+  int k_width = 0, v_width = 0;        ///< kv_heads · key_dim, kv_heads · value_dim
+  int heads_width = 0;                 ///< heads · value_dim: what the output projection reads
   int qkv_width = 0;                   ///< q, then k, then v
   int group = 0;                       ///< query heads that share a kv head
   bool dense = true;
@@ -36,9 +40,14 @@ constexpr block_shapes shapes(block_config const& c) {
   s.heads = a.heads;
   s.kv_heads = a.kv_heads != 0 ? a.kv_heads : a.heads;
   s.head_dim = a.head_dim != 0 ? a.head_dim : a.heads != 0 ? c.hidden / a.heads : 0;
-  s.q_width = s.heads * s.head_dim;
-  s.kv_width = s.kv_heads * s.head_dim;
-  s.qkv_width = s.q_width + 2 * s.kv_width;
+  s.key_dim = s.head_dim + (a.latent.kv_rank != 0 ? a.latent.rope_dim : 0);
+  s.value_dim = a.value_dim != 0 ? a.value_dim : s.head_dim;
+  s.rotary_dim = !a.rotary ? 0 : a.latent.kv_rank != 0 ? a.latent.rope_dim : a.rotary_dim != 0 ? a.rotary_dim : s.head_dim;
+  s.q_width = s.heads * s.key_dim;
+  s.k_width = s.kv_heads * s.key_dim;
+  s.v_width = s.kv_heads * s.value_dim;
+  s.heads_width = s.heads * s.value_dim;
+  s.qkv_width = s.q_width + s.k_width + s.v_width;
   s.group = s.kv_heads != 0 ? s.heads / s.kv_heads : 0;
   s.dense = c.router.experts == 0;
   s.experts = s.dense ? 1 : c.router.experts;
@@ -96,9 +105,9 @@ constexpr rope_parameters rope_parameters_of(attention_config const& c) {
   return {{c.rope_theta, static_cast<double>(s.kind), s.factor, s.low_freq_factor, s.high_freq_factor, static_cast<double>(s.original_positions)}};
 }
 
-/// Factor of the scores: 1 / √head_dim unless the configuration names one.
-inline double attention_scale(attention_config const& config, int head_dim) {
-  return config.scale != 0.0 ? config.scale : 1.0 / std::sqrt(static_cast<double>(head_dim));
+/// Factor of the scores: 1 / √key_dim unless the configuration names one.
+inline double attention_scale(attention_config const& config, int key_dim) {
+  return config.scale != 0.0 ? config.scale : 1.0 / std::sqrt(static_cast<double>(key_dim));
 }
 
 }  // namespace moesaic

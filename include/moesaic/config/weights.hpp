@@ -52,10 +52,10 @@ template <class Weights>
 constexpr auto& run_of(Weights& w, int r) { return r == 0 ? w.experts : w.more_experts[r - 1]; }
 
 struct attention_weights {
-  packed_matrix qkv;                   ///< [q_width + 2 · kv_width, hidden]: q rows, then k, then v
-  packed_matrix out;                   ///< [hidden, q_width]
+  packed_matrix qkv;                   ///< [q_width + k_width + v_width, hidden]: q rows, then k, then v
+  packed_matrix out;                   ///< [hidden, heads_width]
   list<const float> qkv_bias, out_bias;
-  list<const float> q_norm, k_norm;    ///< [head_dim], or [q_width] and [kv_width], or empty
+  list<const float> q_norm, k_norm;    ///< [head_dim], or [q_width] and [k_width], or empty
   list<const double> rope;             ///< rope_parameters, then [head_dim / 2] radians a position of each rotated pair
 };
 

@@ -58,7 +58,7 @@ constexpr std::int64_t bytes_of_counts(block_config const& c, list<const std::in
 /// Of one token's keys and values, in a layer or in all.
 constexpr std::int64_t cache_bytes(block_config const& c) {
   auto const s = shapes(c);
-  return 2ll * s.kv_width * bits(s.cache) / 8;
+  return (0ll + s.k_width + s.v_width) * bits(s.cache) / 8;
 }
 constexpr std::int64_t cache_bytes(list<const block_config> layers) {
   std::int64_t sum = 0;

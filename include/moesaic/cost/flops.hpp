@@ -57,7 +57,7 @@ struct decoder_flops {
 constexpr block_flops flops(block_config const& c, std::int64_t keys) {
   auto const cost = cost_of(c, detail::count_flops);
   auto const all = cost.routed + c.expert.copy * detail::copy_flops(c) + c.expert.constant * detail::constant_flops(c);
-  return {cost.attention, 4 * shapes(c).q_width * keys, cost.router, cost.slots * all / cost.experts, cost.shared};
+  return {cost.attention, 2ll * (shapes(c).q_width + shapes(c).heads_width) * keys, cost.router, cost.slots * all / cost.experts, cost.shared};
 }
 template <block_spec Spec>
 constexpr block_flops flops(std::int64_t keys) {

@@ -60,11 +60,11 @@ constexpr void for_each_tensor(block_config const& c, F&& f) {
   detail::visit_norm(c.norm, part::norm, s.hidden, f);  // before the feed-forward
 
   f(weight_tensor{part::attention, s.attention_format, s.qkv_width, s.hidden});
-  f(weight_tensor{part::attention, s.attention_format, s.hidden, s.q_width});
+  f(weight_tensor{part::attention, s.attention_format, s.hidden, s.heads_width});
   if (c.attention.qkv_bias) f(vector(part::attention, s.qkv_width));
   if (c.attention.out_bias) f(vector(part::attention, s.hidden));
   if (c.attention.qk_norm == qk_norm::per_head) f(vector(part::attention, 2 * s.head_dim));
-  if (c.attention.qk_norm == qk_norm::full_width) f(vector(part::attention, s.q_width + s.kv_width));
+  if (c.attention.qk_norm == qk_norm::full_width) f(vector(part::attention, s.q_width + s.k_width));
 
   if (!s.dense) f(weight_tensor{part::router, dtype::fp32, s.router_outputs, s.hidden});
   if (c.router.bias) f(vector(part::router, s.router_outputs));

@@ -69,6 +69,7 @@ MOESAIC_DEVICE void activate_each(activation act, float (&x)[Count]) {
     if (act == activation::swiglu) each([](float v) { return silu(v); });
     else if (act == activation::geglu_erf) each([](float v) { return gelu_erf(v); });
     else if (act == activation::relu) each([](float v) { return activate(activation::relu, v); });
+    else if (act == activation::relu_squared) each([](float v) { return activate(activation::relu_squared, v); });
     else each([](float v) { return gelu_tanh(v); });
     MOESAIC_UNROLL
     for (int i = 0; i + few < Count; ++i) x[i] = x[i + few];

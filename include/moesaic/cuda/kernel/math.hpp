@@ -72,6 +72,7 @@ MOESAIC_DEVICE float activate(activation a, float x) {
     case activation::gelu_tanh: return gelu_tanh(x);
     case activation::geglu_erf: return gelu_erf(x);
     case activation::relu: return x < 0.0f ? 0.0f : x;
+    case activation::relu_squared: return x < 0.0f ? 0.0f : x * x;
   }
   return x;
 }

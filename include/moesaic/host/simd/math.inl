@@ -58,6 +58,7 @@ MOESAIC_HOST f32 activate(activation a, f32 x) {
     case activation::gelu_tanh: return gelu_tanh(x);
     case activation::geglu_erf: return gelu_erf(x);
     case activation::relu: return relu(x);
+    case activation::relu_squared: return mul(relu(x), relu(x));
   }
   return x;
 }

@@ -85,6 +85,7 @@ inline double activate(activation a, double x) {
     case activation::gelu_tanh: return gelu_tanh(x);
     case activation::geglu_erf: return gelu_erf(x);
     case activation::relu: return relu(x);
+    case activation::relu_squared: return relu(x) * relu(x);
   }
   return x;
 }
