@@ -66,14 +66,17 @@ struct elimination : batch_rule<Base> {
         if (slots.count[t] > 0) refill(c, g, s, batch, slots.count[t], memory, t);
       g.sync();
     }
-    if constexpr (rule::template cuts<T>) return rule::choose_inside(c, g, s, batch, slots, memory.kept, memory.rows);
-    for (std::int64_t t = g.rank(); t < tokens; t += g.size()) {
-      if (slots.count[t] == 0) continue;
-      int const count = memory.held[t] < slots.count[t] ? memory.held[t] : slots.count[t];
-      for (int i = 0; i < count; ++i) slots.ids(t, i) = memory.has(t, i);
-      slots.count[t] = count > 0 ? count : 1;              // of all that it may use nothing is left: the best of its own
+    if constexpr (rule::template cuts<T>) {
+      rule::choose_inside(c, g, s, batch, slots, memory.kept, memory.rows);
+    } else {
+      for (std::int64_t t = g.rank(); t < tokens; t += g.size()) {
+        if (slots.count[t] == 0) continue;
+        int const count = memory.held[t] < slots.count[t] ? memory.held[t] : slots.count[t];
+        for (int i = 0; i < count; ++i) slots.ids(t, i) = memory.has(t, i);
+        slots.count[t] = count > 0 ? count : 1;            // of all that it may use nothing is left: the best of its own
+      }
+      g.sync();
     }
-    g.sync();
   }
 
  private:

@@ -5,6 +5,7 @@
 #include <cxxabi.h>
 
 #include <algorithm>
+#include <cctype>
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
@@ -215,6 +216,18 @@ bool program::has_run(std::string const& functor) const {
     auto const to = name.find_first_of("<>", from + 6);
     auto const last = name.rfind("::", to) + 2;
     if (name.substr(last, to - last) == functor) return true;
+  }
+  return false;
+}
+bool program::has_run_with(std::string const& type) const {
+  auto const inside_word = [](std::string const& name, std::size_t at) {
+    return at < name.size() && (std::isalnum(static_cast<unsigned char>(name[at])) != 0 || name[at] == '_');
+  };
+  for (std::size_t f = 0; f < parts_->names.size(); ++f) {
+    if (!parts_->ran[f]) continue;
+    auto const& name = parts_->names[f];
+    for (auto at = name.find(type); at != std::string::npos; at = name.find(type, at + 1))
+      if (!inside_word(name, at - 1) && !inside_word(name, at + type.size())) return true;
   }
   return false;
 }

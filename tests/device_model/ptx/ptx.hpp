@@ -30,6 +30,8 @@ class program : public front_end {
 
   /// Whether an entry of a functor with this name has run, whatever its template arguments: "normalize_rows".
   bool has_run(std::string const& functor) const;
+  /// Whether an entry has run among whose template arguments, at any depth, this type is: "routing::top_p".
+  bool has_run_with(std::string const& type) const;
 
   /// Instructions of one thread after which it counts as hung.
   std::uint64_t most_instructions = 50'000'000;

@@ -32,6 +32,7 @@ class memory {
     std::unique_ptr<std::byte[], void (*)(void*)> bytes;
     std::size_t size;
     int element;                         ///< bytes of floats (4) and bf16 (2); else 0
+    bool compared = true;
   };
 
   explicit memory(std::uint64_t seed) : random_(seed) {}
@@ -66,6 +67,12 @@ class memory {
   /// To be written: NaN of every type until then.
   template <class T>
   T* result(std::int64_t count) { return make<T>(count); }
+  /// Zeros for a kernel's own use, which may differ after it.
+  std::byte* scratch(std::int64_t bytes) {
+    auto* const p = zeros<std::byte>(bytes);
+    buffers_.back().compared = false;
+    return p;
+  }
   template <class T>
   view<T> random_rows(std::int64_t rows, std::int64_t columns, float scale = 1.0f) {
     return {random<T>(rows * columns, scale), rows, columns};
@@ -129,6 +136,8 @@ struct family {
   /// a kernel calls functions of the C library (std::sin, std::exp), which are other ones on a device, within two last places of the exact
   /// result.
   int last_places = 0;
+  /// Names of policies and sources of costs that the kernels are made of, in the same way: "routing::top_p costs::table".
+  char const* parts = "";
 };
 
 }  // namespace moesaic::test::ptx

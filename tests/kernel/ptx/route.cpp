@@ -2,12 +2,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
 
-#include <moesaic/cuda/route.hpp>
 #include <moesaic/route/elimination.hpp>
 #include <moesaic/route/expert_choice.hpp>
-#include <moesaic/route/policy.hpp>
 
-#include "leg.hpp"
+#include "route.hpp"
 
 namespace moesaic::test::ptx {
 // Named outside of the nameless namespace, whose name is each compiler's own.
@@ -20,55 +18,21 @@ struct biased21 {
 
 namespace {
 
-/// What a routing call writes.
-template <class Policy>
-struct results {
-  view<float> scores, choice;
-  routing_slots<float> slots;
-  list<std::byte> batch_memory;
-  std::int32_t* not_finite;
-  cuda::route_counters* counters;
-  dispatch_plan plan;
-
-  results(memory& m, router_config const& c, std::int64_t tokens) {
-    auto const width = Policy::slots(c);
-    scores = m.result_rows<float>(tokens, c.experts), choice = m.result_rows<float>(tokens, c.experts);
-    slots = {m.result_rows<std::int32_t>(tokens, width), m.result_rows<float>(tokens, width), {m.result<std::int32_t>(tokens), tokens}};
-    auto const bytes = static_cast<std::int64_t>(batch_bytes_of<Policy>(c, tokens));
-    batch_memory = {m.zeros<std::byte>(bytes + 1), bytes};
-    not_finite = m.zeros<std::int32_t>(1);
-    counters = m.zeros<cuda::route_counters>(1);
-    plan = {{m.result<std::int32_t>(c.experts + 1), c.experts + 1},
-            {m.result<std::int32_t>(tokens * width), tokens * width},
-            m.result_rows<std::int32_t>(tokens, width)};
-  }
-};
-
-template <class Policy, class Config>
-void route(cuda::stream_ref& where, memory& m, typename Policy::state const& state, std::int64_t tokens) {
-  results<Policy> const r(m, Config::config, tokens);
-  view<float const> const logits = m.random_rows<float>(tokens, Config::config.experts, 3.0f);
-  list<float const> const bias(Config::config.score_bias ? m.random<float>(Config::config.experts, 0.1f) : nullptr,
-                               Config::config.score_bias ? Config::config.experts : 0);
-  cuda::route_and_plan<Policy>(where, Config{}, state, logits, bias, r.scores, r.choice, r.slots, r.batch_memory, r.not_finite, r.counters,
-                               r.plan);
-}
-
-void tokens(cuda::stream_ref& where, memory& m) { route<routing::standard, biased21>(where, m, {}, 37); }
+void tokens(cuda::stream_ref& where, memory& m) { route<routing::standard>(where, m, biased21{}, {}, 37); }
 void batch(cuda::stream_ref& where, memory& m) {
   routing::elimination<>::state s;
   s.price = 0.3f, s.rounds = 3;
-  route<routing::elimination<>, softmax20>(where, m, s, 13);
+  route<routing::elimination<>>(where, m, softmax20{}, s, 13);
 }
 void by_expert(cuda::stream_ref& where, memory& m) {
   routing::expert_choice<>::state s;
   s.factor = 2;
-  route<routing::expert_choice<>, softmax20>(where, m, s, 13);
+  route<routing::expert_choice<>>(where, m, softmax20{}, s, 13);
 }
 void fused(cuda::stream_ref& where, memory& m) {
   constexpr std::int64_t rows = 5, hidden = 320;
   constexpr auto c = softmax20::config;
-  results<routing::standard> const r(m, c, rows);
+  route_results<routing::standard> const r(m, c, rows);
   auto const weight = random_weights(m, {.stored = dtype::fp32, .outputs = c.experts, .inputs = hidden});
   view<bf16 const> const x = m.random_rows<bf16>(rows, hidden);
   cuda::linear_route_and_plan<routing::standard>(where, softmax20{}, {}, weight, x, {m.random<float>(c.experts), c.experts},
@@ -105,9 +69,9 @@ void large_plan(cuda::stream_ref& where, memory& m) {
 }
 
 constexpr family families[] = {
-    {"route_logits", tokens},
-    {"route_logits", batch},
-    {"route_logits", by_expert},
+    {"route_logits", tokens, 0, "routing::standard"},
+    {"route_logits", batch, 0, "routing::elimination"},
+    {"route_logits", by_expert, 0, "routing::expert_choice"},
     {"route_fused", fused},
     {"plan_choices plan_of_all", plans},
     {"list_choices place_choices", large_plan},
