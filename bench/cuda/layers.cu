@@ -71,7 +71,7 @@ void add_attention(std::string const& op, std::int64_t tokens, std::int64_t cont
   add_row(row_name(op, "32x8x" + std::to_string(HeadDim) + ".context" + std::to_string(context), tokens), [=] {
     constexpr int heads = 32, kv_heads = 8;
     auto const sequences = prompt ? 1 : static_cast<int>(tokens);
-    cuda::kv_cache cache{dtype::bf16, sequences, kv_heads, HeadDim, static_cast<int>(context), nullptr, nullptr};
+    cuda::kv_cache cache{dtype::bf16, sequences, kv_heads, HeadDim, HeadDim, static_cast<int>(context), nullptr, nullptr};
     device_memory const memory(static_cast<std::int64_t>(cuda::bytes(cache)), bf16_keep, bf16_put);
     cache.data = memory.data();
     std::vector<std::int32_t> sequence(static_cast<std::size_t>(tokens), 0), position(sequence.size());

@@ -1,4 +1,4 @@
-// Rotary embedding: against the host's, both layouts.
+// Rotary embedding: against the host's, both layouts, whole heads and parts of them.
 // SPDX-License-Identifier: Apache-2.0
 #include <moesaic/cuda/rotary.hpp>
 #include <moesaic/host/rotary.hpp>
@@ -25,8 +25,30 @@ TEST_CASE_TEMPLATE("rotate", T, float, bf16) {
         std::vector<double> frequency(static_cast<std::size_t>(head_dim / 2));
         cuda::rope_frequencies(where, config, head_dim, frequency);
         auto y = x;
-        cuda::rotate<T>(where, cuda::rope_of<T>(where, layout, frequency), positions, columns(y, head_dim), heads);
+        cuda::rotate<T>(where, cuda::rope_of<T>(where, config, head_dim, frequency), positions, columns(y, head_dim), heads);
         check_close(y, want, sum_tolerance<T>(2));
       });
     }
+}
+
+TEST_CASE_TEMPLATE("the first elements of a head turn, and grow by the magnitude", T, float, bf16) {
+  for (auto const layout : {rope_layout::half_split, rope_layout::interleaved}) {
+    constexpr int heads = 3, head_dim = 20;
+    attention_config const config{.rotary_dim = 6,
+                                  .layout = layout,
+                                  .scaling = {.kind = rope_scaling_kind::yarn, .factor = 4, .original_positions = 256, .rounded = false}};
+    std::vector<std::int32_t> const positions{0, 1, 900};
+    random_stream random(22);
+    auto const x = random_matrix<T>(3, heads * head_dim, random);
+    host::pool pool;
+    auto want = x;
+    host::rotate<T>(pool, config, head_dim, positions, want.view(), heads);
+    under_every_schedule([&](cuda::stream_ref& where) {
+      std::vector<double> frequency(3);
+      cuda::rope_frequencies(where, config, 6, frequency);
+      auto y = x;
+      cuda::rotate<T>(where, cuda::rope_of<T>(where, config, head_dim, frequency), positions, y.view(), heads);
+      check_close(y, want, sum_tolerance<T>(2));
+    });
+  }
 }

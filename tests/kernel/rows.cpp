@@ -50,10 +50,10 @@ TEST_CASE("one block for all rows") {
   for (std::int32_t t = 0; t < tokens; ++t) position[static_cast<std::size_t>(t)] = 3 * t;
   std::vector<double> const frequency{1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 0.0003};
   using turn = cuda::rotate_rows<float>;
-  check_grids<turn, float>({y.view(), position.data(), frequency.data(), 3, 8, rope_layout::half_split}, &turn::params::x, 9);
+  check_grids<turn, float>({y.view(), position.data(), frequency.data(), 3, 8, 16, 1.0f, rope_layout::half_split}, &turn::params::x, 9);
 
   moesaic::buffer memory(1 << 14);
-  cuda::kv_cache const cache{dtype::fp32, 1, 3, 16, 32, memory.data(), nullptr};
+  cuda::kv_cache const cache{dtype::fp32, 1, 3, 16, 16, 32, memory.data(), nullptr};
   for (int i = 0; i < 3 * 16 * 32 * 2; ++i) reinterpret_cast<float*>(memory.data())[i] = random.normal();
   using attend = cuda::attend_simt<float, float>;
   check_grids<attend, float>({cache, x.view(), y.view(), sequence.data(), position.data(), 0.25f, 3, 1}, &attend::params::out, 7);

@@ -21,7 +21,8 @@ inline void check_rope(std::string const& path, std::string const& kind, int hea
   INFO(kind);
   safetensors const file(path);
   auto const frequency = read<double>(file, kind + ".inv_freq");
-  auto const positions = read<std::int32_t>(file, "positions");
+  auto const own = kind + ".positions";
+  auto const positions = read<std::int32_t>(file, file.find(own) != nullptr ? own : "positions");
   auto const made = host::make_rope_table<double>(config, head_dim);
   REQUIRE(static_cast<std::size_t>(made.pairs) == frequency.size());
   for (int i = 0; i < made.pairs; ++i) {
@@ -30,7 +31,7 @@ inline void check_rope(std::string const& path, std::string const& kind, int hea
   }
 
   auto const cosine = read_matrix<double>(file, kind + ".cos"), sine = read_matrix<double>(file, kind + ".sin");
-  matrix<double> x(cosine.rows, head_dim), want(cosine.rows, head_dim);  // a pair (1, 0) turns into (cos, sin)
+  matrix<double> x(cosine.rows, head_dim), want(cosine.rows, head_dim);  // a pair (1, 0) turns into (cos, sin), and nothing into nothing
   for (std::int64_t r = 0; r < x.rows; ++r)
     for (std::int64_t i = 0; i < cosine.columns; ++i) {
       x(r, i) = 1;

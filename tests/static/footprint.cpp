@@ -14,7 +14,7 @@ using namespace moesaic;
 
 // Beside its weights a layer keeps the frequencies of its rotary embedding, which no checkpoint has.
 template <class Spec>
-constexpr std::size_t rope_bytes = packed::align64(8 * (rope_parameter_count + shapes(Spec::config).head_dim / 2));
+constexpr std::size_t rope_bytes = packed::align64(8 * (rope_parameter_count + shapes(Spec::config).rotary_dim / 2));
 
 template <class Model>
 constexpr bool same_footprint = [] {

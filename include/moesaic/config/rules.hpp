@@ -88,8 +88,9 @@ MOESAIC_RULE(block_config, head_dim_is_positive,
     "attention.head_dim must be positive, or 0 for hidden / heads, because it is the width of a head",
     c.attention.head_dim >= 0, c.attention.head_dim);
 MOESAIC_RULE(block_config, head_dim_is_even,
-    "the head dimension (attention.head_dim, or hidden / heads) must be even, because rotary embedding turns pairs of elements",
-    shapes(c).head_dim % 2 == 0, shapes(c).head_dim);
+    "the head dimension (attention.head_dim, or hidden / heads) must be even where all of it turns, because rotary embedding turns pairs of "
+    "elements",
+    !c.attention.rotary || c.attention.rotary_dim != 0 || c.attention.latent.kv_rank != 0 || shapes(c).head_dim % 2 == 0, shapes(c).head_dim);
 MOESAIC_RULE(block_config, head_dim_is_at_most_512,
     "the head dimension (attention.head_dim, or hidden / heads) must be at most 512, because rotary embedding and attention keep a head's "
     "values on the stack",
@@ -107,6 +108,13 @@ MOESAIC_RULE(block_config, intermediate_is_positive,
 MOESAIC_RULE(block_config, rope_theta_is_positive,
     "attention.rope_theta must be positive, because the rotary frequencies are its powers",
     c.attention.rope_theta > 0, real{c.attention.rope_theta});
+MOESAIC_RULE(block_config, rotary_dim_is_within_a_head,
+    "attention.rotary_dim must be even and at most the head dimension, or 0 for all of it, because the first elements of a head turn in pairs",
+    c.attention.rotary_dim >= 0 && c.attention.rotary_dim % 2 == 0 && c.attention.rotary_dim <= shapes(c).head_dim,
+    c.attention.rotary_dim, shapes(c).head_dim);
+MOESAIC_RULE(block_config, rotary_settings_need_rotary,
+    "attention.rotary_dim and attention.scaling need attention.rotary, because a layer without positions turns nothing",
+    c.attention.rotary || (c.attention.rotary_dim == 0 && c.attention.scaling == rope_scaling{}), c.attention.rotary_dim, c.attention.scaling.kind);
 MOESAIC_RULE(block_config, scaling_has_a_kind,
     "attention.scaling.factor needs attention.scaling.kind, because without a kind nothing is scaled",
     c.attention.scaling.kind != rope_scaling_kind::none || c.attention.scaling.factor == 1.0, real{c.attention.scaling.factor});
@@ -119,9 +127,46 @@ MOESAIC_RULE(block_config, scaling_bands_are_ordered,
         (c.attention.scaling.low_freq_factor > 0 && c.attention.scaling.low_freq_factor < c.attention.scaling.high_freq_factor),
     real{c.attention.scaling.low_freq_factor}, real{c.attention.scaling.high_freq_factor});
 MOESAIC_RULE(block_config, scaling_knows_original_positions,
-    "attention.scaling.original_positions must be positive, because llama3 scaling measures wavelengths against it",
-    c.attention.scaling.kind != rope_scaling_kind::llama3 || c.attention.scaling.original_positions > 0,
+    "attention.scaling.original_positions must be positive, and above 1 for longrope, because llama3 and yarn count turns in so many positions, and "
+    "longrope's magnitude is of their logarithm",
+    (c.attention.scaling.kind != rope_scaling_kind::llama3 && c.attention.scaling.kind != rope_scaling_kind::yarn &&
+     c.attention.scaling.kind != rope_scaling_kind::longrope) ||
+        c.attention.scaling.original_positions > (c.attention.scaling.kind == rope_scaling_kind::longrope ? 1 : 0),
     c.attention.scaling.original_positions);
+MOESAIC_RULE(block_config, yarn_bands_are_ordered,
+    "attention.scaling.beta_slow must be positive and below beta_fast, because yarn scaling blends the frequencies between",
+    c.attention.scaling.kind != rope_scaling_kind::yarn ||
+        (c.attention.scaling.beta_slow > 0 && c.attention.scaling.beta_slow < c.attention.scaling.beta_fast),
+    real{c.attention.scaling.beta_slow}, real{c.attention.scaling.beta_fast});
+MOESAIC_RULE(block_config, yarn_has_a_theta_above_1,
+    "attention.rope_theta must be above 1 for yarn scaling, because the borders of its bands are logarithms to this base",
+    c.attention.scaling.kind != rope_scaling_kind::yarn || !(c.attention.rope_theta > 0) || c.attention.rope_theta > 1, real{c.attention.rope_theta});
+MOESAIC_RULE(block_config, ntk_has_two_pairs,
+    "ntk scaling needs at least 4 elements of a head that turn, because theta grows by factor to the power d / (d - 2) of their number d",
+    c.attention.scaling.kind != rope_scaling_kind::ntk || shapes(c).rotary_dim <= 0 || shapes(c).rotary_dim > 2, shapes(c).rotary_dim);
+// The first factor that is not positive, or -1.
+constexpr int bad_factor(rope_factors const& factors) {
+  for (int i = 0; i < factors.count && i < rope_factors::most; ++i)
+    if (!(factors.value[i] > 0)) return i;
+  return -1;
+}
+MOESAIC_RULE(block_config, factors_are_of_pairs,
+    "attention.scaling.factors must be as many as the pairs of a head that turn (128 at most), for longrope and for it alone, because it divides "
+    "each pair's frequency by its own",
+    c.attention.scaling.kind == rope_scaling_kind::longrope
+        ? c.attention.scaling.factors.count <= rope_factors::most && c.attention.scaling.factors.count == shapes(c).rotary_dim / 2
+        : c.attention.scaling.factors.empty(),
+    c.attention.scaling.factors.count, shapes(c).rotary_dim / 2);
+MOESAIC_RULE(block_config, factors_are_positive,
+    "attention.scaling.factors must be positive, because frequencies are divided by them",
+    bad_factor(c.attention.scaling.factors) < 0,
+    real{c.attention.scaling.factors.value[bad_factor(c.attention.scaling.factors) < 0 ? 0 : bad_factor(c.attention.scaling.factors)]});
+MOESAIC_RULE(block_config, magnitude_is_of_yarn_or_longrope,
+    "attention.scaling.magnitude must be positive, or 0 for the one that its kind has, and needs yarn or longrope, because other kinds leave cosines "
+    "and sines as they are",
+    c.attention.scaling.magnitude == 0 || (c.attention.scaling.magnitude > 0 && (c.attention.scaling.kind == rope_scaling_kind::yarn ||
+                                                                                c.attention.scaling.kind == rope_scaling_kind::longrope)),
+    real{c.attention.scaling.magnitude}, c.attention.scaling.kind);
 MOESAIC_RULE(block_config, attention_scale_is_positive,
     "attention.scale must be positive, or 0 for 1 / sqrt(head_dim), because a negative one prefers the keys least alike",
     c.attention.scale >= 0, real{c.attention.scale});
@@ -351,8 +396,10 @@ struct list {};
 // Structs, not aliases: a compiler spells the name alone.
 struct of_block : list<
     hidden_is_positive, heads_are_positive, heads_divide_hidden, head_dim_is_positive, head_dim_is_even, head_dim_is_at_most_512,
-    kv_heads_divide_heads, intermediate_is_positive, rope_theta_is_positive, scaling_has_a_kind, scaling_stretches,
-    scaling_bands_are_ordered, scaling_knows_original_positions, attention_scale_is_positive, experts_are_not_negative,
+    kv_heads_divide_heads, intermediate_is_positive, rope_theta_is_positive, rotary_dim_is_within_a_head,
+    rotary_settings_need_rotary, scaling_has_a_kind, scaling_stretches, scaling_bands_are_ordered, scaling_knows_original_positions,
+    yarn_bands_are_ordered, yarn_has_a_theta_above_1, ntk_has_two_pairs, factors_are_of_pairs, factors_are_positive,
+    magnitude_is_of_yarn_or_longrope, attention_scale_is_positive, experts_are_not_negative,
     top_k_is_within_experts, router_has_experts, score_bias_meets_scores, renormalize_has_positive_scores,
     training_leaves_the_router_a_gradient, sum_epsilon_is_not_negative, sum_floor_is_not_negative, sum_settings_need_renormalize,
     logit_softcap_is_not_negative, groups_are_1_to_64, groups_divide_experts, top_groups_is_within_groups, top_groups_hold_top_k,

@@ -2,7 +2,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <bit>
 #include <cmath>
+#include <cstdint>
 
 #include <moesaic/base/macros.hpp>
 #include <moesaic/config/block_config.hpp>
@@ -18,7 +20,8 @@ struct block_shapes {
   int q_width = 0;                     ///< heads · key_dim
   int k_width = 0, v_width = 0;        ///< kv_heads · key_dim, kv_heads · value_dim
   int heads_width = 0;                 ///< heads · value_dim: what the output projection reads
-  int qkv_width = 0;                   ///< q, then k, then v
+  int gate_width = 0;                  ///< heads_width where there is an output gate, or 0
+  int qkv_width = 0;                   ///< q, then k, then v, then the output gate
   int group = 0;                       ///< query heads that share a kv head
   bool dense = true;
   int experts = 1;                     ///< of every kind; 1 for a dense layer
@@ -47,7 +50,8 @@ constexpr block_shapes shapes(block_config const& c) {
   s.k_width = s.kv_heads * s.key_dim;
   s.v_width = s.kv_heads * s.value_dim;
   s.heads_width = s.heads * s.value_dim;
-  s.qkv_width = s.q_width + s.k_width + s.v_width;
+  s.gate_width = a.output_gate ? s.heads_width : 0;
+  s.qkv_width = s.q_width + s.k_width + s.v_width + s.gate_width;
   s.group = s.kv_heads != 0 ? s.heads / s.kv_heads : 0;
   s.dense = c.router.experts == 0;
   s.experts = s.dense ? 1 : c.router.experts;
@@ -94,15 +98,19 @@ constexpr int width_of(block_config const& c, int e) {
   return 0;
 }
 
-/// What the frequencies of the rotary embedding follow from. Kept with a layer's weights before the frequencies themselves, so that weights
-/// made for another rotation are told from these.
-inline constexpr int rope_parameter_count = 6;
+/// What the rotary embedding follows from. Kept with a layer's weights before the frequencies themselves, so that weights made for another
+/// rotation are told from these.
+inline constexpr int rope_parameter_count = 13;
 struct rope_parameters {
   double value[rope_parameter_count];
 };
 constexpr rope_parameters rope_parameters_of(attention_config const& c) {
   auto const& s = c.scaling;
-  return {{c.rope_theta, static_cast<double>(s.kind), s.factor, s.low_freq_factor, s.high_freq_factor, static_cast<double>(s.original_positions)}};
+  std::uint64_t factors = 14695981039346656037u;   // a list as one number: FNV-1a (RFC 9923) over its doubles, of which 53 bits are kept
+  for (int i = 0; i < s.factors.count && i < rope_factors::most; ++i) factors = (factors ^ std::bit_cast<std::uint64_t>(s.factors.value[i])) * 1099511628211u;
+  return {{c.rope_theta, static_cast<double>(s.kind), s.factor, s.low_freq_factor, s.high_freq_factor, static_cast<double>(s.original_positions),
+           s.beta_fast, s.beta_slow, static_cast<double>(s.rounded), s.magnitude, static_cast<double>(factors >> 11), static_cast<double>(c.rotary ? c.rotary_dim : -1),
+           static_cast<double>(c.layout)}};
 }
 
 /// Factor of the scores: 1 / √key_dim unless the configuration names one.

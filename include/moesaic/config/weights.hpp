@@ -56,7 +56,13 @@ struct attention_weights {
   packed_matrix out;                   ///< [hidden, heads_width]
   list<const float> qkv_bias, out_bias;
   list<const float> q_norm, k_norm;    ///< [head_dim], or [q_width] and [k_width], or empty
-  list<const double> rope;             ///< rope_parameters, then [head_dim / 2] radians a position of each rotated pair
+  list<const double> rope;             ///< rope_parameters, then [rotary_dim / 2] radians a position of each rotated pair
+  list<const float> sinks = {};        ///< [heads] or empty
+  // Of latent attention, whose qkv is [q_rank (or q_width) + kv_rank + rope_dim, hidden] and whose norms are of the latents: [q_rank], [kv_rank].
+  packed_matrix q_up = {};             ///< [q_width, q_rank]; empty where queries are projected from x
+  packed_matrix key_up = {};           ///< [heads] of [head_dim, kv_rank]: keys of a head from latents
+  packed_matrix key_up_transposed = {};  ///< [heads] of [kv_rank, head_dim]: the same for the absorbed form, packed once more
+  packed_matrix value_up = {};         ///< [heads] of [value_dim, kv_rank]
 };
 
 struct block_weights {

@@ -14,9 +14,9 @@ template <class T>
 status check(kv_cache const& cache, view<const T> q, list<const std::int32_t> sequence, list<const std::int32_t> position, dtype stored) {
   if (sequence.size != position.size) return invalid("Every token has one sequence and one position.", sequence.size, position.size);
   if (q.rows != sequence.size) return invalid("Queries have one row for every token.", sequence.size, q.rows);
-  if (cache.head_dim > attention_tuning::most_head_dim)
-    return invalid("Attention keeps its heads in registers: head_dim is at most 512.", attention_tuning::most_head_dim, cache.head_dim);
-  auto const width = std::int64_t{cache.kv_heads} * cache.head_dim;
+  if (cache.key_dim > attention_tuning::most_head_dim)
+    return invalid("Attention keeps its heads in registers: head_dim is at most 512.", attention_tuning::most_head_dim, cache.key_dim);
+  auto const width = std::int64_t{cache.kv_heads} * cache.key_dim;
   if (q.columns == 0 || q.columns % width != 0) return invalid("Queries are heads · head_dim wide, heads a multiple of kv_heads.", width, q.columns);
   if (cache.storage != stored) return invalid("A cache must have been made for the layer's storage.", bits(stored), bits(cache.storage));
   return {};
@@ -24,7 +24,7 @@ status check(kv_cache const& cache, view<const T> q, list<const std::int32_t> se
 template <class T>
 attention_params<T> params_of(double scale, kv_cache const& cache, view<const T> q, view<T> out, list<const std::int32_t> sequence,
                               list<const std::int32_t> position) {
-  auto const heads = static_cast<int>(q.columns / cache.head_dim);
+  auto const heads = static_cast<int>(q.columns / cache.key_dim);
   return {cache, q, out, sequence.data, position.data, static_cast<float>(scale), heads, heads / cache.kv_heads};
 }
 /// Whether the matrix kernels take it: rows and cache that 16-byte copies reach, a device whose blocks have room for the widest of them.
@@ -32,7 +32,7 @@ template <int HeadDim>
 bool tiles_take(device_facts const& device, kv_cache const& cache, view<const bf16> q, view<bf16> out) {
   constexpr auto prompt = static_cast<std::int64_t>(shared_bytes_of<attend_prompt<HeadDim>>());
   constexpr auto split = static_cast<std::int64_t>(shared_bytes_of<attend_split<HeadDim, 1>>());
-  return cache.head_dim == HeadDim && q.rows > 0 && is_wide(q) && reinterpret_cast<std::uintptr_t>(cache.data) % 16 == 0 &&
+  return cache.key_dim == HeadDim && q.rows > 0 && is_wide(q) && reinterpret_cast<std::uintptr_t>(cache.data) % 16 == 0 &&
          reinterpret_cast<std::uintptr_t>(out.data) % 4 == 0 && out.stride % 2 == 0 && prompt <= device.shared_bytes && split <= device.shared_bytes;
 }
 }  // namespace attention_detail

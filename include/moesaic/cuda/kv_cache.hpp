@@ -41,15 +41,17 @@ template <class T>
 owned_kv_cache make_kv_cache(stream& where, block_shapes const& s, int sequences, int max_tokens) {
   if (sequences < 1 || max_tokens < 1)
     throw error("cache: expected at least one sequence and one token, found " + std::to_string(sequences) + " and " + std::to_string(max_tokens));
-  return owned_kv_cache(where, kv_cache{s.cache, sequences, s.kv_heads, s.head_dim, max_tokens, nullptr, nullptr});
+  return owned_kv_cache(where, kv_cache{s.cache, sequences, s.kv_heads, s.key_dim, s.value_dim, max_tokens, nullptr, nullptr});
 }
 
 /// Whether a cache was made for heads of this shape.
-inline status check(stream&, kv_cache const& c, int kv_heads, int head_dim) {
+inline status check(stream&, kv_cache const& c, int kv_heads, int key_dim, int value_dim) {
   if (c.kv_heads != kv_heads) return invalid("The cache must have been made for the layer's number of kv heads.", kv_heads, c.kv_heads);
-  if (c.head_dim != head_dim) return invalid("The cache must have been made for the layer's head dimension.", head_dim, c.head_dim);
+  if (c.key_dim != key_dim) return invalid("The cache must have been made for the layer's head dimension.", key_dim, c.key_dim);
+  if (c.value_dim != value_dim) return invalid("The cache must have been made for the layer's value dimension.", value_dim, c.value_dim);
   return {};
 }
+inline status check(stream& where, kv_cache const& c, int kv_heads, int head_dim) { return check(where, c, kv_heads, head_dim, head_dim); }
 
 namespace cache_detail {
 template <dtype Stored, class T>
@@ -57,14 +59,15 @@ status check(kv_cache const& cache, view<const T> k, view<const T> v, list<const
   if (sequence.size != position.size) return invalid("Every token has one sequence and one position.", sequence.size, position.size);
   if (k.rows != sequence.size || v.rows != sequence.size)
     return invalid("Keys and values have one row for every token.", sequence.size, k.rows != sequence.size ? k.rows : v.rows);
-  auto const width = std::int64_t{cache.kv_heads} * cache.head_dim;
-  if (k.columns != width || v.columns != width) return invalid("Keys and values are kv_heads · head_dim wide.", width, k.columns != width ? k.columns : v.columns);
+  auto const k_width = std::int64_t{cache.kv_heads} * cache.key_dim, v_width = std::int64_t{cache.kv_heads} * cache.value_dim;
+  if (k.columns != k_width) return invalid("Keys are kv_heads · key_dim wide.", k_width, k.columns);
+  if (v.columns != v_width) return invalid("Values are kv_heads · value_dim wide.", v_width, v.columns);
   if (cache.storage != Stored) return invalid("A cache must have been made for the layer's storage.", bits(Stored), bits(cache.storage));
   return {};
 }
 }  // namespace cache_detail
 
-/// Writes the batch's keys and values into their slots. k, v [tokens, kv_heads · head_dim]; sequence, position [tokens]. No two tokens of a call may
+/// Writes the batch's keys and values into their slots. k [tokens, kv_heads · key_dim], v [tokens, kv_heads · value_dim]; sequence, position [tokens]. No two tokens of a call may
 /// have one slot. A token without a slot writes nothing and raises flags->site. Stored: the cache's storage, fp32 or bf16.
 template <class T, dtype Stored, class Tuning>
 status append(basic_stream_ref<Tuning>& where, kv_cache const& cache, view<const T> k, view<const T> v, list<const std::int32_t> sequence,
@@ -81,8 +84,8 @@ status rotate_and_append(basic_stream_ref<Tuning>& where, rope_table const& tabl
                          view<const T> v, list<const std::int32_t> sequence, list<const std::int32_t> position, call_flags* flags = nullptr) {
   if (auto const fits = cache_detail::check<Stored>(cache, k, v, sequence, position); !fits) return fits;
   start<rotate_rows<T, scalar_of<Stored>>>(where, {.x = blocks_for(qk.rows), .early = true},
-                                           {qk, position.data, table.frequency.data, heads, static_cast<int>(table.frequency.size), table.layout, cache, v,
-                                            sequence.data, flags});
+                                           {qk, position.data, table.frequency.data, heads, static_cast<int>(table.frequency.size), table.head_dim, table.magnitude,
+                                            table.layout, cache, v, sequence.data, flags});
   return {};
 }
 

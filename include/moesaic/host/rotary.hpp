@@ -20,30 +20,32 @@ namespace moesaic::host::in_double {
 
 namespace moesaic::host {
 
-/// Radians a position for each pair of a head, made once at set-up. Sum is double, or float (float and bf16 activations).
+/// Radians a position for each pair that turns, made once at set-up. Sum is double, or float (float and bf16 activations).
 template <class Sum>
 struct rope_table {
   static constexpr int max_pairs = most_rope_pairs;
 
   rope_layout layout = rope_layout::half_split;
-  int pairs = 0;  ///< head_dim / 2
+  int pairs = 0;     ///< the first 2 · pairs elements of a head turn
+  int head_dim = 0;  ///< from one head to the next
+  Sum magnitude = 1; ///< on cosines and sines
   Sum frequency[max_pairs] = {};
 };
 
-/// Frequencies as config/rope.hpp has them, computed in double and rounded once. Throws where head_dim is odd or above 512.
+/// Frequencies as config/rope.hpp has them, computed in double and rounded once. Throws where the elements that turn are odd or above 512.
 template <class Sum>
 rope_table<Sum> make_rope_table(attention_config const& config, int head_dim) {
-  check_rope(head_dim);
-  rope_table<Sum> result;
-  result.layout = config.layout;
-  result.pairs = head_dim / 2;
-  for (int i = 0; i < result.pairs; ++i) result.frequency[i] = static_cast<Sum>(rope_frequency(config, head_dim, i));
+  auto const turning = turning_elements(config, head_dim);
+  check_rope(turning);
+  rope_table<Sum> result{config.layout, turning / 2, head_dim, static_cast<Sum>(rope_magnitude(config)), {}};
+  for (int i = 0; i < result.pairs; ++i) result.frequency[i] = static_cast<Sum>(rope_frequency(config, turning, i));
   return result;
 }
 
-/// In place: pair (a, b) of every head becomes (a cos − b sin, b cos + a sin), angle = position · frequency of the pair.
+/// In place: pair (a, b) of every head becomes (a cos − b sin, b cos + a sin) · magnitude, angle = position · frequency of the pair; what does not
+/// turn stays.
 /// x [tokens, heads · head_dim], positions [tokens]. Queries and keys lie side by side in a fused projection: one call turns both.
-/// Angles in float (double for double); at bf16 cos and sin are rounded to bf16 first, as the HuggingFace Llama classes do.
+/// Angles in float (double for double); at bf16 cos and sin (times magnitude) are rounded to bf16 first, as the HuggingFace Llama classes do.
 template <class T>
 void rotate(pool& where, rope_table<accumulator<T>> const& table, list<const std::int32_t> positions, view<T> x, int heads) {
   using sum = accumulator<T>;
@@ -53,11 +55,11 @@ void rotate(pool& where, rope_table<accumulator<T>> const& table, list<const std
       sum cosine[rope_table<sum>::max_pairs], sine[rope_table<sum>::max_pairs];
       for (int i = 0; i < pairs; ++i) {
         auto const angle = static_cast<sum>(positions[t]) * table.frequency[i];
-        cosine[i] = static_cast<sum>(static_cast<T>(std::cos(angle)));
-        sine[i] = static_cast<sum>(static_cast<T>(std::sin(angle)));
+        cosine[i] = static_cast<sum>(static_cast<T>(std::cos(angle) * table.magnitude));
+        sine[i] = static_cast<sum>(static_cast<T>(std::sin(angle) * table.magnitude));
       }
       for (std::int64_t h = 0; h < heads; ++h) {
-        auto* const head = x.row(t) + h * 2 * pairs;
+        auto* const head = x.row(t) + h * table.head_dim;
         if (table.layout == rope_layout::half_split) {
           rotate_halves(here, cosine, sine, head, pairs);
         } else {

@@ -57,8 +57,8 @@ struct attention {
       normalize_heads(where, whole.norm.epsilon, w.k_norm, k, full ? 1 : shape.kv_heads, full ? shape.k_width : shape.head_dim);
       show(stage::q_norm, q), show(stage::k_norm, k);
     }
-    list<const double> const frequencies{w.rope.data + rope_parameter_count, shape.head_dim / 2};
-    if (auto done = rotate_and_append<scalar, shape.cache>(where, rope_of<scalar>(where, config.layout, frequencies), qk, shape.heads + shape.kv_heads,
+    list<const double> const frequencies{w.rope.data + rope_parameter_count, shape.rotary_dim / 2};
+    if (auto done = rotate_and_append<scalar, shape.cache>(where, rope_of<scalar>(where, config, shape.head_dim, frequencies), qk, shape.heads + shape.kv_heads,
                                                            cache, k, v, sites.sequence, sites.position, sites.flags); !done) return done;
     show(stage::q_rope, q), show(stage::k_rope, k);
 
@@ -84,7 +84,7 @@ struct attention {
             memory.take<float>(config.out_bias ? shape.hidden : 0),
             memory.take<float>(per_head ? shape.head_dim : full ? shape.q_width : 0),
             memory.take<float>(per_head ? shape.head_dim : full ? shape.k_width : 0),
-            memory.take<double>(rope_parameter_count + shape.head_dim / 2)};
+            memory.take<double>(rope_parameter_count + shape.rotary_dim / 2)};
   }
   template <class Loader>
   static void load(attention_weights const& w, Loader& from) {
@@ -103,7 +103,7 @@ struct attention {
       from.vector(n.q_norm, "", w.q_norm);
       from.vector(n.k_norm, "", w.k_norm);
     }
-    from.rotary(config, shape.head_dim, w.rope);
+    from.rotary(config, shape.rotary_dim, w.rope);
   }
 };
 

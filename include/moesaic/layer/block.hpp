@@ -200,7 +200,7 @@ struct block {
     if (auto fits = check_weights(w); !fits) return fits;
     constexpr auto rope = rope_parameters_of(config.attention);
     if (!same_values(where, w.attention.rope.data, rope.value, rope_parameter_count))
-      return {status_code::wrong_weights, "the weights must have been loaded for the same rope_theta and scaling", 0, 0};
+      return {status_code::wrong_weights, "the weights must have been loaded for the same rotation: rope_theta, scaling, rotary_dim and layout", 0, 0};
     return {};
   }
 };

@@ -91,11 +91,11 @@ class loader {
   }
 
   /// Frequencies of the rotary embedding: no tensor, but the configuration says them.
-  void rotary(attention_config const& config, int head_dim, list<const double> into) {
+  void rotary(attention_config const& config, int turning, list<const double> into) {
     auto* const out = const_cast<double*>(into.data);
     auto const parameters = rope_parameters_of(config);
     for (int i = 0; i < rope_parameter_count; ++i) out[i] = parameters.value[i];
-    rope_frequencies(where_, config, head_dim, {out + rope_parameter_count, into.size - rope_parameter_count});
+    if (turning > 0) rope_frequencies(where_, config, turning, {out + rope_parameter_count, into.size - rope_parameter_count});
   }
 
   /// Euclidean lengths of the rows of a packed matrix: [outputs].

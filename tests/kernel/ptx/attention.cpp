@@ -9,7 +9,7 @@ namespace {
 
 cuda::kv_cache cache_of(memory& m, int kv_heads, int head_dim, int max_tokens) {
   cuda::kv_cache c;
-  c.storage = dtype::bf16, c.sequences = 2, c.kv_heads = kv_heads, c.head_dim = head_dim, c.max_tokens = max_tokens;
+  c.storage = dtype::bf16, c.sequences = 2, c.kv_heads = kv_heads, c.key_dim = c.value_dim = head_dim, c.max_tokens = max_tokens;
   c.data = reinterpret_cast<std::byte*>(m.random<bf16>(static_cast<std::int64_t>(cuda::bytes(c)) / 2));
   c.first_position = m.of<std::int32_t>({0, 3});
   return c;
@@ -20,7 +20,7 @@ void attend(cuda::stream_ref& where, memory& m, cuda::kv_cache const& cache, int
   auto* const position = m.zeros<std::int32_t>(tokens);
   for (std::int32_t t = 0; t + 1 < tokens; ++t) position[t] = first + t;
   sequence[tokens - 1] = 1, position[tokens - 1] = 40;   // a single token of the other sequence
-  auto const width = std::int64_t{group} * cache.kv_heads * cache.head_dim;
+  auto const width = std::int64_t{group} * cache.kv_heads * cache.key_dim;
   where.record(cuda::attend<T, dtype::bf16, HeadDim>(where, 0.4, cache, m.random_rows<T>(tokens, width), {sequence, tokens},
                                                      {position, tokens}, m.result_rows<T>(tokens, width)));
 }

@@ -27,7 +27,7 @@ void norms(cuda::stream_ref& where, memory& m) {
 
 cuda::kv_cache cache_of(memory& m) {
   cuda::kv_cache c;
-  c.storage = dtype::bf16, c.sequences = 2, c.kv_heads = 1, c.head_dim = 16, c.max_tokens = 4;
+  c.storage = dtype::bf16, c.sequences = 2, c.kv_heads = 1, c.key_dim = c.value_dim = 16, c.max_tokens = 4;
   c.data = m.zeros<std::byte>(static_cast<std::int64_t>(cuda::bytes(c)));
   c.first_position = m.of<std::int32_t>({0, 3});
   return c;
@@ -39,9 +39,9 @@ void rotary(cuda::stream_ref& where, memory& m) {
   for (int i = 0; i < pairs; ++i) frequency[i] = 1.0 / (1 << i);
   auto const x = m.random_rows<bf16>(3, heads * head_dim), v = m.random_rows<bf16>(3, head_dim);
   view<bf16 const> const k(x.data + (heads - 1) * head_dim, 3, head_dim, x.stride);
-  where.record(cuda::rotate_and_append<bf16, dtype::bf16>(where, {rope_layout::half_split, {frequency, pairs}}, x, heads, cache_of(m), k, v,
+  where.record(cuda::rotate_and_append<bf16, dtype::bf16>(where, {rope_layout::half_split, {frequency, pairs}, head_dim}, x, heads, cache_of(m), k, v,
                                                           sequence, position, m.zeros<call_flags>(1)));
-  cuda::rotate<float>(where, {rope_layout::interleaved, {frequency, pairs}}, position, m.random_rows<float>(3, heads * head_dim), heads);
+  cuda::rotate<float>(where, {rope_layout::interleaved, {frequency, pairs / 2}, head_dim, 1.25f}, position, m.random_rows<float>(3, heads * head_dim), heads);
 }
 void cache(cuda::stream_ref& where, memory& m) {
   list<std::int32_t const> const position(m.of<std::int32_t>({2, 4, 9}), 3), sequence(m.of<std::int32_t>({0, 1, 1}), 3);

@@ -30,7 +30,7 @@ int without_device(cuda::stream_ref& where) {
   std::vector<std::int32_t> const zero(1);
   moesaic::buffer const memory(layer::weights_bytes()), workspace(layer::workspace_bytes(1));   // never looked at: they stand for device memory
   auto const bytes = [](auto const& b) { return list<std::byte>(b.data(), static_cast<std::int64_t>(b.size())); };
-  cuda::kv_cache const cache{.storage = dtype::bf16, .sequences = 1, .kv_heads = 2, .head_dim = 64, .max_tokens = 16};
+  cuda::kv_cache const cache{.storage = dtype::bf16, .sequences = 1, .kv_heads = 2, .key_dim = 64, .value_dim = 64, .max_tokens = 16};
   (void)layer::forward(where, layer::bind(bytes(memory)), {{row.data(), 1, 256}, zero, zero}, cache, {row.data(), 1, 256}, bytes(workspace));
   if (auto const done = cuda::finish(where); done.code != status_code::no_device) return failed("expected no_device of forward", done);
   if (auto const done = check(where, bytes(workspace)); done.code != status_code::no_device) return failed("expected no_device of check", done);

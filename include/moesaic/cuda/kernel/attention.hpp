@@ -43,7 +43,7 @@ struct attend_simt {
   static constexpr int columns_a_lane = attention_tuning::most_head_dim / device::warp_size;
 
   MOESAIC_DEVICE void operator()(params const& p) const {
-    int const head_dim = p.cache.head_dim, lane = device::lane_id();
+    int const head_dim = p.cache.key_dim, lane = device::lane_id();
     float* const query = device::shared<shared>().query[device::warp_id()];
     device::griddepcontrol_launch_dependents();
     device::griddepcontrol_wait();
@@ -422,7 +422,7 @@ struct attention_weights_simt {
   MOESAIC_DEVICE void operator()(params const& p) const {
     constexpr int warps = threads / device::warp_size;
     auto const& a = p.attention;
-    int const head_dim = a.cache.head_dim;
+    int const head_dim = a.cache.key_dim;
     device::griddepcontrol_launch_dependents();
     device::griddepcontrol_wait();
     for (std::int64_t i = static_cast<std::int64_t>(device::block_x()) * warps + device::warp_id(); i < p.probabilities.rows;

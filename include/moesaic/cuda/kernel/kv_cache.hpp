@@ -15,29 +15,30 @@
 
 namespace moesaic::cuda {
 
-/// One layer's cache, a view of device memory. Keys [sequences, kv_heads, max_tokens, head_dim], then values the same: a head's tokens lie one after
-/// another, as a tile of them is read. A token's slot is its position − its sequence's first position.
+/// One layer's cache, a view of device memory. Keys [sequences, kv_heads, max_tokens, key_dim], then values [.., value_dim]: a head's tokens lie one
+/// after another, as a tile of them is read. A token's slot is its position − its sequence's first position.
 struct kv_cache {
   dtype storage = dtype::bf16;           ///< fp32 or bf16
-  int sequences = 0, kv_heads = 0, head_dim = 0;
+  int sequences = 0, kv_heads = 0, key_dim = 0, value_dim = 0;
   int max_tokens = 0;                    ///< slots of a sequence
   std::byte* data = nullptr;             ///< bytes(cache) bytes, 16-byte aligned
   std::int32_t const* first_position = nullptr;   ///< [sequences] on the device, or null: all start at position 0
 };
 
-MOESAIC_FN constexpr std::int64_t head_elements(kv_cache const& c) { return std::int64_t{c.max_tokens} * c.head_dim; }
+MOESAIC_FN constexpr std::int64_t head_keys(kv_cache const& c) { return std::int64_t{c.max_tokens} * c.key_dim; }
+MOESAIC_FN constexpr std::int64_t head_values(kv_cache const& c) { return std::int64_t{c.max_tokens} * c.value_dim; }
 constexpr std::size_t bytes(kv_cache const& c) {
-  return static_cast<std::size_t>(2 * std::int64_t{c.sequences} * c.kv_heads * head_elements(c) * bits(c.storage) / 8);
+  return static_cast<std::size_t>(std::int64_t{c.sequences} * c.kv_heads * (head_keys(c) + head_values(c)) * bits(c.storage) / 8);
 }
 
-/// A head's keys or values: [max_tokens, head_dim].
+/// A head's keys [max_tokens, key_dim], or values [max_tokens, value_dim].
 template <class Stored>
 MOESAIC_DEVICE Stored* keys_of(kv_cache const& c, std::int64_t sequence, int kv_head) {
-  return reinterpret_cast<Stored*>(c.data) + (sequence * c.kv_heads + kv_head) * head_elements(c);
+  return reinterpret_cast<Stored*>(c.data) + (sequence * c.kv_heads + kv_head) * head_keys(c);
 }
 template <class Stored>
 MOESAIC_DEVICE Stored* values_of(kv_cache const& c, std::int64_t sequence, int kv_head) {
-  return keys_of<Stored>(c, c.sequences + sequence, kv_head);
+  return keys_of<Stored>(c, c.sequences, 0) + (sequence * c.kv_heads + kv_head) * head_values(c);
 }
 
 /// A token's slot; −1 where its sequence or position lies outside the cache.
@@ -54,12 +55,11 @@ MOESAIC_DEVICE std::int64_t slot_or_flag(kv_cache const& c, std::int32_t sequenc
   return slot;
 }
 
-/// One token's keys, or values, x [kv_heads · head_dim], into slot `slot` of matrix_of(kv_head), by the `Threads` threads of a block.
+/// One token's keys, or values, x [kv_heads · dim], into slot `slot` of matrix_of(kv_head), by the `Threads` threads of a block.
 template <int Threads, class T, class Matrix>
-MOESAIC_DEVICE void append_row(T const* x, kv_cache const& c, std::int64_t slot, Matrix&& matrix_of) {
+MOESAIC_DEVICE void append_row(T const* x, int kv_heads, int dim, std::int64_t slot, Matrix&& matrix_of) {
   using stored = std::remove_pointer_t<decltype(matrix_of(0))>;
-  for (int i = device::thread_id(); i < c.kv_heads * c.head_dim; i += Threads)
-    matrix_of(i / c.head_dim)[slot * c.head_dim + i % c.head_dim] = static_cast<stored>(static_cast<float>(x[i]));
+  for (int i = device::thread_id(); i < kv_heads * dim; i += Threads) matrix_of(i / dim)[slot * dim + i % dim] = static_cast<stored>(static_cast<float>(x[i]));
 }
 
 template <class T, class Stored>
@@ -68,7 +68,7 @@ struct append_rows {
   static constexpr rung needs = rung::simt;
   struct params {
     kv_cache cache;
-    view<const T> k, v;                  // [tokens, kv_heads · head_dim]
+    view<const T> k, v;                  // [tokens, kv_heads · key_dim], [tokens, kv_heads · value_dim]
     std::int32_t const *sequence, *position;   // [tokens]
     call_flags* flags;                   // or null
   };
@@ -81,8 +81,8 @@ struct append_rows {
       auto const sequence = p.sequence[t];
       auto const slot = slot_or_flag(p.cache, sequence, p.position[t], p.flags);
       if (slot < 0) continue;
-      append_row<threads>(p.k.row(t), p.cache, slot, [&](int h) { return keys_of<Stored>(p.cache, sequence, h); });
-      append_row<threads>(p.v.row(t), p.cache, slot, [&](int h) { return values_of<Stored>(p.cache, sequence, h); });
+      append_row<threads>(p.k.row(t), p.cache.kv_heads, p.cache.key_dim, slot, [&](int h) { return keys_of<Stored>(p.cache, sequence, h); });
+      append_row<threads>(p.v.row(t), p.cache.kv_heads, p.cache.value_dim, slot, [&](int h) { return values_of<Stored>(p.cache, sequence, h); });
     }
   }
 };

@@ -15,21 +15,22 @@
 
 namespace moesaic::cuda {
 
-/// In place: pair (a, b) of every head becomes (a cos − b sin, b cos + a sin). Angles in float from frequencies rounded to float; at bf16 cos and sin are
-/// rounded to bf16 first, as the host does. With a Stored type the last heads are keys, and go with the values into their slots of the cache.
+/// In place: pair (a, b) of every head becomes (a cos − b sin, b cos + a sin) · magnitude; what does not turn stays. Angles in float from
+/// frequencies rounded to float; at bf16 cos and sin (times magnitude) are rounded to bf16 first, as the host does. With a Stored type the last heads are keys, and go with the values into their slots of the cache.
 template <class T, class Stored = void>
 struct rotate_rows {
   static constexpr int threads = 128;
   static constexpr rung needs = rung::simt;
   static constexpr bool appends = !std::is_void_v<Stored>;
   struct params {
-    view<T> x;                           // [tokens, heads · 2 · pairs]
+    view<T> x;                           // [tokens, heads · head_dim]
     std::int32_t const* position;        // [tokens]
     double const* frequency;             // [pairs] radians a position
-    int heads, pairs;
+    int heads, pairs, head_dim;          // 2 · pairs at most head_dim
+    float magnitude;
     rope_layout layout;
     kv_cache cache = {};                 // of the last kv_heads of the heads
-    view<const T> v = {};                // [tokens, kv_heads · 2 · pairs]
+    view<const T> v = {};                // [tokens, kv_heads · value_dim]
     std::int32_t const* sequence = nullptr;   // [tokens]
     call_flags* flags = nullptr;
   };
@@ -45,8 +46,8 @@ struct rotate_rows {
     for (std::int64_t t = device::block_x(); t < p.x.rows; t += device::grid_x()) {
       for (int i = device::thread_id(); i < p.pairs; i += threads) {
         float const angle = static_cast<float>(p.position[t]) * static_cast<float>(p.frequency[i]);
-        turn.cosine[i] = rounded<T>(std::cos(angle));
-        turn.sine[i] = rounded<T>(std::sin(angle));
+        turn.cosine[i] = rounded<T>(std::cos(angle) * p.magnitude);
+        turn.sine[i] = rounded<T>(std::sin(angle) * p.magnitude);
       }
       std::int64_t slot = -1;
       if constexpr (appends) slot = slot_or_flag(p.cache, p.sequence[t], p.position[t], p.flags);
@@ -55,19 +56,26 @@ struct rotate_rows {
       for (int at = device::thread_id(); at < p.heads * p.pairs; at += threads) {
         int const h = at / p.pairs, i = at % p.pairs;
         int const first = halves ? i : 2 * i, second = halves ? i + p.pairs : 2 * i + 1;
-        T* const head = row + static_cast<std::int64_t>(h) * 2 * p.pairs;
+        T* const head = row + static_cast<std::int64_t>(h) * p.head_dim;
         float const a = static_cast<float>(head[first]), b = static_cast<float>(head[second]), c = turn.cosine[i], s = turn.sine[i];
         head[first] = static_cast<T>(a * c - b * s);
         head[second] = static_cast<T>(b * c + a * s);
         if constexpr (appends)
           if (int const kv_head = h - (p.heads - p.cache.kv_heads); kv_head >= 0 && slot >= 0) {
-            Stored* const key = keys_of<Stored>(p.cache, p.sequence[t], kv_head) + slot * p.cache.head_dim;
+            Stored* const key = keys_of<Stored>(p.cache, p.sequence[t], kv_head) + slot * p.cache.key_dim;
             key[first] = static_cast<Stored>(static_cast<float>(head[first]));
             key[second] = static_cast<Stored>(static_cast<float>(head[second]));
           }
       }
       if constexpr (appends)
-        if (slot >= 0) append_row<threads>(p.v.row(t), p.cache, slot, [&](int h) { return values_of<Stored>(p.cache, p.sequence[t], h); });
+        if (int const still = p.head_dim - 2 * p.pairs; still > 0 && slot >= 0)
+          for (int at = device::thread_id(); at < p.cache.kv_heads * still; at += threads) {
+            int const kv_head = at / still, d = 2 * p.pairs + at % still;
+            keys_of<Stored>(p.cache, p.sequence[t], kv_head)[slot * p.cache.key_dim + d] =
+                static_cast<Stored>(static_cast<float>(row[static_cast<std::int64_t>(p.heads - p.cache.kv_heads + kv_head) * p.head_dim + d]));
+          }
+      if constexpr (appends)
+        if (slot >= 0) append_row<threads>(p.v.row(t), p.cache.kv_heads, p.cache.value_dim, slot, [&](int h) { return values_of<Stored>(p.cache, p.sequence[t], h); });
       device::block_sync();              // the table is free for the next token
     }
   }
