@@ -110,7 +110,7 @@ MOESAIC_RULE(block_config, rope_theta_is_positive,
     c.attention.rope_theta > 0, real{c.attention.rope_theta});
 MOESAIC_RULE(block_config, rotary_dim_is_within_a_head,
     "attention.rotary_dim must be even and at most the head dimension, or 0 for all of it, because the first elements of a head turn in pairs",
-    c.attention.rotary_dim >= 0 && c.attention.rotary_dim % 2 == 0 && c.attention.rotary_dim <= shapes(c).head_dim,
+    c.attention.rotary_dim >= 0 && c.attention.rotary_dim % 2 == 0 && (shapes(c).head_dim <= 0 || c.attention.rotary_dim <= shapes(c).head_dim),
     c.attention.rotary_dim, shapes(c).head_dim);
 MOESAIC_RULE(block_config, rotary_settings_need_rotary,
     "attention.rotary_dim and attention.scaling need attention.rotary, because a layer without positions turns nothing",
