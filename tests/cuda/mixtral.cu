@@ -10,4 +10,4 @@ struct mixtral {
     .expert = {.intermediate = 14336},
     .storage = {.weights = moesaic::dtype::bf16, .activations = moesaic::dtype::bf16}};
 };
-MOESAIC_INSTANTIATE(mixtral, moesaic::cuda::basic_stream_ref<moesaic::cuda::rungs<moesaic::cuda::rung::sm90>>)
+MOESAIC_INSTANTIATE(mixtral)

@@ -85,6 +85,7 @@ status launch(stream& where, grid const& blocks, typename Kernel::params const& 
   if (!where.device.why) return where.device.why;
   if (architecture_of(Kernel::needs) > where.device.architecture)
     return invalid("the kernel needs a newer architecture than the device has", architecture_of(Kernel::needs), where.device.architecture);
+  if (!runs_on<Kernel>(where.device.architecture)) return invalid("another kernel takes the place of this one on the device", 0, where.device.architecture);
   if (device_model::instead != nullptr)
     return device_model::instead->run(typeid(Kernel), blocks, Kernel::threads, shared_bytes_of<Kernel>(), &params, sizeof params);
   auto const body = [](void const* p) { Kernel{}(*static_cast<typename Kernel::params const*>(p)); };

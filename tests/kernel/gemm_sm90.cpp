@@ -1,5 +1,7 @@
 // bf16 weights by wgmma: few slots a matrix and many, ragged in every direction, on the device model against the host's ops.
 // SPDX-License-Identifier: Apache-2.0
+#include <moesaic/cuda/linear.hpp>
+
 #include "gemm_sm90.hpp"
 
 using namespace moesaic;
@@ -51,4 +53,31 @@ TEST_CASE("a row of NaN spoils its own slots alone") {
       }
     });
   }
+}
+TEST_CASE("at the default tuning every architecture multiplies, rows that 16-byte copies reach and others") {
+  constexpr std::int64_t outputs = 40, inputs = 80;
+  cuda::stream nowhere;
+  both_packed const w(nowhere, {.stored = dtype::bf16, .outputs = outputs, .inputs = inputs}, 11);
+  random_stream random(12);
+  for (int const tokens : {3, 20, 60})
+    for (int const spare : {8, 3}) {
+      auto const wide = random_matrix<bf16>(tokens, inputs + spare, random);
+      view<const bf16> const x(wide.data.data(), tokens, inputs, inputs + spare);
+      host::pool pool;
+      matrix<float> want(tokens, outputs);
+      host::linear<dtype::bf16>(pool, w.host, x, {}, want.view());
+      for (int const architecture : {75, 80, 90, 100}) {
+        CAPTURE(tokens);
+        CAPTURE(spare);
+        CAPTURE(architecture);
+        device_model::scope const options({.architecture = architecture});
+        cuda::stream_ref where;
+        auto y = unwritten<float>(tokens, outputs);
+        cuda::linear<dtype::bf16>(where, w.device, x, {}, y.view());
+        CHECK(cuda::finish(where));
+        CHECK(device_model::take_findings().empty());
+        auto const found = compare(view<const float>(y.view()), view<const float>(want.view()));
+        CHECK_MESSAGE(found.worst <= sum_tolerance<float>(inputs) * 4, to_string(found));
+      }
+    }
 }

@@ -169,6 +169,21 @@ TEST_CASE("at the default tuning: no tokens, and more than one launch routes and
   }
 }
 
+TEST_CASE("at the default tuning every architecture gets a kernel that was compiled for it") {
+  auto const b = draw_batch(few::config, 9, seed);
+  auto const want = route_on_host<routing::standard>(few::config, {}, b);
+  for (int const architecture : {75, 80, 86, 90, 100}) {
+    CAPTURE(architecture);
+    device_model::scope const scoped({.architecture = architecture});
+    check_once<routing::standard, cuda::default_tuning>(few{}, {}, b, want);
+    cuda::stream_ref where;
+    std::int32_t offsets[2];
+    bool const runs = where.device.architecture < 80 || where.device.architecture > 90;
+    CHECK(static_cast<bool>(cuda::launch<cuda::replaced_on<cuda::plan_of_all, 80, 90>>(where, {}, {19, offsets})) == runs);
+    check_findings();
+  }
+}
+
 TEST_CASE("the plan of a dense layer") {
   std::int32_t offsets[2] = {-7, -7};
   cuda::stream_ref where;

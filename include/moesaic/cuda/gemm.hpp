@@ -37,12 +37,16 @@ bool sm80_takes(gemm_params<bf16, Y> const& p) {
   return group && scales && reinterpret_cast<std::uintptr_t>(p.x) % 16 == 0 && p.x_stride % 8 == 0;
 }
 
-template <dtype W, class Tuning, gemm_load Load, class Y>
+/// Whether sm90 multiplies all that sm80 does: of other codes it takes fewer lengths of groups.
+constexpr bool sm90_takes_as_much(dtype w) { return w == dtype::bf16 || w == dtype::mxfp4; }
+
+template <dtype W, class Tuning, gemm_load Load, bool Replaced, class Y>
 void start_sm80(stream& where, gemm_params<bf16, Y> const& p) {
   constexpr auto tile = tile_of<Tuning>(W, Load);
+  auto const go = [&]<class Kernel>() { start<std::conditional_t<Replaced, replaced_on<Kernel, 90, 90>, Kernel>>(where, p); };
   if constexpr (has_scales(W))
-    if (p.w.group == 32) return start<gemm_sm80<W, Y, tile, 2>>(where, p);
-  if constexpr (W != dtype::mxfp4) start<gemm_sm80<W, Y, tile>>(where, p);
+    if (p.w.group == 32) return go.template operator()<gemm_sm80<W, Y, tile, 2>>();
+  if constexpr (W != dtype::mxfp4) go.template operator()<gemm_sm80<W, Y, tile>>();
 }
 
 // Router weights, fp32, have one kernel, so that a token's logits and choice do not depend on its batch.
@@ -63,16 +67,17 @@ void start_gemm(basic_stream_ref<Tuning>& where, packed_matrix const& m, gemm_pa
   if (m.stored.type != W) return where.record(invalid("the weights are not of the type that the call was compiled for", static_cast<int>(W), static_cast<int>(m.stored.type)));
   if (!layout::takes(m)) return where.record(invalid("CUDA kernels need inputs that are a multiple of 16, and gate and up outputs of 8", 16, m.inputs));
   constexpr bool one_order = sums_in_one_order<Tuning>;
-  if constexpr (Tuning::has(rung::sm90) && sm90_multiplies<W, X, Y> && !one_order)
+  constexpr bool by_sm90 = Tuning::has(rung::sm90) && sm90_multiplies<W, X, Y> && !one_order, replaced = by_sm90 && gemm_detail::sm90_takes_as_much(W);
+  if constexpr (by_sm90)
     if (where.best() == rung::sm90 && multiply_sm90<W>(where, p)) return;
   auto const slots_of_matrix = packed::ceil_div(p.rows, p.offsets != nullptr ? p.w.count : 1);
   if constexpr (Tuning::has(rung::sm80) && std::is_same_v<X, bf16> && sm80_multiplies(W))
-    if (where.best() >= rung::sm80 && gemm_detail::sm80_takes<W>(p)) {
-      if constexpr (one_order) return gemm_detail::start_sm80<W, Tuning, gemm_load::some>(where, p);
+    if (where.best() >= rung::sm80 && !(replaced && where.best() == rung::sm90) && gemm_detail::sm80_takes<W>(p)) {
+      if constexpr (one_order) return gemm_detail::start_sm80<W, Tuning, gemm_load::some, replaced>(where, p);
       else switch (gemm_load_of(slots_of_matrix)) {
-        case gemm_load::few: return gemm_detail::start_sm80<W, Tuning, gemm_load::few>(where, p);
-        case gemm_load::some: return gemm_detail::start_sm80<W, Tuning, gemm_load::some>(where, p);
-        case gemm_load::many: return gemm_detail::start_sm80<W, Tuning, gemm_load::many>(where, p);
+        case gemm_load::few: return gemm_detail::start_sm80<W, Tuning, gemm_load::few, replaced>(where, p);
+        case gemm_load::some: return gemm_detail::start_sm80<W, Tuning, gemm_load::some, replaced>(where, p);
+        case gemm_load::many: return gemm_detail::start_sm80<W, Tuning, gemm_load::many, replaced>(where, p);
       }
     }
   gemm_detail::start_simt<W, Tuning>(where, p, slots_of_matrix);

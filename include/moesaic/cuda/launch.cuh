@@ -18,16 +18,19 @@ namespace moesaic::cuda {
 template <rung Needs>
 inline constexpr int least_architecture = 10 * architecture_of(Needs);   // as __CUDA_ARCH__ counts
 
-/// Whether the architecture being compiled for runs a rung's instructions.
-template <rung Needs>
+/// Whether the architecture being compiled for runs a kernel's instructions, and ops start it there.
+template <class Kernel>
 __device__ constexpr bool compiles_here() {
+#if defined(__CUDA_ARCH__) && !defined(MOESAIC_EVERY_KERNEL)   // defined by tests that call a device an older one
+  if (!runs_on<Kernel>(__CUDA_ARCH__ / 10)) return false;
+#endif
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ == 900 && !defined(__CUDA_ARCH_FEAT_SM90_ALL)
-  static_assert(Needs != rung::sm90, "a kernel of rung sm90 needs wgmma, which is of sm_90a alone: compile for 90a-real (arch=compute_90a,code=sm_90a)");
+  static_assert(Kernel::needs != rung::sm90, "a kernel of rung sm90 needs wgmma, which is of sm_90a alone: compile for 90a-real (arch=compute_90a,code=sm_90a)");
 #endif
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
   return true;
 #elif defined(__CUDA_ARCH__)
-  return Needs != rung::sm90 && __CUDA_ARCH__ >= least_architecture<Needs>;
+  return Kernel::needs != rung::sm90 && __CUDA_ARCH__ >= least_architecture<Kernel::needs>;
 #else
   return true;
 #endif
@@ -37,7 +40,7 @@ __device__ constexpr bool compiles_here() {
 /// refuses such a kernel before this can trap.
 template <class Kernel>
 __global__ void __launch_bounds__(Kernel::threads, blocks_of<Kernel>()) entry(__grid_constant__ typename Kernel::params const params) {
-  if constexpr (compiles_here<Kernel::needs>()) Kernel{}(params);
+  if constexpr (compiles_here<Kernel>()) Kernel{}(params);
   else __trap();
 }
 
@@ -75,6 +78,7 @@ status launch(stream& where, grid const& blocks, typename Kernel::params const& 
   auto const architecture = where.device.architecture;
   if (architecture < needs) return invalid("the kernel needs a newer architecture than the device has", needs, architecture);
   if (Kernel::needs == rung::sm90 && architecture != needs) return invalid("wgmma is of architecture 90 alone", needs, architecture);
+  if (!runs_on<Kernel>(architecture)) return invalid("another kernel takes the place of this one on the device", 0, architecture);
   if (shared > where.device.shared_bytes) return invalid("the kernel takes more shared memory than a block of the device may have", where.device.shared_bytes, shared);
   if (blocks.x == 0 || blocks.y == 0 || blocks.z == 0) return {};
   if (blocks.y > most_yz || blocks.z > most_yz) return invalid("a grid has at most 65535 blocks along y and z", most_yz, blocks.y > most_yz ? blocks.y : blocks.z);

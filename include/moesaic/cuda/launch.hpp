@@ -38,6 +38,18 @@ constexpr std::size_t shared_bytes_of() {
   return std::is_empty_v<typename Kernel::shared> ? 0 : sizeof(typename Kernel::shared);
 }
 
+/// A kernel that devices of architecture First .. Last never get, since the op has another for all that it takes: of it nothing is compiled for those.
+template <kernel Kernel, int First, int Last>
+struct replaced_on : Kernel {
+  MOESAIC_FN static constexpr bool runs_on(int architecture) { return architecture < First || architecture > Last; }
+};
+/// Whether an architecture is one that gets the kernel where its rung fits.
+template <class Kernel>
+MOESAIC_FN constexpr bool runs_on(int architecture) {
+  if constexpr (requires { Kernel::runs_on(architecture); }) return Kernel::runs_on(architecture);
+  else return true;
+}
+
 /// Blocks of a grid. Sizes may be computed from bounds: a block that finds nothing to do returns.
 struct grid {
   unsigned x = 1, y = 1, z = 1;

@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <type_traits>
 
 #include <moesaic/base/packed.hpp>
 #include <moesaic/base/status.hpp>
@@ -24,14 +25,21 @@ struct route_counters {
 
 namespace route_detail {
 
-/// Calls f<Rung>() with the kernels for this device: those with redux (sm_80), or without.
+/// Whether a tuning has kernels with redux (sm_80), which every newer device gets then.
+template <class Tuning>
+constexpr bool has_redux = Tuning::has(rung::sm80) || Tuning::has(rung::sm90);
+
+/// Calls f<Rung>() with the kernels for this device: those with redux, or without.
 template <class Tuning, class F>
 void with_rung(basic_stream_ref<Tuning>& where, F&& f) {
-  constexpr bool newer = Tuning::has(rung::sm80) || Tuning::has(rung::sm90);
-  if constexpr (newer)
+  if constexpr (has_redux<Tuning>)
     if (where.device.architecture >= 80 || !Tuning::has(rung::simt)) return f.template operator()<rung::sm80>();
   if constexpr (Tuning::has(rung::simt)) f.template operator()<rung::simt>();
 }
+
+/// A kernel that `with_rung` named, as it is started.
+template <class Tuning, class Kernel>
+using chosen = std::conditional_t<Kernel::needs == rung::simt && has_redux<Tuning>, replaced_on<Kernel, 80, newest_architecture>, Kernel>;
 
 /// Threads of a block that routes.
 template <class Tuning, class Policy, class Config>
@@ -43,7 +51,7 @@ void start_parts(basic_stream_ref<Tuning>& where, route_params<Policy, Config> a
   constexpr int threads = threads_of<Tuning, Policy, Config>();
   constexpr int warps = threads / 32;
   with_rung(where, [&]<rung Rung>() {
-    using kernel = route_logits<Policy, Config, threads, Rung>;
+    using kernel = chosen<Tuning, route_logits<Policy, Config, threads, Rung>>;
     auto const most = where.device.multiprocessors > 0 ? where.device.multiprocessors * route_tuning<Tuning>::blocks : 1;
     auto const needed = (all.scores.rows + warps - 1) / warps;
     grid blocks{.x = static_cast<unsigned>(needed < most ? needed : most), .early = true};
@@ -124,7 +132,7 @@ void linear_route_and_plan(basic_stream_ref<Tuning>& where, Config const& config
   if (!fuses_logits(where, weight, x)) return where.record(invalid("the router's products are fused with routing for few tokens, rows of 16 bytes", 0, x.rows));
   route_detail::with_rung(where, [&]<rung Rung>() {
     auto const ceil = [](std::int64_t n, int each) { return static_cast<unsigned>((n + each - 1) / each); };
-    start<route_fused<Policy, Config, X, Rung>>(
+    start<route_detail::chosen<Tuning, route_fused<Policy, Config, X, Rung>>>(
         where, {.x = ceil(logits.columns, logits_tile::expert_tile), .y = ceil(x.rows, logits_tile::token_tile), .early = true},
         {{config, state, logits, score_bias, scores, choice, slots, batch_memory, not_finite, out, &counters->of_grid, true,
           route_detail::batched<Policy>, true},

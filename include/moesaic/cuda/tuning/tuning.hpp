@@ -15,6 +15,9 @@ enum class rung : std::uint8_t { simt, sm80, sm90 };
 /// The least architecture that runs a rung.
 constexpr int architecture_of(rung r) { return r == rung::simt ? 70 : r == rung::sm80 ? 80 : 90; }
 
+/// Above every architecture, of those from which on something holds.
+inline constexpr int newest_architecture = 999;
+
 /// What a program compiles in by default: every rung. That does not depend on what nvcc compiles for, since a .cpp that calls and the .cu that holds the
 /// kernels must agree.
 struct default_tuning {

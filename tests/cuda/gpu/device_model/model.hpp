@@ -2,6 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#define MOESAIC_EVERY_KERNEL             // of older architectures too, which the device is said to be
+
 #include <cstdint>
 #include <string>
 #include <vector>
