@@ -69,8 +69,21 @@ struct tensor_names {
   spellings attention_norm_bias = {"input_layernorm.bias"};
   spellings ffn_norm = {"post_attention_layernorm.weight"};
   spellings ffn_norm_bias = {"post_attention_layernorm.bias"};
+  // Norms after attention and feed-forward. Where there is an ffn_pre_norm, it is the ffn_norm: the name of that one is then the
+  // attention_post_norm's (Gemma).
+  spellings ffn_pre_norm = {"pre_feedforward_layernorm.weight"};
+  spellings ffn_pre_norm_bias = {"pre_feedforward_layernorm.bias"};
+  spellings attention_post_norm = {"post_self_attn_layernorm.weight", "post_attention_layernorm.weight"};
+  spellings attention_post_norm_bias = {"post_self_attn_layernorm.bias", "post_attention_layernorm.bias"};
+  spellings ffn_post_norm = {"post_feedforward_layernorm.weight", "post_mlp_layernorm.weight"};
+  spellings ffn_post_norm_bias = {"post_feedforward_layernorm.bias", "post_mlp_layernorm.bias"};
   spellings q = {"self_attn.q_proj"}, k = {"self_attn.k_proj"}, v = {"self_attn.v_proj"}, out = {"self_attn.o_proj"};   // + .weight, .bias
+  // One tensor of q, k and v rows, in place of three.
+  spellings qkv = {"self_attn.qkv_proj", "norm_attn_norm.attn.Wqkv"};                                                   // + .weight, .bias
+  spellings sinks = {"self_attn.sinks"};
   spellings q_norm = {"self_attn.q_norm.weight"}, k_norm = {"self_attn.k_norm.weight"};
+  spellings q_down = {"self_attn.q_a_proj"}, q_down_norm = {"self_attn.q_a_layernorm.weight"}, q_up = {"self_attn.q_b_proj"};   // of latent attention
+  spellings kv_down = {"self_attn.kv_a_proj_with_mqa"}, kv_down_norm = {"self_attn.kv_a_layernorm.weight"}, kv_up = {"self_attn.kv_b_proj"};
   spellings gate = {"mlp.gate_proj"}, up = {"mlp.up_proj"}, down = {"mlp.down_proj"};                                   // + .weight, .bias
   spellings router = {"mlp.gate.weight", "block_sparse_moe.gate.weight"};
   spellings router_bias = {"mlp.gate.bias", "block_sparse_moe.gate.bias"};

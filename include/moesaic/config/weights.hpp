@@ -52,7 +52,7 @@ template <class Weights>
 constexpr auto& run_of(Weights& w, int r) { return r == 0 ? w.experts : w.more_experts[r - 1]; }
 
 struct attention_weights {
-  packed_matrix qkv;                   ///< [q_width + k_width + v_width, hidden]: q rows, then k, then v
+  packed_matrix qkv;                   ///< [qkv_width, hidden]: q rows, then k, then v, then those of the output gate
   packed_matrix out;                   ///< [hidden, heads_width]
   list<const float> qkv_bias, out_bias;
   list<const float> q_norm, k_norm;    ///< [head_dim], or [q_width] and [k_width], or empty
@@ -66,7 +66,8 @@ struct attention_weights {
 };
 
 struct block_weights {
-  norm_weights attention_norm, ffn_norm;
+  norm_weights attention_norm, ffn_norm;                       ///< before attention and feed-forward; empty where norms are post
+  norm_weights attention_post_norm, ffn_post_norm;             ///< after them; empty where norms are pre
   attention_weights attention;
   moe_weights ffn;
 };
@@ -81,9 +82,14 @@ template <class F, std::same_as<block_weights>... Weights>
 constexpr void for_each_weight(F&& f, Weights const&... w) {
   f("attention_norm", w.attention_norm.weight...), f("attention_norm.bias", w.attention_norm.bias...);
   f("ffn_norm", w.ffn_norm.weight...), f("ffn_norm.bias", w.ffn_norm.bias...);
+  f("attention_post_norm", w.attention_post_norm.weight...), f("attention_post_norm.bias", w.attention_post_norm.bias...);
+  f("ffn_post_norm", w.ffn_post_norm.weight...), f("ffn_post_norm.bias", w.ffn_post_norm.bias...);
   f("qkv", w.attention.qkv...), f("out", w.attention.out...);
   f("qkv.bias", w.attention.qkv_bias...), f("out.bias", w.attention.out_bias...);
   f("q_norm", w.attention.q_norm...), f("k_norm", w.attention.k_norm...), f("rope", w.attention.rope...);
+  f("sinks", w.attention.sinks...);
+  f("q_up", w.attention.q_up...), f("key_up", w.attention.key_up...), f("key_up_transposed", w.attention.key_up_transposed...);
+  f("value_up", w.attention.value_up...);
   for_each_weight(f, w.ffn.experts...);
   for (int r = 0; r < width_runs::most - 1 && ((w.ffn.more_experts[r].down.outputs != 0) || ...); ++r)
     for_each_weight(f, w.ffn.more_experts[r]...);

@@ -9,6 +9,7 @@
 #include <limits>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include <moesaic/base/arena.hpp>
 #include <moesaic/base/packed.hpp>
@@ -52,11 +53,13 @@ class loader {
   loader(Where& where, Source const& source, std::string_view prefix, tensor_names const& spelled)
       : names(spelled), where_(where), source_(source), prefix_(prefix) {}
 
-  /// `rows` rows of a stored matrix, from `first` on, as inputs of a packed one.
+  /// `rows` rows of a stored matrix, from `first` on, as inputs of a packed one: side by side, or `run` of them every `period` rows.
   struct rows_of {
     tensor const* stored;
     std::int64_t rows;
-    std::int64_t first = 0;
+    std::int64_t first = 0, run = 0, period = 0;
+
+    std::int64_t row(std::int64_t i) const { return first + (run != 0 ? i / run * period + i % run : i); }
   };
 
   /// A tensor of this shape under one of its names, or an error.
@@ -85,9 +88,13 @@ class loader {
   void values(spellings const& name, const char* suffix, list<const float> into, std::initializer_list<std::int64_t> shape, int expert = 0) {
     auto const found = find(name, suffix, shape, expert);
     widen(*found.stored, 0, into.size, const_cast<float*>(into.data));      // carved from the loader's own memory
-    for (std::int64_t i = 0; i < into.size; ++i)
-      if (!(std::fabs(into[i]) <= std::numeric_limits<float>::max()))
-        refuse(look(name, suffix, expert).second, "finite numbers", std::to_string(into[i]) + " at " + std::to_string(i));
+    check_finite(name, suffix, into, expert);
+  }
+  /// Of a tensor of `size` elements those that `part` says, whose tensor is found here.
+  void vector(spellings const& name, const char* suffix, list<const float> into, std::int64_t size, rows_of part) {
+    part.stored = find(name, suffix, {size}).stored;
+    for (std::int64_t i = 0; i < into.size; ++i) widen(*part.stored, part.row(i), 1, const_cast<float*>(into.data) + i);
+    check_finite(name, suffix, into);
   }
 
   /// Frequencies of the rotary embedding: no tensor, but the configuration says them.
@@ -109,7 +116,17 @@ class loader {
       auto at = part * into.outputs + output;
       auto piece = pieces.begin();
       for (; at >= piece->rows; ++piece) at -= piece->rows;
-      widen(*piece->stored, (piece->first + at) * into.inputs, into.inputs, row);
+      widen(*piece->stored, piece->row(at) * into.inputs, into.inputs, row);
+    });
+  }
+
+  /// Matrix `index` of `into` [outputs, inputs] from a piece of `inputs` stored rows of `outputs`: its transpose.
+  template <dtype Stored = dtype::same>
+  void transposed(packed_matrix const& into, std::int64_t index, rows_of piece) {
+    std::vector<float> rows(static_cast<std::size_t>(into.inputs * into.outputs));
+    widen(*piece.stored, piece.first * into.outputs, into.inputs * into.outputs, rows.data());
+    pack<Stored>(where_, into, index, [&](int, std::int64_t output, float* row) {
+      for (std::int64_t i = 0; i < into.inputs; ++i) row[i] = rows[static_cast<std::size_t>(i * into.outputs + output)];
     });
   }
 
@@ -125,6 +142,12 @@ class loader {
       if (first.empty()) first = std::move(full);
     }
     return {nullptr, std::move(first)};
+  }
+
+  void check_finite(spellings const& name, const char* suffix, list<const float> values, int expert = 0) {
+    for (std::int64_t i = 0; i < values.size; ++i)
+      if (!(std::fabs(values[i]) <= std::numeric_limits<float>::max()))
+        refuse(look(name, suffix, expert).second, "finite numbers", std::to_string(values[i]) + " at " + std::to_string(i));
   }
 
   [[noreturn]] void refuse(std::string const& name, std::string const& expected, std::string const& found) const {

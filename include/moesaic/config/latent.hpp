@@ -1,0 +1,83 @@
+// Multi-head latent attention in numbers: its shape, what each of its two forms costs, and the memory that a call works in.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+
+#include <moesaic/base/arena.hpp>
+#include <moesaic/base/math.hpp>
+#include <moesaic/base/packed.hpp>
+#include <moesaic/base/view.hpp>
+#include <moesaic/config/shapes.hpp>
+
+namespace moesaic {
+
+/// How queries meet the latents (arXiv:2405.04434 §2.1, C). expanded: keys and values of every head are projected up from the cached
+/// latents, a block of slots at a time. absorbed: queries are projected down to latents, score against the cache itself, and the weighted
+/// sum of latents is projected up. Equal but for rounding; by_shape takes the one of fewer FLOPs for each sequence of a batch.
+enum class latent_form : std::uint8_t { by_shape, expanded, absorbed };
+
+constexpr const char* name(latent_form value) {
+  switch (value) {
+    case latent_form::by_shape: return "by_shape";
+    case latent_form::expanded: return "expanded";
+    case latent_form::absorbed: return "absorbed";
+  }
+  return "";
+}
+
+struct latent_shape {
+  int heads = 0, head_dim = 0, rope_dim = 0, value_dim = 0, rank = 0;
+
+  MOESAIC_FN constexpr int key_dim() const { return head_dim + rope_dim; }   ///< of a query
+  MOESAIC_FN constexpr int slot_dim() const { return rank + rope_dim; }      ///< elements that the cache keeps of a token
+};
+constexpr latent_shape latent_shape_of(block_config const& c) {
+  auto const s = shapes(c);
+  return {s.heads, s.head_dim, c.attention.latent.rope_dim, s.value_dim, c.attention.latent.kv_rank};
+}
+
+/// FLOPs of the last `tokens` tokens of a sequence of `slots`, of both projections and of all that meets the cache; a multiply-add is two.
+constexpr double latent_flops(latent_shape const& s, latent_form form, double tokens, double slots) {
+  auto const visits = tokens * slots - tokens * (tokens - 1) / 2;            // pairs of a token and a slot that it sees
+  auto const up = (form == latent_form::expanded ? slots : tokens) * (s.head_dim + s.value_dim) * s.rank;
+  auto const width = form == latent_form::expanded ? s.head_dim + s.rope_dim + s.value_dim : 2 * s.rank + s.rope_dim;
+  return 2 * s.heads * (up + visits * width);
+}
+/// The form that by_shape stands for.
+constexpr latent_form latent_form_of(latent_shape const& s, latent_form form, std::int64_t tokens, std::int64_t slots) {
+  if (form != latent_form::by_shape) return form;
+  auto const of = [&](latent_form f) { return latent_flops(s, f, static_cast<double>(tokens), static_cast<double>(slots)); };
+  return of(latent_form::expanded) < of(latent_form::absorbed) ? latent_form::expanded : latent_form::absorbed;
+}
+
+/// Of a call of attention: as wide as its tokens, whatever the context.
+template <class T>
+struct latent_memory {
+  using sum = accumulator<T>;
+  static constexpr std::int64_t slots = 64;   ///< whose keys and values are expanded at a time
+  static constexpr std::int64_t tokens = 64;  ///< whose queries are absorbed at a time
+
+  view<sum> query;           ///< absorbed: [tokens, heads · slot_dim], the latent queries with the rotated ones
+  view<sum> latent;          ///< absorbed: [tokens, heads · state_width(rank)]
+  view<sum> keys, values;    ///< expanded: [slots, heads · head_dim], [slots, heads · value_dim]
+  view<T> narrow;            ///< expanded: [slots, rank], the latents as activations
+  view<sum> state;           ///< expanded: [all tokens, heads · state_width(value_dim)]
+
+  /// A running sum of weighted values, of a token and head: `width` elements, then 16 partial sums of the weights, then the largest score.
+  static constexpr std::int64_t state_width(std::int64_t width) { return packed::ceil_div(width, packed::lanes) * packed::lanes + 2 * packed::lanes; }
+
+  static constexpr latent_memory carve(arena& memory, latent_shape const& s, std::int64_t all_tokens) {
+    auto const at_once = all_tokens < tokens ? all_tokens : tokens;
+    latent_memory m{};
+    m.query = memory.take<sum>(at_once, std::int64_t{s.heads} * s.slot_dim());
+    m.latent = memory.take<sum>(at_once, s.heads * state_width(s.rank));
+    m.keys = memory.take<sum>(slots, std::int64_t{s.heads} * s.head_dim);
+    m.values = memory.take<sum>(slots, std::int64_t{s.heads} * s.value_dim);
+    m.narrow = memory.take<T>(slots, s.rank);
+    m.state = memory.take<sum>(all_tokens, s.heads * state_width(s.value_dim));
+    return m;
+  }
+};
+
+}  // namespace moesaic
