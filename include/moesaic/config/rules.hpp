@@ -21,13 +21,22 @@ struct real {
   double value = 0;
 };
 
-/// What the layers of a model must agree on: the first layer, and the first that differs from it in this (or the first once more).
+/// What the layers of a model must agree on: the first layer, and the first that differs from it in this (or the first once more); and the
+/// number of the first that opens a shortcut which the next does not close, or closes none (or −1).
 struct layer_stack {
   int layers = 0;
   block_config first = {}, odd = {};
+  int unpaired = -1;
+  shortcut at_unpaired = shortcut::none;
 
   constexpr layer_stack() = default;
   constexpr layer_stack(list<const block_config> all) {
+    for (std::int64_t i = all.size - 1; i >= 0; --i) {
+      auto const here = all[i].shortcut, before = i > 0 ? all[i - 1].shortcut : shortcut::none;
+      auto const next = i + 1 < all.size ? all[i + 1].shortcut : shortcut::none;
+      if ((here == shortcut::opens && next != shortcut::closes) || (here == shortcut::closes && before != shortcut::opens))
+        unpaired = static_cast<int>(i), at_unpaired = here;
+    }
     for (auto const& layer : all) {
       if (layers++ == 0) first = odd = layer;
       if (agrees(odd) && !agrees(layer)) odd = layer;
@@ -171,9 +180,47 @@ MOESAIC_RULE(block_config, attention_scale_is_positive,
     "attention.scale must be positive, or 0 for 1 / sqrt(head_dim), because a negative one prefers the keys least alike",
     c.attention.scale >= 0, real{c.attention.scale});
 
+// ---- latent attention
+
+MOESAIC_RULE(block_config, latent_ranks_are_not_negative,
+    "attention.latent.kv_rank and attention.latent.q_rank must be positive, or 0 for projections from x, because they are widths",
+    c.attention.latent.kv_rank >= 0 && c.attention.latent.q_rank >= 0, c.attention.latent.kv_rank, c.attention.latent.q_rank);
+MOESAIC_RULE(block_config, latent_settings_need_kv_rank,
+    "attention.latent's q_rank, rope_dim, epsilon, q_scale and kv_scale need attention.latent.kv_rank, because without it keys and values are "
+    "projected from x",
+    c.attention.latent.kv_rank != 0 || c.attention.latent.q_rank < 0 || c.attention.latent == latent_config{}, c.attention.latent.q_rank,
+    c.attention.latent.rope_dim);
+MOESAIC_RULE(block_config, latent_rope_dim_is_even,
+    "attention.latent.rope_dim must be positive, even and at most 512, because of latent attention's queries and keys only these elements turn, in "
+    "pairs, whose sines are kept on the stack",
+    c.attention.latent.kv_rank <= 0 || (c.attention.latent.rope_dim > 0 && c.attention.latent.rope_dim % 2 == 0 && c.attention.latent.rope_dim <= 512),
+    c.attention.latent.rope_dim);
+MOESAIC_RULE(block_config, latent_epsilon_is_positive,
+    "attention.latent.epsilon must be positive, because a latent of zeros would be divided by zero",
+    c.attention.latent.epsilon > 0, real{c.attention.latent.epsilon});
+MOESAIC_RULE(block_config, latent_scales_are_positive,
+    "attention.latent.q_scale and attention.latent.kv_scale must be positive, because they multiply queries and latents",
+    c.attention.latent.q_scale > 0 && c.attention.latent.kv_scale > 0, real{c.attention.latent.q_scale}, real{c.attention.latent.kv_scale});
+MOESAIC_RULE(block_config, latent_heads_have_their_own_keys,
+    "attention.kv_heads must be 0 or attention.heads where attention.latent is given, because every head projects keys and values of its own from "
+    "the latent",
+    c.attention.latent.kv_rank <= 0 || c.attention.kv_heads == 0 || c.attention.kv_heads == c.attention.heads, c.attention.kv_heads, c.attention.heads);
+constexpr bool plain_latent(attention_config a) {
+  attention_config plain;
+  plain.heads = a.heads, plain.kv_heads = a.kv_heads, plain.head_dim = a.head_dim, plain.value_dim = a.value_dim, plain.rotary = a.rotary;
+  plain.rope_theta = a.rope_theta, plain.layout = a.layout, plain.scaling = a.scaling, plain.out_bias = a.out_bias, plain.scale = a.scale;
+  plain.latent = a.latent;
+  return a == plain;
+}
+MOESAIC_RULE(block_config, latent_attention_is_plain,
+    "attention.latent needs attention's tiled_kv, rotary_dim, qk_norm, qkv_bias, qkv_clip, softcap, window, chunk, sinks, output_gate and temperature "
+    "to be left alone, because latent attention has a projection, a norm and a cache of its own, which know of none of them",
+    c.attention.latent.kv_rank <= 0 || plain_latent(c.attention), c.attention.latent.kv_rank);
+
 // ---- router
 
-constexpr bool not_negative(double value) { return value >= 0 && value <= std::numeric_limits<double>::max(); }
+constexpr bool is_finite(double value) { return value >= std::numeric_limits<double>::lowest() && value <= std::numeric_limits<double>::max(); }
+constexpr bool not_negative(double value) { return value >= 0 && is_finite(value); }
 
 MOESAIC_RULE(block_config, experts_are_not_negative,
     "router.experts must be positive, or 0 for a dense layer, because it counts the experts",
@@ -311,6 +358,28 @@ MOESAIC_RULE(block_config, epsilon_is_positive,
 MOESAIC_RULE(block_config, norm_bias_has_a_layer_norm,
     "norm.bias needs norm_kind::layer, because a root-mean-square norm has no bias",
     !c.norm.bias || c.norm.kind == norm_kind::layer, c.norm.kind);
+MOESAIC_RULE(block_config, norm_cast_has_an_rms_norm,
+    "norm.cast must be left alone where norm.kind is norm_kind::layer, because a LayerNorm is rounded once, after its weight",
+    c.norm.kind == norm_kind::rms || c.norm.cast == norm_config{}.cast, c.norm.cast);
+MOESAIC_RULE(block_config, weight_offset_is_finite,
+    "norm.weight_offset must be finite, because it is added to the weights of every norm",
+    is_finite(c.norm.weight_offset), real{c.norm.weight_offset});
+
+// ---- what joins the stream
+
+MOESAIC_RULE(block_config, residual_scale_is_positive,
+    "residual_scale must be finite and positive, because it multiplies what attention and feed-forward add to the stream",
+    c.residual_scale > 0 && is_finite(c.residual_scale), real{c.residual_scale});
+MOESAIC_RULE(block_config, shortcut_opens_at_a_mixture,
+    "shortcut::opens needs router.experts, because it is a mixture's output that joins the stream a layer later",
+    c.shortcut != shortcut::opens || c.router.experts != 0, c.router.experts);
+MOESAIC_RULE(block_config, shortcut_closes_at_a_dense_layer,
+    "shortcut::closes needs router.experts = 0, because the layer over which a mixture is carried is dense",
+    c.shortcut != shortcut::closes || c.router.experts == 0, c.router.experts);
+MOESAIC_RULE(block_config, shortcut_has_no_post_norm,
+    "shortcut needs norm_placement::pre, because a norm after the feed-forward is of all that the feed-forward adds, and a mixture that is "
+    "carried on is added elsewhere",
+    c.shortcut == shortcut::none || c.norms == norm_placement::pre, c.norms);
 
 // ---- storage
 
@@ -365,6 +434,21 @@ MOESAIC_RULE(decoder_config, final_epsilon_is_positive,
 MOESAIC_RULE(decoder_config, final_norm_bias_has_a_layer_norm,
     "the bias of a decoder's norm needs norm_kind::layer, because a root-mean-square norm has no bias",
     !c.norm.bias || c.norm.kind == norm_kind::layer, c.norm.kind);
+MOESAIC_RULE(decoder_config, final_norm_cast_has_an_rms_norm,
+    "the cast of a decoder's norm must be left alone where its kind is norm_kind::layer, because a LayerNorm is rounded once, after its weight",
+    c.norm.kind == norm_kind::rms || c.norm.cast == norm_config{}.cast, c.norm.cast);
+MOESAIC_RULE(decoder_config, final_weight_offset_is_finite,
+    "the weight_offset of a decoder's norm must be finite, because it is added to the norm's weights",
+    is_finite(c.norm.weight_offset), real{c.norm.weight_offset});
+MOESAIC_RULE(decoder_config, embedding_scale_is_positive,
+    "embedding_scale must be finite and positive, because it multiplies every row of the embedding",
+    c.embedding_scale > 0 && is_finite(c.embedding_scale), real{c.embedding_scale});
+MOESAIC_RULE(decoder_config, logit_scale_is_positive,
+    "logit_scale must be finite and positive, because a negative one would prefer the tokens least likely",
+    c.logit_scale > 0 && is_finite(c.logit_scale), real{c.logit_scale});
+MOESAIC_RULE(decoder_config, final_logit_softcap_is_not_negative,
+    "the logit_softcap of a decoder must be finite and positive, or 0 for none, because logits are squeezed between it and its negative",
+    not_negative(c.logit_softcap), real{c.logit_softcap});
 MOESAIC_RULE(decoder_config, embedding_has_a_weight_format,
     "embedding must be fp32, bf16, fp16, e4m3, int8, int4 or mxfp4, because these are the formats that matrices are packed in",
     stores_weights(c.embedding.type), c.embedding.type);
@@ -387,6 +471,10 @@ MOESAIC_RULE(layer_stack, layers_share_hidden,
 MOESAIC_RULE(layer_stack, layers_share_activations,
     "all layers must have the same storage.activations, because one residual stream runs through them",
     c.first.storage.activations == c.odd.storage.activations, c.first.storage.activations, c.odd.storage.activations);
+MOESAIC_RULE(layer_stack, shortcuts_open_and_close,
+    "a layer (here: this one, counted from 0) whose shortcut opens must be followed by one that closes it, and no other layer may close, "
+    "because a mixture is carried over one layer",
+    c.unpaired < 0, c.unpaired, c.at_unpaired);
 
 #undef MOESAIC_RULE
 
@@ -399,7 +487,8 @@ struct of_block : list<
     kv_heads_divide_heads, intermediate_is_positive, rope_theta_is_positive, rotary_dim_is_within_a_head,
     rotary_settings_need_rotary, scaling_has_a_kind, scaling_stretches, scaling_bands_are_ordered, scaling_knows_original_positions,
     yarn_bands_are_ordered, yarn_has_a_theta_above_1, ntk_has_two_pairs, factors_are_of_pairs, factors_are_positive,
-    magnitude_is_of_yarn_or_longrope, attention_scale_is_positive, experts_are_not_negative,
+    magnitude_is_of_yarn_or_longrope, attention_scale_is_positive, latent_ranks_are_not_negative, latent_settings_need_kv_rank, latent_rope_dim_is_even,
+    latent_epsilon_is_positive, latent_scales_are_positive, latent_heads_have_their_own_keys, latent_attention_is_plain, experts_are_not_negative,
     top_k_is_within_experts, router_has_experts, score_bias_meets_scores, renormalize_has_positive_scores,
     training_leaves_the_router_a_gradient, sum_epsilon_is_not_negative, sum_floor_is_not_negative, sum_settings_need_renormalize,
     logit_softcap_is_not_negative, groups_are_1_to_64, groups_divide_experts, top_groups_is_within_groups, top_groups_hold_top_k,
@@ -408,12 +497,15 @@ struct of_block : list<
     kinds_are_not_negative, feed_forwards_are_left, widths_stand_for_intermediate, widths_are_few, widths_are_positive,
     widths_cover_the_feed_forwards,
     shared_is_not_negative, shared_has_experts_beside_it, shared_gate_has_a_shared_expert, epsilon_is_positive,
-    norm_bias_has_a_layer_norm, weights_have_a_weight_format, ffn_has_a_weight_format, groups_fit_their_format, zero_points_are_int4,
+    norm_bias_has_a_layer_norm, norm_cast_has_an_rms_norm, weight_offset_is_finite, residual_scale_is_positive,
+    shortcut_opens_at_a_mixture, shortcut_closes_at_a_dense_layer, shortcut_has_no_post_norm, weights_have_a_weight_format, ffn_has_a_weight_format, groups_fit_their_format, zero_points_are_int4,
     activations_have_an_activation_format, cache_has_a_cache_format> {};
 struct of_decoder : list<
     vocabulary_is_positive, head_bias_has_a_head, final_epsilon_is_positive, final_norm_bias_has_a_layer_norm,
+    final_norm_cast_has_an_rms_norm, final_weight_offset_is_finite, embedding_scale_is_positive, logit_scale_is_positive,
+    final_logit_softcap_is_not_negative,
     embedding_has_a_weight_format, embedding_groups_fit_their_format, embedding_zero_point_is_int4> {};
-struct of_stack : list<there_are_layers, layers_share_hidden, layers_share_activations> {};
+struct of_stack : list<there_are_layers, layers_share_hidden, layers_share_activations, shortcuts_open_and_close> {};
 
 constexpr of_block about(block_config const&) { return {}; }
 constexpr of_decoder about(decoder_config const&) { return {}; }
