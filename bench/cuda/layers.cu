@@ -88,7 +88,7 @@ void add_attention(std::string const& op, std::int64_t tokens, std::int64_t cont
     view<bf16> const outputs(reinterpret_cast<bf16*>(out.data()), tokens, heads * HeadDim);
     cuda::stream_ref where(stream());
     auto const seconds = seconds_of(4, [&](int) {
-      check(cuda::attend<bf16, dtype::bf16, HeadDim>(where, 0.09, cache, queries, sequences_of, positions_of, outputs));
+      check(cuda::attend<bf16, dtype::bf16, HeadDim>(where, {.scale = 0.09}, cache, queries, sequences_of, positions_of, outputs));
       check(finish(where));
     });
     auto const t = static_cast<double>(tokens), c = static_cast<double>(context), pairs = prompt ? t * (c - t / 2) : t * c;

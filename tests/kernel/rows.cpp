@@ -55,7 +55,7 @@ TEST_CASE("one block for all rows") {
   moesaic::buffer memory(1 << 14);
   cuda::kv_cache const cache{dtype::fp32, 1, 3, 16, 16, 32, memory.data(), nullptr};
   for (int i = 0; i < 3 * 16 * 32 * 2; ++i) reinterpret_cast<float*>(memory.data())[i] = random.normal();
-  using attend = cuda::attend_simt<float, float>;
+  using attend = cuda::attend_simt<float, float, false>;
   check_grids<attend, float>({cache, x.view(), y.view(), sequence.data(), position.data(), 0.25f, 3, 1}, &attend::params::out, 7);
 }
 

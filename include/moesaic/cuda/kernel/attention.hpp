@@ -8,6 +8,7 @@
 #include <moesaic/base/bits.hpp>
 #include <moesaic/base/math.hpp>
 #include <moesaic/base/view.hpp>
+#include <moesaic/config/attention_rule.hpp>
 #include <moesaic/cuda/kernel/kv_cache.hpp>
 #include <moesaic/cuda/kernel/rows.hpp>
 #include <moesaic/cuda/tuning/attention.hpp>
@@ -15,23 +16,56 @@
 
 namespace moesaic::cuda {
 
-/// out[t] = values of token t's sequence weighted by softmax(q · k · scale) over its slots 0 .. own; query head h reads kv head h / group.
-/// A token whose site lies outside the cache gets zeros: it attends to nothing.
+/// out[t] = values of token t's sequence weighted by the softmax of its scores over the slots that it sees: its own and those before, as far back as the
+/// rule reaches. A token whose site lies outside the cache gets zeros: it attends to nothing.
 template <class T>
 struct attention_params {
   kv_cache cache;
-  view<const T> q;                       // [tokens, heads · head_dim]
-  view<T> out;
+  view<const T> q;                       // [tokens, heads · key_dim]
+  view<T> out;                           // [tokens, heads · value_dim]
   std::int32_t const *sequence, *position;   // [tokens]
-  float scale;
+  float scale;                           // of q · k; where there is a cap, divided by it
   int heads, group;                      // query heads, and those that share a kv head
   bool one_by_one = false;               // attend_split takes prompts too
+  float softcap = 0, unit = 1;           // scores and sinks are in units of 1 / unit: log2 e where weights are powers of two
+  attention_rule rule = {};              // what else kernels that are not plain look at
 
   MOESAIC_DEVICE std::int64_t slot(std::int64_t token) const { return slot_of(cache, sequence[token], position[token]); }
+  /// The first slot that a token with slot `own` sees.
+  template <bool Plain>
+  MOESAIC_DEVICE std::int64_t first_slot(std::int64_t token, std::int64_t own) const {
+    if constexpr (Plain) {
+      return 0;
+    } else {
+      auto const slot = own - (position[token] - rule.first_seen(position[token]));
+      return slot > 0 ? slot : 0;
+    }
+  }
+  template <bool Plain>
+  MOESAIC_DEVICE int kv_head(int head) const {
+    if constexpr (!Plain)
+      if (rule.tiled_kv) return head % cache.kv_heads;
+    return head / group;
+  }
+  template <bool Plain>
+  MOESAIC_DEVICE float score(float product) const {
+    if constexpr (!Plain)
+      if (softcap != 0.0f) return softcap * std::tanh(product * scale);
+    return product * scale;
+  }
+  /// The logit that joins a head's softmax: −∞ without one.
+  template <bool Plain>
+  MOESAIC_DEVICE float sink(int head) const {
+    if constexpr (!Plain)
+      if (rule.sinks.data != nullptr) return rule.sinks.data[head] * unit;
+    return -infinity<float>;
+  }
+  /// Its weight beside a largest score that is the sink's own: 0 where there is none.
+  MOESAIC_DEVICE static float weight_of(float sink) { return sink == -infinity<float> ? 0.0f : 1.0f; }
 };
 
-/// Any types and head_dim: 32 keys at a time, a key a lane for the scores, a column a lane for the sums.
-template <class T, class Stored>
+/// Any types and dimensions: 32 keys at a time, a key a lane for the scores, a column a lane for the sums.
+template <class T, class Stored, bool Plain>
 struct attend_simt {
   static constexpr int threads = 128;
   static constexpr rung needs = rung::simt;
@@ -43,7 +77,7 @@ struct attend_simt {
   static constexpr int columns_a_lane = attention_tuning::most_head_dim / device::warp_size;
 
   MOESAIC_DEVICE void operator()(params const& p) const {
-    int const head_dim = p.cache.key_dim, lane = device::lane_id();
+    int const key_dim = p.cache.key_dim, value_dim = p.cache.value_dim, lane = device::lane_id();
     float* const query = device::shared<shared>().query[device::warp_id()];
     device::griddepcontrol_launch_dependents();
     device::griddepcontrol_wait();
@@ -51,21 +85,21 @@ struct attend_simt {
     for (std::int64_t i = static_cast<std::int64_t>(device::block_x()) * warps + device::warp_id(); i < all; i += static_cast<std::int64_t>(device::grid_x()) * warps) {
       auto const t = i / p.heads;
       auto const h = static_cast<int>(i % p.heads);
-      T const* const q = p.q.row(t) + static_cast<std::int64_t>(h) * head_dim;
+      T const* const q = p.q.row(t) + static_cast<std::int64_t>(h) * key_dim;
       device::warp_sync();               // the row before is done with `query`
-      for (int d = lane; d < head_dim; d += device::warp_size) query[d] = static_cast<float>(q[d]);
+      for (int d = lane; d < key_dim; d += device::warp_size) query[d] = static_cast<float>(q[d]);
       device::warp_sync();
       auto const own = p.slot(t);
       auto const known = own >= 0 ? p.sequence[t] : 0;
-      Stored const* const keys = keys_of<Stored>(p.cache, known, h / p.group);
-      Stored const* const values = values_of<Stored>(p.cache, known, h / p.group);
-      float top = -infinity<float>, total = 0.0f, sum[columns_a_lane] = {};
-      for (std::int64_t first = 0; first <= own; first += device::warp_size) {
+      Stored const* const keys = keys_of<Stored>(p.cache, known, p.template kv_head<Plain>(h));
+      Stored const* const values = values_of<Stored>(p.cache, known, p.template kv_head<Plain>(h));
+      float top = p.template sink<Plain>(h), total = p.weight_of(top), sum[columns_a_lane] = {};
+      for (std::int64_t first = p.template first_slot<Plain>(t, own); first <= own; first += device::warp_size) {
         bool const visible = first + lane <= own;
         float score = 0.0f;
         if (visible)
-          for (int d = 0; d < head_dim; ++d) score += query[d] * static_cast<float>(keys[(first + lane) * head_dim + d]);
-        score = visible ? score * p.scale : -infinity<float>;
+          for (int d = 0; d < key_dim; ++d) score += query[d] * static_cast<float>(keys[(first + lane) * key_dim + d]);
+        score = visible ? p.template score<Plain>(score) : -infinity<float>;
         float const highest = device::warp_max(score), next = highest > top ? highest : top;
         float const shrink = std::exp(top - next), weight = std::exp(score - next);
         total = total * shrink + device::warp_sum(weight);
@@ -78,15 +112,15 @@ struct attend_simt {
           MOESAIC_UNROLL
           for (int c = 0; c < columns_a_lane; ++c) {
             int const d = c * device::warp_size + lane;
-            if (d < head_dim) sum[c] += w * static_cast<float>(values[(first + k) * head_dim + d]);
+            if (d < value_dim) sum[c] += w * static_cast<float>(values[(first + k) * value_dim + d]);
           }
         }
       }
-      T* const out = p.out.row(t) + static_cast<std::int64_t>(h) * head_dim;
+      T* const out = p.out.row(t) + static_cast<std::int64_t>(h) * value_dim;
       MOESAIC_UNROLL
       for (int c = 0; c < columns_a_lane; ++c) {
         int const d = c * device::warp_size + lane;
-        if (d < head_dim) out[d] = static_cast<T>(own >= 0 ? sum[c] / total : 0.0f);
+        if (d < value_dim) out[d] = static_cast<T>(own >= 0 ? sum[c] / total : 0.0f);
       }
     }
   }
@@ -94,27 +128,38 @@ struct attend_simt {
 
 /// What a warp holds of 16 query rows: fragments of the queries, running maxima and sums, and the output's accumulators. Lane l has rows l / 4 and
 /// l / 4 + 8. Scores are in units of log2 e, so that weights are powers of two.
-template <int HeadDim>
+template <int KeyDim, int ValueDim, bool Plain>
 struct attention_rows {
-  static constexpr int stride = HeadDim + 8;   ///< of rows in shared memory: an odd number of 16-byte chunks, so that ldmatrix meets no bank twice
-  std::uint32_t query[HeadDim / 16][4];
+  /// Of rows in shared memory: an odd number of 16-byte chunks, so that ldmatrix meets no bank twice.
+  static constexpr int stride = KeyDim + 8, value_stride = ValueDim + 8;
+  std::uint32_t query[KeyDim / 16][4];
   float top[2] = {-infinity<float>, -infinity<float>}, total[2] = {};
-  float out[HeadDim / 8][4] = {};
+  float out[ValueDim / 8][4] = {};
+
+  /// The sink of row r, which one of the four lanes that share it adds up.
+  MOESAIC_DEVICE void start(int r, float sink) {
+    if constexpr (!Plain) {
+      top[r] = sink;
+      if (device::lane_id() % 4 == 0) total[r] = attention_params<bf16>::weight_of(sink);
+    }
+  }
 
   /// Queries of 16 rows [16, stride] in shared memory.
   MOESAIC_DEVICE void load_query(bf16 const* rows) {
     int const lane = device::lane_id();
     MOESAIC_UNROLL
-    for (int k = 0; k < HeadDim / 16; ++k) device::ldmatrix<4>(query[k], rows + lane % 16 * stride + k * 16 + lane / 16 * 8);
+    for (int k = 0; k < KeyDim / 16; ++k) device::ldmatrix<4>(query[k], rows + lane % 16 * stride + k * 16 + lane / 16 * 8);
   }
 
-  /// Goes on by `Keys` keys and values [Keys, stride] in shared memory, whose first is slot `first`; row i of mine sees slots up to visible[i].
+  /// Goes on by `Keys` keys [Keys, stride] and values [Keys, value_stride] in shared memory, whose first is slot `first`; row i of mine sees slots
+  /// from[i] .. visible[i].
   template <int Keys>
-  MOESAIC_DEVICE void visit(bf16 const* keys, bf16 const* values, std::int64_t first, std::int64_t const (&visible)[2], float scale) {
+  MOESAIC_DEVICE void visit(bf16 const* keys, bf16 const* values, std::int64_t first, std::int64_t const (&from)[2], std::int64_t const (&visible)[2],
+                            attention_params<bf16> const& p) {
     int const lane = device::lane_id();
     float score[Keys / 8][4] = {};
     MOESAIC_UNROLL
-    for (int k = 0; k < HeadDim / 16; ++k)
+    for (int k = 0; k < KeyDim / 16; ++k)
       MOESAIC_UNROLL
       for (int n = 0; n < Keys / 16; ++n) {
         std::uint32_t b[4];
@@ -128,8 +173,9 @@ struct attention_rows {
     for (int n = 0; n < Keys / 8; ++n)
       MOESAIC_UNROLL
       for (int i = 0; i < 4; ++i) {
-        bool const sees = first + n * 8 + 2 * (lane % 4) + i % 2 <= visible[i / 2];
-        score[n][i] = sees ? score[n][i] * scale : -infinity<float>;
+        auto const slot = first + n * 8 + 2 * (lane % 4) + i % 2;
+        bool const sees = slot <= visible[i / 2] && (Plain || slot >= from[i / 2]);
+        score[n][i] = sees ? p.template score<Plain>(score[n][i]) : -infinity<float>;
         highest[i / 2] = score[n][i] > highest[i / 2] ? score[n][i] : highest[i / 2];
       }
     MOESAIC_UNROLL
@@ -143,7 +189,7 @@ struct attention_rows {
       top[r] = highest[r];
       total[r] *= shrink;
       MOESAIC_UNROLL
-      for (int n = 0; n < HeadDim / 8; ++n) out[n][2 * r] *= shrink, out[n][2 * r + 1] *= shrink;
+      for (int n = 0; n < ValueDim / 8; ++n) out[n][2 * r] *= shrink, out[n][2 * r + 1] *= shrink;
       MOESAIC_UNROLL
       for (int n = 0; n < Keys / 8; ++n)
         MOESAIC_UNROLL
@@ -157,9 +203,9 @@ struct attention_rows {
       std::uint32_t const a[4] = {device::cvt_bf16x2(score[2 * k][0], score[2 * k][1]), device::cvt_bf16x2(score[2 * k][2], score[2 * k][3]),
                                   device::cvt_bf16x2(score[2 * k + 1][0], score[2 * k + 1][1]), device::cvt_bf16x2(score[2 * k + 1][2], score[2 * k + 1][3])};
       MOESAIC_UNROLL
-      for (int n = 0; n < HeadDim / 16; ++n) {
+      for (int n = 0; n < ValueDim / 16; ++n) {
         std::uint32_t b[4];
-        device::ldmatrix_trans<4>(b, values + (k * 16 + lane / 8 % 2 * 8 + lane % 8) * stride + n * 16 + lane / 16 * 8);
+        device::ldmatrix_trans<4>(b, values + (k * 16 + lane / 8 % 2 * 8 + lane % 8) * value_stride + n * 16 + lane / 16 * 8);
         std::uint32_t const low[2] = {b[0], b[1]}, high[2] = {b[2], b[3]};
         device::mma_sync<dtype::bf16>(out[2 * n], a, low);
         device::mma_sync<dtype::bf16>(out[2 * n + 1], a, high);
@@ -175,14 +221,14 @@ struct attention_rows {
   }
 };
 
-/// `Rows` rows of `HeadDim` from global to shared memory by cp.async, `threads` threads together, number `thread` the caller; rows from `count` on are zero.
-template <int HeadDim, int Rows>
+/// `Rows` rows of `Dim` from global to shared memory by cp.async, `threads` threads together, number `thread` the caller; rows from `count` on are zero.
+template <int Dim, int Rows>
 MOESAIC_DEVICE void copy_rows(bf16* to, bf16 const* from, std::int64_t stride, std::int64_t count, int thread, int threads) {
-  constexpr int chunks = HeadDim / 8;
+  constexpr int chunks = Dim / 8;
   for (int i = thread; i < Rows * chunks; i += threads) {
     int const row = i / chunks, c = i % chunks;
     bool const there = row < count;
-    device::cp_async<16>(to + row * attention_rows<HeadDim>::stride + c * 8, from + (there ? row * stride : 0) + c * 8, there ? 16 : 0);
+    device::cp_async<16>(to + row * (Dim + 8) + c * 8, from + (there ? row * stride : 0) + c * 8, there ? 16 : 0);
   }
 }
 
@@ -197,17 +243,18 @@ MOESAIC_DEVICE bool belongs_to_prompt(std::int32_t const* sequence, std::int64_t
 }
 
 /// Prompts: a block takes 64 tokens of the batch and one query head, and goes over the keys of every sequence that has enough tokens among them.
-template <int HeadDim>
+template <int KeyDim, int ValueDim, bool Plain>
 struct attend_prompt {
-  static constexpr int tile = attention_tuning::tile_tokens, keys = attention_tuning::tile_keys(HeadDim), stages = attention_tuning::stages(HeadDim);
+  static constexpr int widest = KeyDim > ValueDim ? KeyDim : ValueDim;
+  static constexpr int tile = attention_tuning::tile_tokens, keys = attention_tuning::tile_keys(widest), stages = attention_tuning::stages(widest);
   static constexpr int threads = tile / 16 * device::warp_size;
   static constexpr rung needs = rung::sm80;
   using params = attention_params<bf16>;
-  using rows = attention_rows<HeadDim>;
+  using rows = attention_rows<KeyDim, ValueDim, Plain>;
   struct shared {
     alignas(16) bf16 query[tile * rows::stride];
     alignas(16) bf16 key[stages][keys * rows::stride];
-    alignas(16) bf16 value[stages][keys * rows::stride];
+    alignas(16) bf16 value[stages][keys * rows::value_stride];
   };
 
   MOESAIC_DEVICE void operator()(params const& p) const {
@@ -227,36 +274,41 @@ struct attend_prompt {
   MOESAIC_DEVICE static void visit_run(params const& p, std::int64_t begin, std::int64_t end) {
     auto& memory = device::shared<shared>();
     int const thread = device::thread_id(), lane = device::lane_id(), head = device::block_y();
-    auto const column = static_cast<std::int64_t>(head) * HeadDim;
-    copy_rows<HeadDim, tile>(memory.query, p.q.row(begin) + column, p.q.stride, end - begin, thread, threads);
+    copy_rows<KeyDim, tile>(memory.query, p.q.row(begin) + static_cast<std::int64_t>(head) * KeyDim, p.q.stride, end - begin, thread, threads);
     // Rows of the block's tile are those of the run, from row 0 on.
     int const row = device::warp_id() * 16 + lane / 4;
     std::int64_t const visible[2] = {begin + row < end ? p.slot(begin + row) : -1, begin + row + 8 < end ? p.slot(begin + row + 8) : -1};
-    std::int64_t longest = -1;
+    std::int64_t const seen_from[2] = {visible[0] >= 0 ? p.template first_slot<Plain>(begin + row, visible[0]) : 0,
+                                       visible[1] >= 0 ? p.template first_slot<Plain>(begin + row + 8, visible[1]) : 0};
+    // The keys that some row sees.
+    std::int64_t earliest = Plain ? 0 : p.cache.max_tokens, longest = -1;
     for (auto t = begin; t < end; ++t) {
       auto const slot = p.slot(t);
       longest = slot > longest ? slot : longest;
+      if constexpr (!Plain)
+        if (auto const from = p.template first_slot<Plain>(t, slot); slot >= 0 && from < earliest) earliest = from;
     }
     auto const sequence = longest >= 0 ? p.sequence[begin] : 0;
-    bf16 const* const key = keys_of<bf16>(p.cache, sequence, head / p.group);
-    bf16 const* const value = values_of<bf16>(p.cache, sequence, head / p.group);
+    bf16 const* const key = keys_of<bf16>(p.cache, sequence, p.template kv_head<Plain>(head));
+    bf16 const* const value = values_of<bf16>(p.cache, sequence, p.template kv_head<Plain>(head));
     auto const fetch = [&](std::int64_t from) {
-      auto const stage = from / keys % stages;
+      auto const stage = (from - earliest) / keys % stages;
       if (from <= longest) {
-        copy_rows<HeadDim, keys>(memory.key[stage], key + from * HeadDim, HeadDim, longest + 1 - from, thread, threads);
-        copy_rows<HeadDim, keys>(memory.value[stage], value + from * HeadDim, HeadDim, longest + 1 - from, thread, threads);
+        copy_rows<KeyDim, keys>(memory.key[stage], key + from * KeyDim, KeyDim, longest + 1 - from, thread, threads);
+        copy_rows<ValueDim, keys>(memory.value[stage], value + from * ValueDim, ValueDim, longest + 1 - from, thread, threads);
       }
       device::cp_async_commit_group();
     };
-    for (int s = 0; s < stages - 1 || s == 0; ++s) fetch(static_cast<std::int64_t>(s) * keys);
+    for (int s = 0; s < stages - 1 || s == 0; ++s) fetch(earliest + static_cast<std::int64_t>(s) * keys);
     rows mine;
-    for (std::int64_t from = 0; from <= longest; from += keys) {
+    mine.start(0, p.template sink<Plain>(head)), mine.start(1, p.template sink<Plain>(head));
+    for (std::int64_t from = earliest; from <= longest; from += keys) {
       if constexpr (stages > 1) fetch(from + (stages - 1) * keys);
       device::cp_async_wait_group<(stages > 1 ? stages - 1 : 0)>();
       device::block_sync();
-      if (from == 0) mine.load_query(memory.query + device::warp_id() * 16 * rows::stride);
-      auto const stage = from / keys % stages;
-      mine.template visit<keys>(memory.key[stage], memory.value[stage], from, visible, p.scale);
+      if (from == earliest) mine.load_query(memory.query + device::warp_id() * 16 * rows::stride);
+      auto const stage = (from - earliest) / keys % stages;
+      mine.template visit<keys>(memory.key[stage], memory.value[stage], from, seen_from, visible, p);
       device::block_sync();              // all have read the stage before it is filled again
       if constexpr (stages == 1) fetch(from + keys);
     }
@@ -265,9 +317,9 @@ struct attend_prompt {
     for (int r = 0; r < 2; ++r) {
       float const whole = mine.whole(r);
       if (begin + row + 8 * r >= end) continue;
-      bf16* const out = p.out.row(begin + row + 8 * r) + column;
+      bf16* const out = p.out.row(begin + row + 8 * r) + static_cast<std::int64_t>(head) * ValueDim;
       MOESAIC_UNROLL
-      for (int n = 0; n < HeadDim / 8; ++n) {
+      for (int n = 0; n < ValueDim / 8; ++n) {
         float const scale = visible[r] >= 0 ? 1.0f / whole : 0.0f;
         *reinterpret_cast<std::uint32_t*>(out + n * 8 + 2 * (lane % 4)) = device::cvt_bf16x2(mine.out[n][2 * r] * scale, mine.out[n][2 * r + 1] * scale);
       }
@@ -278,20 +330,20 @@ struct attend_prompt {
 
 /// Single tokens: the query heads of one kv head are the rows of a tile, and its keys are dealt out to the warps of a block, and with `Cluster` above 1 to
 /// the blocks of a cluster. What they found is joined in one fixed order, so that bits depend on the token's own slots alone.
-template <int HeadDim, int Cluster>
+template <int KeyDim, int ValueDim, int Cluster, bool Plain>
 struct attend_split {
   static constexpr int warps = 4, keys = attention_tuning::split_keys;
   static constexpr int threads = warps * device::warp_size;
   static constexpr rung needs = Cluster > 1 ? rung::sm90 : rung::sm80;
   using params = attention_params<bf16>;
-  using rows = attention_rows<HeadDim>;
+  using rows = attention_rows<KeyDim, ValueDim, Plain>;
   /// Of 16 rows, as one warp leaves them for the others.
   struct found {
-    float top[16], total[16], out[16][HeadDim];
+    float top[16], total[16], out[16][ValueDim];
   };
   struct warp_memory {
     alignas(16) bf16 key[keys * rows::stride];
-    alignas(16) bf16 value[keys * rows::stride];
+    alignas(16) bf16 value[keys * rows::value_stride];
   };
   struct shared {
     alignas(16) bf16 query[16 * rows::stride];
@@ -310,9 +362,12 @@ struct attend_split {
     device::griddepcontrol_wait();
     if (!p.one_by_one && belongs_to_prompt<attention_tuning::tile_tokens>(p.sequence, p.q.rows, t)) return;   // all blocks of the cluster alike
     int const heads = p.group - first_head < 16 ? p.group - first_head : 16;
-    auto const column = static_cast<std::int64_t>(kv_head * p.group + first_head) * HeadDim;
+    // Query heads of the tile: `head`, and `apart` further each.
+    bool tiled = false;
+    if constexpr (!Plain) tiled = p.rule.tiled_kv;
+    int const head = tiled ? first_head * p.cache.kv_heads + kv_head : kv_head * p.group + first_head, apart = tiled ? p.cache.kv_heads : 1;
     auto const own = p.slot(t);
-    copy_rows<HeadDim, 16>(memory.query, p.q.row(t) + column, HeadDim, heads, device::thread_id(), threads);
+    copy_rows<KeyDim, 16>(memory.query, p.q.row(t) + static_cast<std::int64_t>(head) * KeyDim, static_cast<std::int64_t>(apart) * KeyDim, heads, device::thread_id(), threads);
     device::cp_async_commit_group();
     device::cp_async_wait_group<0>();
     device::block_sync();
@@ -322,16 +377,21 @@ struct attend_split {
     bf16 const* const value = values_of<bf16>(p.cache, sequence, kv_head);
     rows mine;
     mine.load_query(memory.query);
-    std::int64_t const visible[2] = {own, own};
+    auto const first = own >= 0 ? p.template first_slot<Plain>(t, own) : 0;
+    std::int64_t const seen_from[2] = {first, first}, visible[2] = {own, own};
+    if constexpr (!Plain)
+      if (warp == 0 && rank == 0)        // sinks enter once
+        for (int r = 0; r < 2; ++r)
+          if (int const row = lane / 4 + 8 * r; row < heads) mine.start(r, p.template sink<Plain>(head + row * apart));
     auto& tile = memory.of_warp[warp];
-    for (std::int64_t from = (static_cast<std::int64_t>(rank) * warps + warp) * keys; from <= own; from += Cluster * warps * keys) {
+    for (std::int64_t from = first + (static_cast<std::int64_t>(rank) * warps + warp) * keys; from <= own; from += Cluster * warps * keys) {
       device::warp_sync();               // the tile before has been read
-      copy_rows<HeadDim, keys>(tile.key, key + from * HeadDim, HeadDim, own + 1 - from, lane, device::warp_size);
-      copy_rows<HeadDim, keys>(tile.value, value + from * HeadDim, HeadDim, own + 1 - from, lane, device::warp_size);
+      copy_rows<KeyDim, keys>(tile.key, key + from * KeyDim, KeyDim, own + 1 - from, lane, device::warp_size);
+      copy_rows<ValueDim, keys>(tile.value, value + from * ValueDim, ValueDim, own + 1 - from, lane, device::warp_size);
       device::cp_async_commit_group();
       device::cp_async_wait_group<0>();
       device::warp_sync();
-      mine.template visit<keys>(tile.key, tile.value, from, visible, p.scale);
+      mine.template visit<keys>(tile.key, tile.value, from, seen_from, visible, p);
     }
     device::block_sync();                // all tiles have been read
     leave(mine, memory.left[warp]);
@@ -340,15 +400,15 @@ struct attend_split {
       join_warps(memory);
       device::cluster_arrive();
       device::cluster_wait();
-      if (rank == 0) join_cluster(memory, p.out.row(t) + column, heads, own >= 0);
+      if (rank == 0) join_cluster(memory, p.out.row(t), head, apart, heads, own >= 0);
       device::cluster_arrive();          // nobody leaves while his memory is read
       device::cluster_wait();
     } else {
-      for (int i = device::thread_id(); i < heads * HeadDim; i += threads) {
-        int const r = i / HeadDim, d = i % HeadDim;
+      for (int i = device::thread_id(); i < heads * ValueDim; i += threads) {
+        int const r = i / ValueDim, d = i % ValueDim;
         float top = -infinity<float>, total = 0.0f, out = 0.0f;
         for (int w = 0; w < warps; ++w) join(memory.left[w].top[r], memory.left[w].total[r], memory.left[w].out[r][d], top, total, out);
-        p.out.row(t)[column + i] = static_cast<bf16>(own >= 0 ? out / total : 0.0f);
+        p.out.row(t)[static_cast<std::int64_t>(head + r * apart) * ValueDim + d] = static_cast<bf16>(own >= 0 ? out / total : 0.0f);
       }
     }
   }
@@ -362,7 +422,7 @@ struct attend_split {
       float const whole = mine.whole(r);
       if (lane % 4 == 0) to.top[row] = mine.top[r], to.total[row] = whole;
       MOESAIC_UNROLL
-      for (int n = 0; n < HeadDim / 8; ++n) {
+      for (int n = 0; n < ValueDim / 8; ++n) {
         to.out[row][n * 8 + 2 * (lane % 4)] = mine.out[n][2 * r];
         to.out[row][n * 8 + 2 * (lane % 4) + 1] = mine.out[n][2 * r + 1];
       }
@@ -379,11 +439,11 @@ struct attend_split {
   }
   /// The block's warps into what warp 0 left; a thread has a column of a row, and the row's own numbers are written when all have read them.
   MOESAIC_DEVICE static void join_warps(shared& memory) {
-    constexpr int each = 16 * HeadDim / threads;
+    constexpr int each = 16 * ValueDim / threads;
     float tops[each], totals[each];
     MOESAIC_UNROLL
     for (int i = 0; i < each; ++i) {
-      int const at = i * threads + device::thread_id(), r = at / HeadDim, d = at % HeadDim;
+      int const at = i * threads + device::thread_id(), r = at / ValueDim, d = at % ValueDim;
       float top = -infinity<float>, total = 0.0f, out = 0.0f;
       for (int w = 0; w < warps; ++w) join(memory.left[w].top[r], memory.left[w].total[r], memory.left[w].out[r][d], top, total, out);
       memory.left[0].out[r][d] = out;
@@ -392,23 +452,23 @@ struct attend_split {
     device::block_sync();
     MOESAIC_UNROLL
     for (int i = 0; i < each; ++i) {
-      int const at = i * threads + device::thread_id(), r = at / HeadDim;
-      if (at % HeadDim == 0) memory.left[0].top[r] = tops[i], memory.left[0].total[r] = totals[i];
+      int const at = i * threads + device::thread_id(), r = at / ValueDim;
+      if (at % ValueDim == 0) memory.left[0].top[r] = tops[i], memory.left[0].total[r] = totals[i];
     }
   }
-  MOESAIC_DEVICE static void join_cluster(shared& memory, bf16* to, int heads, bool seen) {
+  MOESAIC_DEVICE static void join_cluster(shared& memory, bf16* row, int head, int apart, int heads, bool seen) {
     auto const read = [](float const& place, int rank) { return bit_cast<float>(device::load_cluster(device::mapa(&place, rank))); };
-    for (int i = device::thread_id(); i < heads * HeadDim; i += threads) {
-      int const r = i / HeadDim, d = i % HeadDim;
+    for (int i = device::thread_id(); i < heads * ValueDim; i += threads) {
+      int const r = i / ValueDim, d = i % ValueDim;
       auto const& left = memory.left[0];
       float top = -infinity<float>, total = 0.0f, out = 0.0f;
       for (int rank = 0; rank < Cluster; ++rank) join(read(left.top[r], rank), read(left.total[r], rank), read(left.out[r][d], rank), top, total, out);
-      to[i] = static_cast<bf16>(seen ? out / total : 0.0f);
+      row[static_cast<std::int64_t>(head + r * apart) * ValueDim + d] = static_cast<bf16>(seen ? out / total : 0.0f);
     }
   }
 };
 
-/// The weights that attention gives to slots, for a tap: row h · tokens + t of [heads · tokens, keys]. A warp a row, plain and slow.
+/// The weights that attention gives to slots, for a tap: row h · tokens + t of [heads · tokens, keys]. A warp a row, slow.
 template <class T, class Stored>
 struct attention_weights_simt {
   static constexpr int threads = 128;
@@ -422,7 +482,7 @@ struct attention_weights_simt {
   MOESAIC_DEVICE void operator()(params const& p) const {
     constexpr int warps = threads / device::warp_size;
     auto const& a = p.attention;
-    int const head_dim = a.cache.key_dim;
+    int const key_dim = a.cache.key_dim;
     device::griddepcontrol_launch_dependents();
     device::griddepcontrol_wait();
     for (std::int64_t i = static_cast<std::int64_t>(device::block_x()) * warps + device::warp_id(); i < p.probabilities.rows;
@@ -430,22 +490,25 @@ struct attention_weights_simt {
       auto const t = i % a.q.rows;
       auto const h = static_cast<int>(i / a.q.rows);
       auto const own = a.slot(t);
-      Stored const* const keys = keys_of<Stored>(a.cache, own >= 0 ? a.sequence[t] : 0, h / a.group);
-      T const* const q = a.q.row(t) + static_cast<std::int64_t>(h) * head_dim;
+      Stored const* const keys = keys_of<Stored>(a.cache, own >= 0 ? a.sequence[t] : 0, a.template kv_head<false>(h));
+      T const* const q = a.q.row(t) + static_cast<std::int64_t>(h) * key_dim;
       float* const row = p.probabilities.row(i);
-      float top = -infinity<float>, total = 0.0f;
+      auto const first = own >= 0 ? a.template first_slot<false>(t, own) : 0;
+      auto const sees = [&](std::int64_t s) { return s >= first && s <= own; };
+      float const sink = a.template sink<false>(h);
+      float top = sink, total = 0.0f;
       for (std::int64_t s = device::lane_id(); s < p.probabilities.columns; s += device::warp_size) {
         float score = 0.0f;
-        for (int d = 0; s <= own && d < head_dim; ++d) score += static_cast<float>(q[d]) * static_cast<float>(keys[s * head_dim + d]);
-        row[s] = s <= own ? score * a.scale : -infinity<float>;
+        for (int d = 0; sees(s) && d < key_dim; ++d) score += static_cast<float>(q[d]) * static_cast<float>(keys[s * key_dim + d]);
+        row[s] = sees(s) ? a.template score<false>(score) : -infinity<float>;
         top = row[s] > top ? row[s] : top;
       }
       top = device::warp_max(top);
       for (std::int64_t s = device::lane_id(); s < p.probabilities.columns; s += device::warp_size) {
-        row[s] = s <= own ? std::exp(row[s] - top) : 0.0f;
+        row[s] = sees(s) ? std::exp(row[s] - top) : 0.0f;
         total += row[s];
       }
-      total = device::warp_sum(total);
+      total = device::warp_sum(total) + (a.weight_of(sink) != 0.0f ? std::exp(sink - top) : 0.0f);
       for (std::int64_t s = device::lane_id(); s < p.probabilities.columns; s += device::warp_size) row[s] = own >= 0 ? row[s] / total : 0.0f;
     }
   }
