@@ -5,6 +5,7 @@
 #include <map>
 #include <string>
 #include <string_view>
+#include <tuple>
 #include <type_traits>
 #include <vector>
 
@@ -214,6 +215,199 @@ TEST_CASE("Each stage is the published one, in either form") {
   check_file<in_form<v3, latent_form::absorbed>>();
   check_file<longcat>();
   check_file<in_form<longcat, latent_form::absorbed>>();
+}
+
+
+// Wider than a vector in every part, and wide enough that one token and many choose different forms.
+struct wide {
+  static constexpr block_config config{
+      .hidden = 48,
+      .attention = {.heads = 6, .head_dim = 24, .value_dim = 20, .layout = rope_layout::interleaved, .latent = {.kv_rank = 72, .q_rank = 40, .rope_dim = 12}},
+      .expert = {.intermediate = 16},
+      .storage = {.weights = dtype::fp32, .activations = dtype::fp64}};
+};
+// What is decided or refused by a configuration alone.
+struct invariant : wide {
+  static constexpr block_config config = [] {
+    auto c = wide::config;
+    c.purpose = purpose::batch_invariant;
+    return c;
+  }();
+};
+struct deepseek {
+  static constexpr block_config config{
+      .hidden = 7168,
+      .attention = {.heads = 128, .head_dim = 128, .layout = rope_layout::interleaved, .latent = {.kv_rank = 512, .q_rank = 1536, .rope_dim = 64}},
+      .expert = {.intermediate = 18432},
+      .storage = {.activations = dtype::bf16}};
+};
+struct narrow : wide {
+  static constexpr block_config config = [] {
+    auto c = wide::config;
+    c.attention.latent.kv_rank = 64;
+    return c;
+  }();
+};
+constexpr auto wide_shape = latent_shape_of(wide::config);
+
+/// Tokens of three sequences: two long ones and one of a single token, which stand anywhere in the cache.
+struct tokens {
+  std::vector<std::int32_t> sequence, position;
+  std::int64_t count() const { return static_cast<std::int64_t>(sequence.size()); }
+};
+tokens mixed() {
+  tokens all;
+  for (auto const& [sequence, first, last] : {std::tuple{1, 3, 130}, std::tuple{0, 0, 70}, std::tuple{2, 9, 10}})
+    for (int p = first; p < last; ++p) all.sequence.push_back(sequence), all.position.push_back(p);
+  return all;
+}
+constexpr int most = 160;
+template <class Spec>
+auto cache_of_mixed(host::pool& where) {
+  auto cache = cache_of<Spec>(where, 3, most);
+  cache.set_first_position(1, 3), cache.set_first_position(2, 9);
+  return cache;
+}
+
+template <class Spec>
+matrix<typename layer<Spec>::scalar> run_mixed(host::pool& where, std::uint64_t seed, std::vector<std::int64_t> const& calls = {}) {
+  using scalar = typename layer<Spec>::scalar;
+  layer<Spec> const attend(where, random_source(seed), "");
+  random_stream random(seed);
+  auto const rows = mixed();
+  auto const x = convert<scalar>(random_matrix<double>(rows.count(), Spec::config.hidden, random));
+  auto const cache = cache_of_mixed<Spec>(where);
+  if (calls.empty()) return attend(where, x, rows.sequence, rows.position, cache);
+  matrix<scalar> y(x.rows, x.columns);
+  std::int64_t first = 0;
+  for (auto const count : calls) {
+    auto const part = attend(where, rows_of(x, first, count), some_of(rows.sequence, first, count), some_of(rows.position, first, count), cache);
+    for (std::int64_t r = 0; r < count; ++r)
+      for (std::int64_t c = 0; c < y.columns; ++c) y(first + r, c) = part(r, c);
+    first += count;
+  }
+  REQUIRE(first == x.rows);
+  return y;
+}
+
+template <class Spec> using expanded = in_form<Spec, latent_form::expanded>;
+template <class Spec> using absorbed = in_form<Spec, latent_form::absorbed>;
+
+TEST_CASE("Both forms are equal, and so is what the shape chooses") {
+  host::pool where(2);
+  for (std::uint64_t const seed : {3u, 4u}) {
+    CAPTURE(seed);
+    auto const one = run_mixed<expanded<wide>>(where, seed), other = run_mixed<absorbed<wide>>(where, seed), chosen = run_mixed<wide>(where, seed);
+    CHECK(compare<double, double>(one.view(), other.view()).worst < 1e-12);
+    CHECK(compare<double, double>(chosen.view(), other.view()).worst < 1e-12);
+  }
+}
+
+TEST_CASE("A form is chosen by its FLOPs") {
+  constexpr latent_shape deepseek{128, 128, 64, 128, 512};
+  // spec: 2·n·H·(128 + 128)·512 for the expansion of n slots, 2·H·128·512·2 for the absorption of a token, 2·n·H·(576 + 512) to attend.
+  CHECK(latent_flops(deepseek, latent_form::expanded, 1, 1000) == 2.0 * 1000 * 128 * 256 * 512 + 2.0 * 1000 * 128 * (192 + 128));
+  CHECK(latent_flops(deepseek, latent_form::absorbed, 1, 1000) == 2.0 * 128 * 256 * 512 + 2.0 * 1000 * 128 * (576 + 512));
+  CHECK(latent_form_of(deepseek, latent_form::by_shape, 1, 4096) == latent_form::absorbed);
+  CHECK(latent_form_of(deepseek, latent_form::by_shape, 4096, 4096) == latent_form::expanded);
+  CHECK(latent_form_of(deepseek, latent_form::by_shape, 100, 100000) == latent_form::absorbed);
+  CHECK(latent_form_of(deepseek, latent_form::by_shape, 200, 100000) == latent_form::expanded);
+  CHECK(latent_form_of(deepseek, latent_form::expanded, 1, 4096) == latent_form::expanded);
+  CHECK(latent_form_of(wide_shape, latent_form::by_shape, 127, 127) == latent_form::expanded);
+  CHECK(latent_form_of(wide_shape, latent_form::by_shape, 1, 127) == latent_form::absorbed);
+  static_assert(latent_attention<invariant>::form == latent_form::absorbed && latent_attention<wide>::form == latent_form::by_shape);
+}
+
+/// Calls of single tokens, and of pieces that cut sequences and blocks.
+std::vector<std::int64_t> const single(198, 1), pieces{1, 66, 60, 5, 1, 65};
+
+template <class Spec>
+void check_bits() {
+  host::pool one(1);
+  auto const whole = run_mixed<Spec>(one, 5);
+  auto const same = [&](matrix<typename layer<Spec>::scalar> const& other) { return same_bits<typename layer<Spec>::scalar>(whole.view(), other.view()); };
+  CHECK(same(run_mixed<Spec>(one, 5, single)));
+  CHECK(same(run_mixed<Spec>(one, 5, pieces)));
+  host::pool three(3);
+  CHECK(same(run_mixed<Spec>(three, 5)));
+}
+
+TEST_CASE("In one form a token's bits depend on its own past only, cut into calls in any way, with any number of threads") {
+  check_bits<absorbed<wide>>();
+  check_bits<expanded<wide>>();
+  check_bits<absorbed<with_types<wide, dtype::fp32, dtype::bf16>>>();
+  check_bits<expanded<with_types<wide, dtype::fp32>>>();
+}
+
+/// One type against the reference in double, whose weights and inputs are the same numbers; every level.
+template <class Spec>
+void check_type(double allowed) {
+  using scalar = typename layer<Spec>::scalar;
+  host::pool plain(1);
+  auto const want = run_mixed<wide>(plain, 6);
+  for (auto const l : levels()) {
+    INFO(std::string(host::name(l)));
+    host::pool where(2, l);
+    auto const got = run_mixed<Spec>(where, 6);
+    auto const found = compare<scalar, double>(got.view(), want.view());
+    INFO(to_string(found));
+    CHECK(found.worst < allowed);
+  }
+}
+TEST_CASE("fp32 and bf16 are near the reference, in either form, on every level") {
+  check_type<absorbed<with_types<wide, dtype::fp32>>>(stage_tolerance<float>);
+  check_type<expanded<with_types<wide, dtype::fp32>>>(stage_tolerance<float>);
+  check_type<absorbed<with_types<wide, dtype::bf16, dtype::same, dtype::bf16>>>(long_stage_tolerance<bf16>);
+  check_type<expanded<with_types<wide, dtype::bf16, dtype::same, dtype::bf16>>>(long_stage_tolerance<bf16>);
+}
+TEST_CASE("Levels have the same bits") {
+  using spec = absorbed<with_types<wide, dtype::fp32, dtype::bf16>>;
+  host::pool portable(1, host::level::portable);
+  auto const want = run_mixed<spec>(portable, 7);
+  for (auto const l : levels()) {
+    host::pool where(1, l);
+    CHECK(same_bits<float>(want.view(), run_mixed<spec>(where, 7).view()));
+  }
+}
+
+TEST_CASE("The cache keeps kv_rank + rope_dim elements a token and layer, and nothing else") {
+  host::pool where(1);
+  auto const made = make_attention_cache<deepseek>(where, 3, 5);
+  host::latent_cache const& cache = made;
+  CHECK(cache.slot_dim() == 576);
+  CHECK(host::bytes(cache) == 3 * 5 * 576 * 2);
+
+  // What is kept is the normalised latent, and the key after its rotation.
+  layer<wide> const attend(where, random_source(8), "");
+  random_stream random(8);
+  auto const x = random_matrix<double>(2, 48, random);
+  auto const owned = cache_of<wide>(where, 1, 4);
+  recorder<double> tap;
+  attend(where, x, {0, 0}, {0, 1}, owned, tap);
+  host::latent_cache const& kept = owned;
+  for (int t = 0; t < 2; ++t)
+    for (int d = 0; d < 84; ++d)
+      CHECK(host::slots_of<double>(kept, 0)[t * 84 + d] == (d < 72 ? tap.seen.at("kv_a_norm")(t, d) : tap.seen.at("k_rope")(t, d - 72)));
+}
+
+TEST_CASE("What does not fit is refused") {
+  host::pool where(1);
+  layer<wide> const attend(where, random_source(9), "");
+  matrix<double> const x(1, 48);
+  auto const refused = [&](auto const& cache, std::int32_t sequence, std::int32_t position) -> std::string {
+    try {
+      attend(where, x, {sequence}, {position}, cache);
+    } catch (error const& e) {
+      return e.what();
+    }
+    return "";
+  };
+  auto const contains = [](std::string const& text, std::string const& part) { return text.find(part) != std::string::npos; };
+  CHECK(contains(refused(cache_of<narrow>(where, 1, 4), 0, 0), "latent rank"));
+  CHECK(contains(refused(cache_of<wide>(where, 1, 4), 1, 0), "sequence"));
+  CHECK(contains(refused(cache_of<wide>(where, 1, 4), 0, 4), "position"));
+  CHECK(refused(cache_of<wide>(where, 1, 4), 0, 3).empty());
+  CHECK_THROWS_AS(cache_of<wide>(where, 0, 4), error);
 }
 
 }  // namespace
