@@ -75,6 +75,7 @@
 #include <moesaic/host/host.hpp>
 #include <moesaic/host/kv_cache.hpp>
 #include <moesaic/host/linear.hpp>
+#include <moesaic/host/logits.hpp>
 #include <moesaic/host/memory.hpp>
 #include <moesaic/host/norm.hpp>
 #include <moesaic/host/pack.hpp>

@@ -41,9 +41,10 @@ struct inputs {
         kind(k) {
     for (std::int64_t c = 0; c < columns; ++c) expert_out.rows(used, c) = guarded<T>::not_a_number();
   }
-  void run(host::pool& where, view<const T> added_to, view<T> y, combine_parts<T> const& parts = {}) const {
+  void run(host::pool& where, view<const T> added_to, view<T> y, combine_parts<T> const& parts = {}, double scale = 1.0,
+           view<T> carried = {}) const {
     host::combine<T>(where, expert_out.input(), choices, weights.view(), kind == shared_expert::none ? view<const T>{} : shared.input(),
-                     kind == shared_expert::gated ? list<const sum>(gate.data) : list<const sum>{}, added_to, y, parts);
+                     kind == shared_expert::gated ? list<const sum>(gate.data) : list<const sum>{}, added_to, y, parts, scale, carried);
   }
 };
 
@@ -121,6 +122,34 @@ TEST_CASE_TEMPLATE("combine: the same bits without parts, with y the residual, a
         CHECK(same_bits<T>(in_place.rows, want.rows));
         CHECK(in_place.guards_whole());
       }
+    }
+}
+
+TEST_CASE_TEMPLATE("combine: a factor on what is added, no residual, and a mixture that is carried on instead of added", T, double, float, bf16) {
+  random_stream random(5);
+  host::pool where;
+  constexpr double scale = 0.22;
+  for (auto const kind : {shared_expert::none, shared_expert::plain, shared_expert::gated})
+    for (auto const columns : widths) {
+      CAPTURE(columns);
+      inputs<T> const in(columns, kind, random);
+      guarded<T> plain(tokens, columns), moe_out(tokens, columns), shared_out(tokens, columns), ffn_out(tokens, columns), scaled(tokens, columns),
+          alone(tokens, columns), carried(tokens, columns), rest(tokens, columns);
+      in.run(where, in.residual.input(), plain.rows, {moe_out.rows, shared_out.rows, ffn_out.rows});
+      in.run(where, in.residual.input(), scaled.rows, {}, scale);
+      CHECK(wrong(scaled.input(), 2, [&](std::int64_t t, std::int64_t c) {
+              return sum_of(wide(in.residual.rows(t, c)), scale * wide(ffn_out.rows(t, c)));
+            }) == 0);
+      in.run(where, {}, alone.rows);
+      CHECK(same_bits<T>(alone.rows, ffn_out.rows));
+      in.run(where, in.residual.input(), rest.rows, {}, scale, carried.rows);
+      CHECK(same_bits<T>(carried.rows, moe_out.rows));
+      if (kind == shared_expert::none) CHECK(same_bits<T>(rest.rows, in.residual.rows));
+      else
+        CHECK(wrong(rest.input(), 2, [&](std::int64_t t, std::int64_t c) {
+                return sum_of(wide(in.residual.rows(t, c)), scale * wide(shared_out.rows(t, c)));
+              }) == 0);
+      for (auto const* const written : {&scaled, &alone, &carried, &rest}) CHECK(written->guards_whole());
     }
 }
 

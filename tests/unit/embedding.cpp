@@ -1,13 +1,16 @@
-// Rows gathered out of a packed table, of every weight format, against unpacking it weight by weight.
+// Rows gathered out of a packed table, of every weight format, against unpacking it weight by weight; and the factor and cap of logits.
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <vector>
 
 #include <doctest/doctest.h>
 #include <moesaic/host/embedding.hpp>
+#include <moesaic/host/logits.hpp>
 #include <moesaic/host/memory.hpp>
 #include <support/matrix.hpp>
+#include <support/tolerance.hpp>
 
 using namespace moesaic;
 using namespace moesaic::test;
@@ -42,12 +45,34 @@ TEST_CASE_TEMPLATE("every format: exactly the unpacked weights, rounded to T", T
     host::pool pool(2);
     matrix<T> x(static_cast<std::int64_t>(ids.size()), rows.columns);
     REQUIRE(host::embed<T>(pool, t.packed_table, ids, x.view()));
+    auto scaled = x;
+    REQUIRE(host::embed<T>(pool, t.packed_table, ids, scaled.view(), nullptr, 6.928203230275509));
     for (std::int64_t r = 0; r < x.rows; ++r)
       for (std::int64_t c = 0; c < x.columns; ++c) {
         auto const weight = host::unpack(t.packed_table, 0, 0, ids[static_cast<std::size_t>(r)], c);
         CHECK(static_cast<float>(x(r, c)) == static_cast<float>(static_cast<T>(weight)));
+        auto const product = static_cast<accumulator<T>>(6.928203230275509) * static_cast<accumulator<T>>(weight);
+        CHECK(scaled(r, c) == static_cast<T>(product));                // rounded once, not the rounded row again
         if (stored.type == dtype::fp32) CHECK(weight == rows(ids[static_cast<std::size_t>(r)], c));
       }
+  }
+}
+
+TEST_CASE_TEMPLATE("logits: a factor, then a soft cap, in place", T, double, float) {
+  random_stream random(8);
+  auto before = random_matrix<T>(3, 9001, random);
+  for (auto& z : before.data) z *= 20;
+  for (auto const& [scale, cap] : {std::pair{0.5, 0.0}, {1.0, 30.0}, {0.577, 5.0}}) {
+    host::pool pool(2);
+    auto x = before;
+    host::scale_and_cap(pool, scale, cap, x.view());
+    std::int64_t wrong = 0;
+    for (std::size_t i = 0; i < x.data.size(); ++i) {
+      auto const z = scale * static_cast<double>(before.data[i]);
+      auto const want = cap == 0 ? z : cap * std::tanh(z / cap);
+      wrong += !(std::fabs(static_cast<double>(x.data[i]) - want) <= sum_tolerance<T>(8) * std::fabs(z));
+    }
+    CHECK(wrong == 0);
   }
 }
 

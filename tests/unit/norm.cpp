@@ -42,7 +42,7 @@ matrix<double> by_formula(norm_config const& config, std::vector<float> const& w
     for (std::int64_t c = 0; c < x.columns; ++c) square += (x(r, c) - mean) * (x(r, c) - mean) / static_cast<double>(x.columns);
     for (std::int64_t c = 0; c < x.columns; ++c) {
       auto const i = static_cast<std::size_t>(c);
-      y(r, c) = (x(r, c) - mean) / std::sqrt(square + config.epsilon) * (weight.empty() ? 1.0 : static_cast<double>(weight[i])) +
+      y(r, c) = (x(r, c) - mean) / std::sqrt(square + config.epsilon) * (weight.empty() ? 1.0 : static_cast<double>(weight[i]) + config.weight_offset) +
                 (bias.empty() ? 0.0 : static_cast<double>(bias[i]));
     }
   }
@@ -95,7 +95,7 @@ TEST_CASE_TEMPLATE("q_norm and k_norm of the oracles, in place: full width and p
   }
 }
 
-TEST_CASE_TEMPLATE("LayerNorm and RMS norm by the formula, odd widths, with and without weight and bias", T, double, float, bf16) {
+TEST_CASE_TEMPLATE("LayerNorm and RMS norm by the formula, odd widths, with and without weight and bias, and an offset of the weight", T, double, float, bf16) {
   random_stream random(1);
   for (auto const kind : {norm_kind::rms, norm_kind::layer})
     for (std::int64_t const columns : {1, 7, 16, 33, 100})
@@ -104,9 +104,40 @@ TEST_CASE_TEMPLATE("LayerNorm and RMS norm by the formula, odd widths, with and 
         auto const x = random_matrix<T>(3, columns, random);
         auto const weight = random_matrix<float>(1, parts > 0 ? columns : 0, random).data;
         auto const bias = random_matrix<float>(1, parts > 1 && kind == norm_kind::layer ? columns : 0, random).data;
-        norm_config const config{.kind = kind, .epsilon = 1e-5, .bias = !bias.empty()};
-        check(normalized<T>(config, {weight, bias}, x), by_formula(config, weight, bias, convert<double>(x)), stage_tolerance<T>);
+        for (double const offset : {0.0, 1.0}) {
+          norm_config const config{.kind = kind, .epsilon = 1e-5, .bias = !bias.empty(), .weight_offset = offset};
+          check(normalized<T>(config, {weight, bias}, x), by_formula(config, weight, bias, convert<double>(x)), stage_tolerance<T>);
+        }
       }
+}
+
+TEST_CASE("at bf16 a norm's cast stands before its weight or after it, and the two differ") {
+  random_stream random(3);
+  auto const x = random_matrix<bf16>(5, 100, random);
+  auto const weight = random_matrix<float>(1, 100, random).data;
+  for (double const offset : {0.0, 1.0}) {
+    // Each order by the definition: the unit value in double, rounded to float, as the op has it, then to bf16 once or twice.
+    auto const exact = by_formula({}, {}, {}, convert<double>(x));
+    matrix<bf16> before(5, 100), after(5, 100);
+    for (std::int64_t r = 0; r < 5; ++r)
+      for (std::int64_t c = 0; c < 100; ++c) {
+        auto const unit = static_cast<float>(exact(r, c)), w = weight[static_cast<std::size_t>(c)] + static_cast<float>(offset);
+        before(r, c) = static_cast<bf16>(static_cast<float>(static_cast<bf16>(unit)) * w);
+        after(r, c) = static_cast<bf16>(unit * w);
+      }
+    auto const different = [](matrix<bf16> const& a, matrix<bf16> const& b) {
+      std::int64_t count = 0;
+      for (std::size_t i = 0; i < a.data.size(); ++i) count += a.data[i].bits != b.data[i].bits;
+      return count;
+    };
+    // A unit value whose last float bit is the op's own may round to the neighbour: one in 2^15. The wrong order differs in a sixth.
+    auto const got_before = normalized<bf16>({.weight_offset = offset}, {weight, {}}, x);
+    auto const got_after = normalized<bf16>({.cast = norm_cast::after_weight, .weight_offset = offset}, {weight, {}}, x);
+    CHECK(different(got_before, before) <= 1);
+    CHECK(different(got_after, after) <= 1);
+    CHECK(different(got_before, after) > 50);
+    CHECK(different(got_after, before) > 50);
+  }
 }
 
 TEST_CASE("a row of zeros stays finite, and a neighbour's NaN stays there") {

@@ -13,12 +13,13 @@
 
 namespace moesaic::host {
 
-/// y[t] = residual[t] + (Σ_i weights[t, i] · expert_out[slot_of_choice[t, i]] + gate[t] · shared[t]), the slots in order, best first.
+/// y[t] = residual[t] + scale · (Σ_i weights[t, i] · expert_out[slot_of_choice[t, i]] + gate[t] · shared[t]), the slots in order, best first.
 /// Sums are in accumulator<T>; the mixture, the shared term, their sum and y are each rounded to T, so that a tap sees what is added.
-/// expert_out [slots, hidden]; shared [tokens, hidden] or empty; gate [tokens] logits, used as sigmoid, or empty; y may be residual.
+/// expert_out [slots, hidden]; shared [tokens, hidden] or empty; gate [tokens] logits, used as sigmoid, or empty; residual [tokens, hidden] or
+/// empty: zeros; y may be residual. `carried` [tokens, hidden], where it is not empty, takes the mixture, which is then not added.
 template <class T>
 void combine(pool& where, view<const T> expert_out, view<const std::int32_t> slot_of_choice, view<const accumulator<T>> weights, view<const T> shared,
-             list<const accumulator<T>> gate, view<const T> residual, view<T> y, combine_parts<T> const& parts = {}) {
+             list<const accumulator<T>> gate, view<const T> residual, view<T> y, combine_parts<T> const& parts = {}, double scale = 1.0, view<T> carried = {}) {
   using sum = accumulator<T>;
   constexpr std::int64_t block = 256;                                       // columns summed at a time, on the stack
   where.for_each(y.rows, [&](std::int64_t t) {
@@ -38,14 +39,19 @@ void combine(pool& where, view<const T> expert_out, view<const std::int32_t> slo
       for (std::int64_t c = 0; c < width; ++c) {
         T const routed = static_cast<T>(mixture[c]);
         T together = routed;
+        if (carried.data != nullptr) {
+          carried(t, first + c) = routed;
+          together = static_cast<T>(-0.0f);
+        }
         if (shared.data != nullptr) {
           T const always = static_cast<T>(g * static_cast<sum>(shared(t, first + c)));
-          together = static_cast<T>(static_cast<sum>(routed) + static_cast<sum>(always));
+          together = static_cast<T>(static_cast<sum>(together) + static_cast<sum>(always));
           if (parts.shared_out.data != nullptr) parts.shared_out(t, first + c) = always;
         }
         if (parts.moe_out.data != nullptr) parts.moe_out(t, first + c) = routed;
         if (parts.ffn_out.data != nullptr) parts.ffn_out(t, first + c) = together;
-        y(t, first + c) = static_cast<T>(static_cast<sum>(residual(t, first + c)) + static_cast<sum>(together));
+        sum const added = static_cast<sum>(scale) * static_cast<sum>(together);
+        y(t, first + c) = static_cast<T>(residual.data != nullptr ? static_cast<sum>(residual(t, first + c)) + added : added);
       }
     }
   });
@@ -66,12 +72,13 @@ void pick_rows(pool& where, view<const T> x, list<const std::int32_t> rows, view
   where.for_each(y.rows, [&](std::int64_t i) { std::copy_n(x.row(rows[i]), y.columns, y.row(i)); });
 }
 
-/// y = a + b, element by element, rounded once. y may be a or b.
+/// y = a + scale · b, element by element, rounded to T once. y may be a or b.
 template <class T>
-void add(pool& where, view<const T> a, view<const T> b, view<T> y) {
+void add(pool& where, view<const T> a, view<const T> b, view<T> y, double scale = 1.0) {
   using sum = accumulator<T>;
   where.for_each(y.rows, [&](std::int64_t t) {
-    for (std::int64_t c = 0; c < y.columns; ++c) y(t, c) = static_cast<T>(static_cast<sum>(a(t, c)) + static_cast<sum>(b(t, c)));
+    for (std::int64_t c = 0; c < y.columns; ++c)
+      y(t, c) = static_cast<T>(static_cast<sum>(a(t, c)) + static_cast<sum>(scale) * static_cast<sum>(b(t, c)));
   });
 }
 

@@ -13,12 +13,12 @@
 
 namespace moesaic::host {
 
-/// x[t] = row ids[t] of the table, dequantised exactly (code · scale rounded to fp32), then rounded to T.
+/// x[t] = row ids[t] of the table, dequantised exactly (code · scale rounded to fp32), times `scale`, then rounded to T.
 /// table [vocabulary, hidden] in any weight format; ids [tokens]; x [tokens, hidden].
 /// out_of_range for an id outside the vocabulary: nothing is written then.
 /// Promised: the table's stored type where it is known, so that only code for that is made. The flags are for backends that find out later.
 template <class T, dtype Promised = dtype::same>
-status embed(pool& where, packed_matrix const& table, list<const std::int32_t> ids, view<T> x, call_flags* = nullptr) {
+status embed(pool& where, packed_matrix const& table, list<const std::int32_t> ids, view<T> x, call_flags* = nullptr, double scale = 1.0) {
   if (x.rows != ids.size || x.columns != table.inputs)
     return {status_code::invalid_argument, "An embedding writes a row of the table's width for every id.",
             x.rows != ids.size ? ids.size : table.inputs, x.rows != ids.size ? x.rows : x.columns};
@@ -31,7 +31,9 @@ status embed(pool& where, packed_matrix const& table, list<const std::int32_t> i
     where.for_each(ids.size, [&](std::int64_t t) {
       auto const at = pack_detail::place_of(table, 0, ids[t]);
       auto const* const pair = table.data + at.pair * packed::pair_bytes(table.stored, table.inputs);
-      for (std::int64_t c = 0; c < x.columns; ++c) x(t, c) = static_cast<T>(pack_detail::weight<type()>(table, pair, at.panel, at.lane, c));
+      auto const factor = static_cast<accumulator<T>>(scale);
+      for (std::int64_t c = 0; c < x.columns; ++c)
+        x(t, c) = static_cast<T>(factor * static_cast<accumulator<T>>(pack_detail::weight<type()>(table, pair, at.panel, at.lane, c)));
     });
   });
   return {};

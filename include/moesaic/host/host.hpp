@@ -8,6 +8,7 @@
 #include <moesaic/host/embedding.hpp>
 #include <moesaic/host/ffn.hpp>
 #include <moesaic/host/linear.hpp>
+#include <moesaic/host/logits.hpp>
 #include <moesaic/host/memory.hpp>
 #include <moesaic/host/norm.hpp>
 #include <moesaic/host/rotary.hpp>

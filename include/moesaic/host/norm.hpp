@@ -23,26 +23,27 @@ namespace moesaic::host::in_double {
 
 namespace moesaic::host {
 
-/// y = x normalised along its columns, times weight, plus bias (LayerNorm only). x, y [tokens, width]; y may be x.
+/// y = x normalised along its columns, times weight (and its offset), plus bias (LayerNorm only). x, y [tokens, width]; y may be x.
 /// RMS (arXiv:1910.07467): x / √(mean(x²) + ε). LayerNorm (arXiv:1607.06450): (x − mean) / √(variance + ε).
-/// Statistics in float (double for double). An empty weight stands for ones.
+/// Statistics in float (double for double). An empty weight stands for ones. Rounded to T once; an RMS norm whose cast is before the weight, there too.
 template <class T>
 void normalize(pool& where, norm_config const& config, norm_weights const& weights, view<const T> x, view<T> y) {
   at_level<T>(where.level(), [&](auto here) {
     where.for_each(x.rows, [&](std::int64_t t) {
       if (config.kind == norm_kind::rms)
-        rms_row(here, config.epsilon, weights.weight.data, x.row(t), y.row(t), x.columns);
+        rms_row(here, config, weights.weight.data, x.row(t), y.row(t), x.columns);
       else
-        layer_row(here, config.epsilon, weights.weight.data, weights.bias.empty() ? nullptr : weights.bias.data, x.row(t), y.row(t),
+        layer_row(here, config, weights.weight.data, weights.bias.empty() ? nullptr : weights.bias.data, x.row(t), y.row(t),
                   x.columns);
     });
   });
 }
 
-/// sum = x + added, rounded to T; y = sum normalised. sum may be x or added, y may not.
+/// sum = x + scale · added, rounded to T; y = sum normalised. sum may be x or added, y may not.
 template <class T>
-void add_and_normalize(pool& where, norm_config const& config, norm_weights const& weights, view<const T> x, view<const T> added, view<T> sum, view<T> y) {
-  add<T>(where, x, added, sum);
+void add_and_normalize(pool& where, norm_config const& config, norm_weights const& weights, view<const T> x, view<const T> added, view<T> sum, view<T> y,
+                       double scale = 1.0) {
+  add<T>(where, x, added, sum, scale);
   normalize<T>(where, config, weights, sum, y);
 }
 
@@ -54,7 +55,7 @@ void normalize_heads(pool& where, double epsilon, list<float const> weight, view
     where.for_each(x.rows, [&](std::int64_t t) {
       for (std::int64_t h = 0; h < heads; ++h) {
         auto* const head = x.row(t) + h * head_dim;
-        rms_row<T>(here, epsilon, weight.data, head, head, head_dim);
+        rms_row<T>(here, {.epsilon = epsilon}, weight.data, head, head, head_dim);
       }
     });
   });

@@ -1,4 +1,4 @@
-// One transformer layer, dense or mixture of experts: x + attention(norm(x)), then + feed-forward(norm(·)).
+// One transformer layer, dense or mixture of experts: x + attention(norm(x)), then + feed-forward(norm(·)); norms stand where its configuration says.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -20,6 +20,7 @@ struct batch {
   view<const T> x;
   list<const std::int32_t> sequence;     ///< [tokens], index into the cache
   list<const std::int32_t> position;     ///< [tokens]; rows of one sequence ascend by one, from where its cache ends: the caller's promise
+  view<T> carried = {};                  ///< [tokens, hidden] of a layer that opens a shortcut: written; of the one that closes it: read, not x or y
 };
 
 /// A layer as its Spec describes it: a type with `static constexpr block_config config`, and `using routing = policy` where it has its own.
@@ -31,6 +32,8 @@ struct block {
   using scalar = scalar_of<shape.activations>;
   using weights = block_weights;
   using policy_state = typename policy_of<Spec>::state;
+  static constexpr bool norms_before = config.norms != norm_placement::post, norms_after = config.norms != norm_placement::pre;
+  static constexpr bool opens = config.shortcut == shortcut::opens, closes = config.shortcut == shortcut::closes;
 
   struct scratch {
     call_flags* flags;
@@ -57,6 +60,9 @@ struct block {
     if (y.columns != shape.hidden) return invalid("y must have `hidden` columns", shape.hidden, y.columns);
     if (rows.sequence.size != tokens) return invalid("batch.sequence must have an entry a token", tokens, rows.sequence.size);
     if (rows.position.size != tokens) return invalid("batch.position must have an entry a token", tokens, rows.position.size);
+    if constexpr (opens || closes)
+      if (rows.carried.rows != tokens || rows.carried.columns != shape.hidden)
+        return invalid("batch.carried must have a row of `hidden` columns a token, because this layer opens or closes a shortcut", tokens, rows.carried.rows);
     if (tokens > most_tokens) return invalid("a call takes at most so many tokens, because expert slots are counted in 32 bits", most_tokens, tokens);
     if constexpr (!shape.dense)
       if (auto fits = state_fits<policy_of<Spec>>(config.router, state, tokens); !fits) return fits;
@@ -93,16 +99,37 @@ struct block {
     static_assert(may_tap<Where, Tap>(), "this tap reads its views on the host, so it needs a call that runs there: on a device, copy what is wanted first");
     auto const show = [&](stage what, view<scalar> values) { tap(tap_point{layer, what}, view<const scalar>(values)); };
 
-    normalize<scalar>(where, config.norm, w.attention_norm, rows.x, s.normed);
-    show(stage::attn_norm, s.normed);
+    constexpr double scale = config.residual_scale;
     row_sites const sites{rows.sequence, rows.position, s.flags};
-    auto const done = attention<Spec>::forward(where, w.attention, s.normed, sites, cache, s.attention, tap, layer);
-    if (!done) return done;
-    add_and_normalize<scalar>(where, config.norm, w.ffn_norm, rows.x, s.attention.out, s.stream, s.normed);
-    show(stage::attn_residual, s.stream), show(stage::ffn_norm, s.normed);
-    auto const mixed = moe<Spec>::forward(where, w.ffn, s.normed, s.stream, y, state, s.ffn, s.flags, tap, layer);
+
+    if constexpr (norms_before) {
+      normalize<scalar>(where, config.norm, w.attention_norm, rows.x, s.normed);
+      show(stage::attn_norm, s.normed);
+    }
+    view<const scalar> const attended = norms_before ? view<const scalar>(s.normed) : rows.x;
+    if (auto done = attention<Spec>::forward(where, w.attention, attended, sites, cache, s.attention, tap, layer); !done) return done;
+    if constexpr (norms_after) {
+      normalize<scalar>(where, config.norm, w.attention_post_norm, s.attention.out, s.attention.out);
+      show(stage::attn_post_norm, s.attention.out);
+    }
+    if constexpr (norms_before) add_and_normalize<scalar>(where, config.norm, w.ffn_norm, rows.x, s.attention.out, s.stream, s.normed, scale);
+    else add<scalar>(where, rows.x, s.attention.out, s.stream, scale);
+    show(stage::attn_residual, s.stream);
+    if constexpr (norms_before) show(stage::ffn_norm, s.normed);
+
+    view<const scalar> const mixed = norms_before ? s.normed : s.stream;
+    view<const scalar> const residual = norms_after ? view<const scalar>() : s.stream;
+    auto const out = norms_after ? s.normed : y;
+    if (auto done = moe<Spec>::forward(where, w.ffn, mixed, residual, out, state, s.ffn, s.flags, tap, layer, opens ? rows.carried : view<scalar>()); !done)
+      return done;
+    if constexpr (norms_after) {
+      normalize<scalar>(where, config.norm, w.ffn_post_norm, out, out);
+      show(stage::ffn_post_norm, out);
+      add<scalar>(where, s.stream, out, y, scale);
+    }
+    if constexpr (closes) add<scalar>(where, y, rows.carried, y, scale);
     show(stage::block_out, y);
-    return mixed;
+    return finish(where);
   }
 
   /// Whether a backend that moves several inputs at once can: a device's says how many.
@@ -144,8 +171,9 @@ struct block {
   }
   static constexpr weights carve_weights(arena& memory) {
     weights w;
-    w.attention_norm = norm::carve_weights(config.norm, shape.hidden, memory);
-    w.ffn_norm = norm::carve_weights(config.norm, shape.hidden, memory);
+    constexpr int before = norms_before ? shape.hidden : 0, after = norms_after ? shape.hidden : 0;
+    for (auto* const n : {&w.attention_norm, &w.ffn_norm}) *n = norm::carve_weights(config.norm, before, memory);
+    for (auto* const n : {&w.attention_post_norm, &w.ffn_post_norm}) *n = norm::carve_weights(config.norm, after, memory);
     w.attention = attention<Spec>::carve_weights(memory);
     w.ffn = moe<Spec>::carve_weights(memory);
     return w;
@@ -173,8 +201,15 @@ struct block {
   template <class Where, tensor_source Source>
   static void load_into(Where& where, weights const& w, Source const& source, std::string_view prefix, tensor_names const& names = {}) {
     loader<Where, Source> from(where, source, prefix, names);
-    norm::load(config.norm, w.attention_norm, from, names.attention_norm, names.attention_norm_bias);
-    norm::load(config.norm, w.ffn_norm, from, names.ffn_norm, names.ffn_norm_bias);
+    if constexpr (norms_before) {
+      bool const pre_norm = norms_after && from.has(names.ffn_pre_norm, "");
+      norm::load(config.norm, w.attention_norm, from, names.attention_norm, names.attention_norm_bias);
+      norm::load(config.norm, w.ffn_norm, from, pre_norm ? names.ffn_pre_norm : names.ffn_norm, pre_norm ? names.ffn_pre_norm_bias : names.ffn_norm_bias);
+    }
+    if constexpr (norms_after) {
+      norm::load(config.norm, w.attention_post_norm, from, names.attention_post_norm, names.attention_post_norm_bias);
+      norm::load(config.norm, w.ffn_post_norm, from, names.ffn_post_norm, names.ffn_post_norm_bias);
+    }
     attention<Spec>::load(w.attention, from);
     moe<Spec>::load(w.ffn, from);
   }

@@ -73,13 +73,13 @@ struct decoder {
     clear(where, s.flags);
     if (count == 0) return {};
 
-    if (auto done = embed<scalar, config.embedding.type>(where, w.embedding.table, tokens.ids, s.stream, s.flags); !done) return done;
+    if (auto done = embed<scalar, config.embedding.type>(where, w.embedding.table, tokens.ids, s.stream, s.flags, config.embedding_scale); !done) return done;
     status done;
     for_each_layer<layer_list>([&]<class Spec>(int layer) {
       if (!done) return;
       auto at = start;
       auto const layer_scratch = block<Spec>::template carve<viewer>(at, count);
-      batch<scalar> const rows_of_layer{s.stream, tokens.sequence, tokens.position};
+      batch<scalar> const rows_of_layer{s.stream, tokens.sequence, tokens.position, s.carried};
       done = block<Spec>::run(where, w.layers[static_cast<std::size_t>(layer)], rows_of_layer, cache.layer(layer), s.stream, layer_scratch,
                               state_of<Spec>(states, layer), tap, layer);
     });
@@ -92,6 +92,7 @@ struct decoder {
     normalize<scalar>(where, config.norm, w.norm, final, final);
     tap(tap_point{layers, stage::final_norm}, view<const scalar>(final));
     linear<config.embedding.type>(where, w.embedding.head, view<const scalar>(final), w.embedding.head_bias, logits);
+    if constexpr (config.logit_scale != 1 || config.logit_softcap != 0) scale_and_cap(where, config.logit_scale, config.logit_softcap, logits);
     tap(tap_point{layers, stage::logits}, view<const sum>(logits));
     return finish(where);
   }
@@ -106,6 +107,7 @@ struct decoder {
     call_flags* flags;
     view<scalar> stream;                 // [tokens, hidden]
     view<scalar> picked;                 // [rows, hidden]
+    view<scalar> carried;                // [tokens, hidden] of a mixture, over the next layer; empty without shortcuts
   };
   /// Bytes that `forward` needs for so many tokens, and logits of so many of them.
   template <class Tap = no_tap>
@@ -119,14 +121,17 @@ struct decoder {
   static constexpr scratch carve(arena& memory, std::int64_t tokens, std::int64_t rows) {
     auto const start = memory;
     auto flags = start;
-    scratch s{flags.take<call_flags>(1).data, {}, {}};
+    scratch s{flags.take<call_flags>(1).data, {}, {}, {}};
+    bool carries = false;
     for_each_layer<specs_of<layer_list>>([&]<class Spec>(int) {
+      carries = carries || block<Spec>::opens;
       auto at = start;
       block<Spec>::template carve<Tap>(at, tokens);
       if (at.used() > memory.used()) memory = at;
     });
     s.stream = memory.take<scalar>(tokens, hidden);
     s.picked = memory.take<scalar>(rows, hidden);
+    s.carried = memory.take<scalar>(carries ? tokens : 0, hidden);
     return s;
   }
 

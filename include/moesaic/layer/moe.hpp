@@ -13,20 +13,24 @@ struct moe : moe_memory<Spec> {
   using memory = moe_memory<Spec>;
   using typename memory::scalar, typename memory::sum, typename memory::scratch;
 
-  /// x [tokens, hidden] and residual [tokens, hidden] -> y = residual + mixture(x). y may be residual.
+  /// x [tokens, hidden] and residual [tokens, hidden] -> y = residual + residual_scale · mixture(x); where residual is empty, y = mixture(x), for a
+  /// norm to come. y may be residual or x. Of a layer that opens a shortcut, `carried` [tokens, hidden] takes what the routed experts add.
   /// Errors: a workspace carved for another number of tokens.
   template <class Where, class Tap = no_tap>
   static status forward(Where& where, moe_weights const& w, view<const scalar> x, view<const scalar> residual, view<scalar> y,
-                      typename memory::policy_state const& state, scratch const& s, call_flags* flags, Tap&& tap = {}, int layer = 0) {
+                      typename memory::policy_state const& state, scratch const& s, call_flags* flags, Tap&& tap = {}, int layer = 0,
+                      view<scalar> carried = {}) {
     using experts = typename memory::routed_experts;   // each by its kind; a feed-forward: gate and up with activation, then down
     using shared = typename memory::shared_expert;
+    constexpr double scale = memory::config.residual_scale;
     if (s.expert_out.rows != x.rows * memory::slots)
       return invalid("the workspace must be carved for as many tokens as x has", x.rows * memory::slots, s.expert_out.rows);
 
     if constexpr (memory::dense) {
-      experts::forward(where, w.experts, x, s.experts, s.expert_out);                                  // [tokens, hidden]
-      add<scalar>(where, residual, s.expert_out, y);                                                   // [tokens, hidden]
-      tap(tap_point{layer, stage::ffn_out}, view<const scalar>(s.expert_out));
+      auto const out = residual.data != nullptr ? s.expert_out : y;
+      experts::forward(where, w.experts, x, s.experts, out);                                           // [tokens, hidden]
+      if (residual.data != nullptr) add<scalar>(where, residual, out, y, scale);                       // [tokens, hidden]
+      tap(tap_point{layer, stage::ffn_out}, view<const scalar>(out));
     } else {
       auto const routed = router<Spec>::forward(where, w.router, x, state, s.router, flags, tap, layer);        // ids, weights [tokens, slots]
       if (!routed) return routed;
@@ -37,7 +41,8 @@ struct moe : moe_memory<Spec> {
         if constexpr (memory::has_shared_gate) linear<dtype::fp32>(where, w.shared_gate, x, {}, s.shared_gate);   // [tokens, 1]
       }
       combine<scalar>(where, s.expert_out, s.plan.slot_of_choice, s.router.slots.weights, s.shared_out,
-                      {s.shared_gate.data, s.shared_gate.rows}, residual, y, s.parts);                 // [tokens, hidden]
+                      {s.shared_gate.data, s.shared_gate.rows}, residual, y, s.parts, residual.data != nullptr ? scale : 1.0,
+                      carried);                                                                        // [tokens, hidden]
       show(where, s, tap, layer);
     }
     return finish(where);

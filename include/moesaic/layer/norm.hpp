@@ -9,7 +9,7 @@ namespace moesaic {
 
 /// x [tokens, hidden] -> normalised x: normalize(where, config, weights, x, y).
 struct norm {
-  static constexpr norm_weights carve_weights(norm_config const& c, int width, arena& memory) {
+  static constexpr norm_weights carve_weights(norm_config const& c, int width, arena& memory) {   // width 0: no norm
     return {memory.take<float>(width), memory.take<float>(c.bias ? width : 0)};
   }
   template <class Loader>
