@@ -12,6 +12,7 @@ include/moesaic/io/huggingface.hpp does the same at run time; both hold the same
 import argparse
 import functools
 import json
+import math
 import pathlib
 import re
 import struct
@@ -25,38 +26,173 @@ class Inexpressible(ValueError):
 
 # --- what the classes of each model_type mean by the keys they have, and by those that a file leaves out ------------------------------
 
-# "keys": the class's defaults; a key that stands neither here nor among the harmless or neutral ones is not known.
-# "qkv_bias", "out_bias", "ffn_bias", "renormalize": true, or the key that says so. "experts": the keys that give their number.
-# "expert_width": the key of a routed expert's width where it is not intermediate_size.
+# "as": as that model_type. "keys": the class's defaults; a key that is neither here nor harmless nor neutral is not known.
+# "names": what this family calls the keys that describe() reads. "nested": objects whose keys are read as object.key; "lists": numbers that
+# may be given as a list of equal ones. "neutral", "harmless": as in COMMON. "agree": keys that must equal another, where they are given.
+# "qkv_bias", "out_bias", "ffn_bias", "router_bias", "score_bias", "norm_bias", "head_bias", "sinks", "renormalize", "interleaved": true, or
+# the key that says so. "experts": the keys that give their number, "copies": how many more only copy. "expert_width", "dense_width",
+# "shared_width": keys of widths that are not intermediate_size. "window": which layers have one. "partial": part of a head may turn;
+# "alpha": rotary frequencies of type dynamic by alpha. "latent", "latent_scales", "shortcut", "sparse_mixer": as their names say.
 FAMILIES = json.loads(r"""
 {
+  "dbrx": {
+    "keys": {"vocab_size": 32000, "d_model": 2048, "n_heads": 16, "n_layers": 24, "max_seq_len": 2048, "rms_norm_eps": 1e-5,
+             "attn_config.clip_qkv": null, "attn_config.kv_n_heads": 1, "attn_config.rope_theta": 10000.0,
+             "ffn_config.hidden_size": null, "ffn_config.ffn_act_fn.name": "silu", "ffn_config.ffn_hidden_size": 3584,
+             "ffn_config.moe_num_experts": 4, "ffn_config.moe_top_k": 1, "ffn_config.moe_normalize_expert_weights": 1.0,
+             "num_key_value_heads": null},
+    "nested": ["attn_config", "ffn_config", "ffn_config.ffn_act_fn"],
+    "names": {"hidden_size": "d_model", "num_hidden_layers": "n_layers", "num_attention_heads": "n_heads",
+              "num_key_value_heads": "attn_config.kv_n_heads", "max_position_embeddings": "max_seq_len",
+              "rope_theta": "attn_config.rope_theta", "clip_qkv": "attn_config.clip_qkv", "hidden_act": "ffn_config.ffn_act_fn.name",
+              "intermediate_size": "ffn_config.ffn_hidden_size", "num_experts_per_tok": "ffn_config.moe_top_k",
+              "weight_norm": "ffn_config.moe_normalize_expert_weights"},
+    "agree": {"num_key_value_heads": "attn_config.kv_n_heads", "ffn_config.hidden_size": "d_model"},
+    "harmless": ["model_type", "dtype", "attn_pdrop", "emb_pdrop", "resid_pdrop", "moe_jitter_eps", "moe_loss_weight"],
+    "experts": ["ffn_config.moe_num_experts"], "norm": "layer"},
   "deepseek": {
     "keys": {"vocab_size": 102400, "hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 30, "num_attention_heads": 32,
              "num_key_value_heads": 32, "rms_norm_eps": 1e-6, "attention_bias": false, "moe_intermediate_size": 1407,
              "n_routed_experts": null, "n_shared_experts": null, "num_experts_per_tok": null, "norm_topk_prob": false,
-             "scoring_func": "softmax", "first_k_dense_replace": 0, "moe_layer_freq": 1},
+             "first_k_dense_replace": 0, "moe_layer_freq": 1},
+    "neutral": {"scoring_func": "softmax"},
     "qkv_bias": "attention_bias", "out_bias": "attention_bias", "renormalize": "norm_topk_prob",
     "experts": ["n_routed_experts"], "expert_width": "moe_intermediate_size"},
+  "deepseek_v2": {
+    "keys": {"vocab_size": 32000, "hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32,
+             "num_key_value_heads": null, "rms_norm_eps": 1e-6, "q_lora_rank": 1536, "kv_lora_rank": 512, "qk_nope_head_dim": 128,
+             "qk_rope_head_dim": 64, "v_head_dim": 128, "moe_intermediate_size": 1407, "n_routed_experts": 64, "n_shared_experts": 2,
+             "num_experts_per_tok": null, "n_group": null, "topk_group": null, "topk_method": "greedy", "routed_scaling_factor": 1.0,
+             "first_k_dense_replace": 0, "moe_layer_freq": 1},
+    "neutral": {"attention_bias": false, "mlp_bias": false, "norm_topk_prob": false, "scoring_func": "softmax"},
+    "agree": {"head_dim": "qk_rope_head_dim"}, "harmless": ["qk_head_dim"],
+    "latent": true, "interleaved": true, "group_worth": "max",
+    "experts": ["n_routed_experts"], "expert_width": "moe_intermediate_size"},
+  "deepseek_v3": {
+    "keys": {"vocab_size": 129280, "hidden_size": 7168, "intermediate_size": 18432, "num_hidden_layers": 61, "num_attention_heads": 128,
+             "num_key_value_heads": 128, "rms_norm_eps": 1e-6, "q_lora_rank": 1536, "kv_lora_rank": 512, "qk_nope_head_dim": 128,
+             "qk_rope_head_dim": 64, "v_head_dim": 128, "rope_interleave": true, "moe_intermediate_size": 2048, "n_routed_experts": 256,
+             "n_shared_experts": 1, "num_experts_per_tok": 8, "n_group": 8, "topk_group": 4, "routed_scaling_factor": 2.5,
+             "norm_topk_prob": true, "first_k_dense_replace": 3, "moe_layer_freq": 1},
+    "neutral": {"attention_bias": false, "scoring_func": "sigmoid", "topk_method": "noaux_tc"},
+    "agree": {"head_dim": "qk_rope_head_dim"}, "harmless": ["qk_head_dim"],
+    "latent": true, "interleaved": "rope_interleave", "score": "sigmoid", "score_bias": true, "renormalize": "norm_topk_prob",
+    "experts": ["n_routed_experts"], "expert_width": "moe_intermediate_size"},
+  "ernie4_5_moe": {
+    "keys": {"vocab_size": 103424, "hidden_size": 2560, "intermediate_size": 12288, "num_hidden_layers": 28, "num_attention_heads": 20,
+             "num_key_value_heads": 4, "rms_norm_eps": 1e-5, "tie_word_embeddings": true, "moe_intermediate_size": 1536, "moe_k": 6,
+             "moe_num_experts": 64, "moe_num_shared_experts": 2, "moe_layer_start_index": 1, "moe_layer_end_index": -1,
+             "moe_layer_interval": 1, "moe_norm_min": 1e-12},
+    "names": {"num_experts_per_tok": "moe_k", "n_shared_experts": "moe_num_shared_experts",
+              "first_k_dense_replace": "moe_layer_start_index", "decoder_sparse_step": "moe_layer_interval"},
+    "neutral": {"use_bias": false, "moe_gate": "topk", "moe_use_aux_free": true},
+    "harmless": ["compression_ratio", "moe_capacity", "num_nextn_predict_layers", "use_flash_attention", "max_sequence_length"],
+    "interleaved": true, "score_bias": true, "renormalize": true,
+    "experts": ["moe_num_experts"], "expert_width": "moe_intermediate_size"},
+  "glm4_moe": {
+    "keys": {"vocab_size": 151552, "hidden_size": 4096, "intermediate_size": 10944, "num_hidden_layers": 46, "num_attention_heads": 96,
+             "num_key_value_heads": 8, "head_dim": 128, "rms_norm_eps": 1e-5, "attention_bias": false,
+             "partial_rotary_factor": 0.5, "use_qk_norm": false,
+             "moe_intermediate_size": 1408, "n_routed_experts": 128, "n_shared_experts": 1, "num_experts_per_tok": 8, "n_group": 1,
+             "topk_group": 1, "routed_scaling_factor": 1.0, "norm_topk_prob": true, "first_k_dense_replace": 1},
+    "qkv_bias": "attention_bias", "qk_norm": "per_head", "partial": true, "score": "sigmoid", "score_bias": true,
+    "renormalize": "norm_topk_prob", "experts": ["n_routed_experts"], "expert_width": "moe_intermediate_size"},
+  "gpt_oss": {
+    "keys": {"vocab_size": 201088, "hidden_size": 2880, "intermediate_size": 2880, "num_hidden_layers": 36, "num_attention_heads": 64,
+             "num_key_value_heads": 8, "head_dim": 64, "rms_norm_eps": 1e-5, "attention_bias": true, "rope_theta": 150000.0,
+             "max_position_embeddings": 131072, "sliding_window": 128, "layer_types": null, "num_local_experts": 128,
+             "num_experts_per_tok": 4, "swiglu_limit": 7.0, "swiglu_alpha": 1.702,
+             "rope_scaling": {"rope_type": "yarn", "factor": 32.0, "beta_fast": 32.0, "beta_slow": 1.0, "truncate": false,
+                              "original_max_position_embeddings": 4096}},
+    "harmless": ["experts_per_token", "initial_context_length"],
+    "qkv_bias": "attention_bias", "out_bias": "attention_bias", "ffn_bias": true, "router_bias": true, "sinks": true,
+    "window": "alternate", "position": "after_top_k", "up_offset": 1.0, "cast": "after_weight", "experts": ["num_local_experts"]},
+  "granitemoe": {
+    "keys": {"vocab_size": 32000, "hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32,
+             "num_key_value_heads": null, "rms_norm_eps": 1e-6, "attention_bias": false, "attention_multiplier": 1.0,
+             "embedding_multiplier": 1.0, "logits_scaling": 1.0, "residual_multiplier": 1.0, "num_local_experts": 8,
+             "num_experts_per_tok": 2},
+    "qkv_bias": "attention_bias", "out_bias": "attention_bias", "position": "after_top_k", "experts": ["num_local_experts"]},
+  "grok-1": {
+    "keys": {"vocab_size": 131072, "hidden_size": 6144, "intermediate_size": 32768, "num_hidden_layers": 64, "num_attention_heads": 48,
+             "num_key_value_heads": 8, "rms_norm_eps": 1e-5, "hidden_act": "gelu_pytorch_tanh", "tie_word_embeddings": true,
+             "attn_output_multiplier": 0.08838834764831845, "embedding_multiplier_scale": 78.38367176906169,
+             "output_multiplier_scale": 0.5773502691896257, "max_attn_value": 30.0, "num_experts": 8, "num_experts_per_tok": 2},
+    "names": {"attention_multiplier": "attn_output_multiplier", "embedding_multiplier": "embedding_multiplier_scale"},
+    "norms": "sandwich", "cast": "after_weight", "experts": ["num_experts"]},
+  "hunyuan_v1_moe": {
+    "keys": {"vocab_size": 290943, "hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32,
+             "num_key_value_heads": null, "rms_norm_eps": 1e-5, "attention_bias": false, "num_experts": 1, "moe_topk": 1},
+    "names": {"num_experts_per_tok": "moe_topk"}, "lists": ["moe_intermediate_size", "moe_topk", "num_shared_expert"],
+    "neutral": {"mlp_bias": false, "norm_type": "rms", "use_cla": false, "use_mixed_mlp_moe": true, "use_mla": false, "use_qk_norm": true,
+                "use_rotary_pos_emb": true, "moe_layer_num_skipped": 0, "num_shared_expert": 1},
+    "agree": {"attention_head_dim": "head_dim", "moe_intermediate_size": "intermediate_size"},
+    "harmless": ["capacity_factor", "cla_share_factor", "eod_token_id", "im_end_id", "im_newline_id", "im_start_id", "mask_init_id",
+                 "moe_drop_tokens", "moe_random_routing_dropped_token", "norm_topk_prob", "org_vocab_size", "pad_id",
+                 "routed_scaling_factor", "text_end_id", "text_start_id"],
+    "qkv_bias": "attention_bias", "out_bias": "attention_bias", "qk_norm": "per_head", "qk_norm_after_rope": true, "alpha": true,
+    "renormalize": true, "experts": ["num_experts"], "shared_width": "intermediate_size"},
+  "kimi_k2": {"as": "deepseek_v3"},
   "llama": {
     "keys": {"vocab_size": 32000, "hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32,
              "num_key_value_heads": null, "rms_norm_eps": 1e-6, "attention_bias": false, "mlp_bias": false},
     "qkv_bias": "attention_bias", "out_bias": "attention_bias", "ffn_bias": "mlp_bias"},
+  "llama4_text": {
+    "keys": {"vocab_size": 202048, "hidden_size": 5120, "intermediate_size": 8192, "intermediate_size_mlp": 16384,
+             "num_hidden_layers": 48, "num_attention_heads": 40, "num_key_value_heads": 8, "head_dim": 128, "rms_norm_eps": 1e-5,
+             "rope_theta": 500000.0, "attention_bias": false, "use_qk_norm": true, "no_rope_layers": null, "no_rope_layer_interval": 4,
+             "attention_chunk_size": 8192, "layer_types": null, "attn_temperature_tuning": true, "attn_scale": 0.1, "floor_scale": 8192,
+             "num_local_experts": 16, "num_experts_per_tok": 1, "moe_layers": null, "interleave_moe_layer_step": 1},
+    "names": {"decoder_sparse_step": "interleave_moe_layer_step"}, "harmless": ["cache_implementation", "for_llm_compressor"],
+    "qkv_bias": "attention_bias", "out_bias": "attention_bias", "qk_norm": "weightless", "qk_norm_after_rope": true,
+    "interleaved": true, "score": "sigmoid", "position": "after_top_k", "weights": "on_input", "experts": ["num_local_experts"],
+    "dense_width": "intermediate_size_mlp", "shared_width": "intermediate_size"},
+  "longcat_flash": {
+    "keys": {"vocab_size": 131072, "hidden_size": 6144, "ffn_hidden_size": 12288, "num_layers": 28, "num_attention_heads": 64,
+             "num_key_value_heads": null, "rms_norm_eps": 1e-5, "rope_theta": 1e7, "q_lora_rank": 1536, "kv_lora_rank": 512,
+             "qk_nope_head_dim": 128, "qk_rope_head_dim": 64, "v_head_dim": 128, "expert_ffn_hidden_size": 2048, "moe_topk": 12,
+             "n_routed_experts": 512, "zero_expert_num": 256, "routed_scaling_factor": 6.0, "router_bias": false},
+    "names": {"num_hidden_layers": "num_layers", "intermediate_size": "ffn_hidden_size", "num_experts_per_tok": "moe_topk"},
+    "neutral": {"attention_bias": false, "attention_method": "MLA", "mla_scale_kv_lora": true, "mla_scale_q_lora": true,
+                "norm_topk_prob": false, "zero_expert_type": "identity"},
+    "agree": {"head_dim": "qk_rope_head_dim"}, "harmless": ["num_hidden_layers", "qk_head_dim"],
+    "latent": true, "latent_scales": true, "interleaved": true, "score_bias": true, "router_bias": "router_bias", "shortcut": true,
+    "experts": ["n_routed_experts"], "copies": "zero_expert_num", "expert_width": "expert_ffn_hidden_size"},
+  "minimax_m2": {
+    "keys": {"vocab_size": 200064, "hidden_size": 3072, "intermediate_size": 1536, "num_hidden_layers": 62, "num_attention_heads": 48,
+             "num_key_value_heads": 8, "head_dim": 128, "rms_norm_eps": 1e-6, "rope_theta": 5000000.0, "rotary_dim": null,
+             "num_local_experts": 256, "num_experts_per_tok": 8},
+    "lists": ["attn_type_list"],
+    "neutral": {"attn_type_list": 1, "layernorm_full_attention_beta": 1.0, "layernorm_linear_attention_beta": 1.0,
+                "layernorm_mlp_beta": 1.0, "qk_norm_type": "per_layer", "scoring_func": "sigmoid", "shared_intermediate_size": 0,
+                "use_qk_norm": true, "use_routing_bias": true},
+    "harmless": ["mtp_transformer_layers", "num_mtp_modules", "use_mtp"],
+    "qk_norm": "full_width", "partial": true, "score": "sigmoid", "score_bias": true, "renormalize": true,
+    "experts": ["num_local_experts"]},
   "mixtral": {
     "keys": {"vocab_size": 32000, "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32,
              "num_key_value_heads": 8, "rms_norm_eps": 1e-5, "rope_theta": 1e6, "sliding_window": null,
              "num_local_experts": 8, "num_experts": null, "num_experts_per_tok": 2},
-    "renormalize": true, "experts": ["num_local_experts", "num_experts"]},
+    "window": "all", "renormalize": true, "experts": ["num_local_experts", "num_experts"]},
   "olmoe": {
     "keys": {"vocab_size": 50304, "hidden_size": 2048, "intermediate_size": 2048, "num_hidden_layers": 16, "num_attention_heads": 16,
              "num_key_value_heads": null, "rms_norm_eps": 1e-5, "attention_bias": false, "clip_qkv": null,
              "num_experts": 64, "num_local_experts": null, "num_experts_per_tok": 8, "norm_topk_prob": false},
     "qkv_bias": "attention_bias", "out_bias": "attention_bias", "renormalize": "norm_topk_prob", "qk_norm": "full_width",
     "experts": ["num_experts", "num_local_experts"]},
+  "phimoe": {
+    "keys": {"vocab_size": 32064, "hidden_size": 4096, "intermediate_size": 6400, "num_hidden_layers": 32, "num_attention_heads": 32,
+             "num_key_value_heads": 8, "rms_norm_eps": 1e-5, "rope_theta": 1e6, "sliding_window": null, "attention_bias": false,
+             "lm_head_bias": false, "original_max_position_embeddings": null, "max_position_embeddings": 131072,
+             "num_local_experts": 16, "num_experts_per_tok": 2, "router_jitter_noise": 0.01},
+    "harmless": ["input_jitter_noise"],
+    "qkv_bias": "attention_bias", "out_bias": "attention_bias", "window": "all", "norm": "layer", "norm_bias": true,
+    "head_bias": "lm_head_bias", "sparse_mixer": "router_jitter_noise", "experts": ["num_local_experts"]},
   "qwen2": {
     "keys": {"vocab_size": 151936, "hidden_size": 4096, "intermediate_size": 22016, "num_hidden_layers": 32, "num_attention_heads": 32,
              "num_key_value_heads": 32, "rms_norm_eps": 1e-6,
              "use_sliding_window": false, "sliding_window": 4096, "max_window_layers": 28, "layer_types": null},
-    "qkv_bias": true},
+    "qkv_bias": true, "window": "later"},
   "qwen2_moe": {
     "keys": {"vocab_size": 151936, "hidden_size": 2048, "intermediate_size": 5632, "num_hidden_layers": 24, "num_attention_heads": 16,
              "num_key_value_heads": 16, "rms_norm_eps": 1e-6, "qkv_bias": true,
@@ -68,7 +204,7 @@ FAMILIES = json.loads(r"""
     "keys": {"vocab_size": 151936, "hidden_size": 4096, "intermediate_size": 22016, "num_hidden_layers": 32, "num_attention_heads": 32,
              "num_key_value_heads": 32, "head_dim": 128, "rms_norm_eps": 1e-6, "attention_bias": false,
              "use_sliding_window": false, "sliding_window": 4096, "max_window_layers": 28, "layer_types": null},
-    "qkv_bias": "attention_bias", "out_bias": "attention_bias", "qk_norm": "per_head"},
+    "qkv_bias": "attention_bias", "out_bias": "attention_bias", "qk_norm": "per_head", "window": "later"},
   "qwen3_moe": {
     "keys": {"vocab_size": 151936, "hidden_size": 2048, "intermediate_size": 6144, "num_hidden_layers": 24, "num_attention_heads": 32,
              "num_key_value_heads": 4, "rms_norm_eps": 1e-6, "attention_bias": false,
@@ -81,32 +217,44 @@ FAMILIES = json.loads(r"""
 """)
 
 # "keys": what every family reads. "neutral": legal as long as they have this value. "harmless": they change no result of a forward pass.
+# "wrapped": model_types that say in which of their objects the language model is. "refused": those known not to fit, and why.
 COMMON = json.loads(r"""
 {
   "keys": {"model_type": null, "hidden_act": "silu", "head_dim": null, "tie_word_embeddings": false, "dtype": null, "torch_dtype": null,
-           "rope_theta": 10000.0, "rope_scaling": null, "rope_parameters": null, "max_position_embeddings": null},
+           "rope_theta": 10000.0, "rope_scaling": null, "rope_parameters": null, "max_position_embeddings": null,
+           "quantization_config": null},
   "neutral": {"add_cross_attention": false, "chunk_size_feed_forward": 0, "is_encoder_decoder": false, "partial_rotary_factor": 1.0,
               "pruned_heads": {}, "rope_interleaved": false, "tie_encoder_decoder": false},
   "harmless": ["_attn_implementation", "_name_or_path", "architectures", "attention_dropout", "attn_implementation", "auto_map",
                "aux_loss_alpha", "bad_words_ids", "begin_suppress_tokens", "bos_token_id", "decoder_start_token_id", "diversity_penalty",
-               "do_sample", "early_stopping", "encoder_no_repeat_ngram_size", "eos_token_id", "exponential_decay_length_penalty",
+               "do_sample", "early_stopping", "encoder_no_repeat_ngram_size", "eos_token_id", "ep_size", "exponential_decay_length_penalty",
                "finetuning_task", "forced_bos_token_id", "forced_eos_token_id", "id2label", "initializer_range", "is_decoder",
                "is_llama_config", "label2id", "length_penalty", "max_length", "max_window_layers", "min_length", "no_repeat_ngram_size",
-               "num_beam_groups", "num_beams", "num_return_sequences", "output_attentions", "output_hidden_states",
+               "num_beam_groups", "num_beams", "num_nextn_predict_layers", "num_return_sequences", "output_attentions",
+               "output_hidden_states",
                "output_router_logits", "output_scores", "pad_token_id", "prefix", "pretraining_tp", "problem_type",
                "remove_invalid_values", "repetition_penalty", "return_dict", "return_dict_in_generate", "router_aux_loss_coef",
                "router_jitter_noise", "sep_token_id", "seq_aux", "suppress_tokens", "task_specific_params", "temperature",
                "tokenizer_class", "top_k", "top_p", "torchscript", "transformers.js_config", "transformers_version", "typical_p",
-               "use_cache"]
+               "use_cache"],
+  "wrapped": {"llama4": "text_config"},
+  "refused": {"jetmoe": "whose attention chooses among experts, and block_config has no field for that"}
 }
 """)
 
 ACTIVATIONS = {"silu": "swiglu", "swish": "swiglu", "gelu": "geglu_erf", "gelu_new": "geglu_tanh", "gelu_pytorch_tanh": "geglu_tanh"}
 DTYPES = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
-ROPE_KEYS = {"default": (), "linear": ("factor",), "llama3": ("factor", "low_freq_factor", "high_freq_factor",
-                                                              "original_max_position_embeddings")}
+ROPE_KEYS = {"default": (),
+             "dynamic": ("alpha", "beta_fast", "beta_slow", "factor", "mscale", "mscale_all_dim"),
+             "linear": ("factor",),
+             "llama3": ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"),
+             "longrope": ("attention_factor", "factor", "long_factor", "long_mscale", "original_max_position_embeddings", "short_factor",
+                          "short_mscale"),
+             "yarn": ("attention_factor", "beta_fast", "beta_slow", "factor", "mscale", "mscale_all_dim", "original_max_position_embeddings",
+                      "truncate")}
 LARGEST = 2**31 - 1
 MOST_LAYERS = 1000
+MOST_PAIRS = 128
 
 
 def is_number(value):
@@ -125,63 +273,112 @@ def fail(key, value, why):
 class Keys:
     """Typed reading of the configuration's keys, each with the class's default."""
 
-    def __init__(self, values):
-        self.values = values
+    def __init__(self, values, names=None):
+        self.values, self.names = values, names or {}
 
     def __contains__(self, key):
-        return self.values.get(key) is not None
+        return self[key] is not None
 
     def __getitem__(self, key):
-        return self.values.get(key)
+        return self.values.get(self.own(key))
+
+    def own(self, key):
+        """What the family calls a key."""
+        return self.names.get(key, key)
+
+    def fail(self, key, why):
+        fail(self.own(key), self[key], why)
 
     def integer(self, key, least=1):
         value = self[key]
         if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= LARGEST:
-            fail(key, value, f"which should be an integer from {least} to {LARGEST}")
+            self.fail(key, f"which should be an integer from {least} to {LARGEST}")
         return value
 
     def number(self, key):
         value = self[key]
         if not is_number(value) or not 0 < value < 1e300:
-            fail(key, value, "which should be a number above 0")
+            self.fail(key, "which should be a number above 0")
         return float(value)
 
     def boolean(self, key):
         if not isinstance(self[key], bool):
-            fail(key, self[key], "which should be true or false")
+            self.fail(key, "which should be true or false")
         return self[key]
 
     def word(self, key, words):
         if not isinstance(self[key], str) or self[key] not in words:
-            fail(key, self[key], "which is not one of " + ", ".join(words))
+            self.fail(key, "which is not one of " + ", ".join(words))
         return words[self[key]]
+
+    def integers(self, key, count=None):
+        """A list of integers; None where there is none."""
+        value = self[key]
+        whole = isinstance(value, list) and all(isinstance(i, int) and not isinstance(i, bool) for i in value)
+        if value is not None and not (whole and count in (None, len(value))):
+            self.fail(key, "which should be a list of " + (f"{count} " if count is not None else "") + "integers")
+        return value
 
     def trait(self, family, name):
         said = family.get(name, False)
         return self.boolean(said) if isinstance(said, str) else said
 
 
+def flat(config, family):
+    """The configuration with its nested objects' keys as object.key, and lists of equal numbers as that number."""
+    config = dict(config)
+    for key in family.get("nested", []):
+        inner = config.pop(key, None)
+        if inner is not None and not isinstance(inner, dict):
+            fail(key, inner, "which should be an object")
+        config |= {f"{key}.{name}": value for name, value in (inner or {}).items()}
+    for key in family.get("lists", []):
+        value = config.get(key)
+        if isinstance(value, list) and value and all(equal(other, value[0]) for other in value):
+            config[key] = value[0]
+    return config
+
+
 def known_keys(config):
-    """The family of the configuration, and its keys over the class's defaults."""
+    """The family of the configuration, its keys over the class's defaults, and those that it says itself."""
     if not isinstance(config, dict):
         raise Inexpressible("The configuration is not a JSON object.")
     model_type = config.get("model_type")
+    if isinstance(model_type, str) and model_type in COMMON["wrapped"]:
+        name = COMMON["wrapped"][model_type]
+        if not isinstance(config.get(name), dict):
+            fail(name, config.get(name), "which should be an object")
+        config = {key: config[key] for key in ("dtype", "quantization_config", "torch_dtype") if key in config} | config[name]
+        model_type = config.get("model_type")
+    if isinstance(model_type, str) and model_type in COMMON["refused"]:
+        fail("model_type", model_type, COMMON["refused"][model_type])
     if not isinstance(model_type, str) or model_type not in FAMILIES:
-        fail("model_type", model_type, "which is not one of " + ", ".join(sorted(FAMILIES)))
+        fail("model_type", model_type, "which is not one of " + ", ".join(sorted({*FAMILIES, *COMMON["wrapped"]})))
     family = FAMILIES[model_type]
+    family = FAMILIES[family["as"]] if "as" in family else family
+    config = flat(config, family)
     defaults = {**COMMON["keys"], **family["keys"]}
+    neutral = {**COMMON["neutral"], **family.get("neutral", {})}
+    harmless = {*COMMON["harmless"], *family.get("harmless", [])}
     for key in sorted(config):
-        if key in defaults or key in COMMON["harmless"] or config[key] is None:
+        if key in defaults or config[key] is None or key in harmless or key.rpartition(".")[2] in harmless:
             continue
-        if key not in COMMON["neutral"]:
+        same = neutral.get(key, neutral.get(key.rpartition(".")[2]))
+        if same is None:
             fail(key, config[key], f"and what it means for a {model_type} model is not known")
-        if not equal(config[key], COMMON["neutral"][key]):
+        if not equal(config[key], same):
             fail(key, config[key], "which changes the result, and block_config has no field for it")
-    return family, Keys({**defaults, **config})
+    values = {**defaults, **config}
+    if values["rope_parameters"] is not None:
+        values["rope_scaling"] = config.get("rope_scaling")
+    for key, other in sorted(family.get("agree", {}).items()):
+        if config.get(key) is not None and not equal(config[key], values[other]):
+            fail(key, config[key], f"but {other} says otherwise")
+    return family, Keys(values, family.get("names")), config
 
 
-def rope(keys):
-    """rope_theta and the scaling, from rope_scaling + rope_theta, or from rope_parameters."""
+def rope(keys, head_dim, family):
+    """How the elements of a head, or of it those that may, turn: from rope_scaling + rope_theta, or from rope_parameters."""
     old, new = keys["rope_scaling"], keys["rope_parameters"]
     name = "rope_parameters" if new is not None else "rope_scaling"
     values = new if new is not None else old if old is not None else {}
@@ -191,38 +388,121 @@ def rope(keys):
         fail("rope_scaling", old, "but rope_parameters says otherwise")
     inside = Keys({f"{name}.{key}": value for key, value in values.items()})
     kind = values.get("rope_type", values.get("type", "default"))
-    if not isinstance(kind, str) or kind not in ROPE_KEYS:
-        fail(f"{name}.rope_type", kind, "which is not one of default, linear, llama3")
+    kinds = [kind for kind in ROPE_KEYS if kind != "dynamic" or family.get("alpha")]
+    if not isinstance(kind, str) or kind not in kinds:
+        fail(f"{name}.rope_type", kind, "which is not one of " + ", ".join(kinds))
     for key in sorted(values):
-        if key == "partial_rotary_factor" and equal(values[key], 1.0):
+        if key == "partial_rotary_factor" and (family.get("partial") or equal(values[key], 1.0)):
             continue
         if key not in ("rope_type", "type", "rope_theta", *ROPE_KEYS[kind]) and values[key] is not None:
             fail(f"{name}.{key}", values[key], f"and what it means for {kind} rotary frequencies is not known")
-    theta = inside.number(f"{name}.rope_theta") if f"{name}.rope_theta" in inside else keys.number("rope_theta")
+    said = {"rope_theta": inside.number(f"{name}.rope_theta") if f"{name}.rope_theta" in inside else keys.number("rope_theta")}
+    turning = head_dim
+    part = f"{name}.partial_rotary_factor"
+    if family.get("partial"):
+        if part in inside or "partial_rotary_factor" in keys:
+            turning = int(head_dim * (inside.number(part) if part in inside else keys.number("partial_rotary_factor")))
+        if "rotary_dim" in keys:
+            if part in inside and keys.integer("rotary_dim") != turning:
+                keys.fail("rotary_dim", f"but {part} says otherwise")
+            turning = keys.integer("rotary_dim")
+        if turning > head_dim or turning < 2:
+            raise Inexpressible(f"Fewer than two elements of a head should turn, or more than the {head_dim} that it has.")
+        if turning != head_dim:
+            said["rotary_dim"] = turning
+
+    def either(key, other):
+        return inside.number(f"{name}.{key}") if f"{name}.{key}" in inside else other
+
+    def original():
+        key = f"{name}.original_max_position_embeddings"
+        own = "original_max_position_embeddings"
+        return inside.integer(key) if key in inside else keys.integer(own if own in keys else "max_position_embeddings")
+
     if kind == "default":
-        return theta, {}
-    scaling = {"kind": f"rope_scaling_kind::{kind}", "factor": inside.number(f"{name}.factor")}
+        return said
+    scaling = {"kind": f"rope_scaling_kind::{'ntk' if kind == 'dynamic' else kind}"}
+    if kind == "dynamic":
+        scaling["factor"] = inside.number(f"{name}.alpha")
+    elif kind != "longrope":
+        scaling["factor"] = inside.number(f"{name}.factor")
     if kind == "llama3":
-        original = f"{name}.original_max_position_embeddings"
         scaling |= {"low_freq_factor": inside.number(f"{name}.low_freq_factor"),
                     "high_freq_factor": inside.number(f"{name}.high_freq_factor"),
-                    "original_positions": inside.integer(original) if original in inside else keys.integer("max_position_embeddings")}
-    return theta, scaling
+                    "original_positions": original()}
+    if kind == "yarn":
+        factor, all_dim = scaling["factor"], f"{name}.mscale_all_dim"
+        magnitude = 0.0 if factor > 1 else 1.0
+        if f"{name}.attention_factor" in inside:
+            magnitude = inside.number(f"{name}.attention_factor")
+        elif f"{name}.mscale" in inside and all_dim in inside:
+            magnitude = yarn_magnitude(factor, inside.number(f"{name}.mscale")) / yarn_magnitude(factor, inside.number(all_dim))
+        scaling |= {"original_positions": original(), "beta_fast": either("beta_fast", 32.0), "beta_slow": either("beta_slow", 1.0),
+                    "rounded": inside.boolean(f"{name}.truncate") if f"{name}.truncate" in inside else True, "magnitude": magnitude}
+        if family.get("latent") and all_dim in inside:
+            squared = yarn_magnitude(factor, inside.number(all_dim)) ** 2
+            said["scale"] = squared / math.sqrt(float(keys.integer("qk_nope_head_dim") + head_dim))
+    if kind == "longrope":
+        positions = original()
+        longer = keys.integer("max_position_embeddings") > positions
+        which = "long" if longer else "short"
+        factor = either("factor", keys.integer("max_position_embeddings") / positions)
+        factors = values.get(f"{which}_factor")
+        pairs = turning // 2
+        if (not isinstance(factors, list) or len(factors) != pairs or pairs > MOST_PAIRS or
+                not all(is_number(f) and 0 < f < 1e300 for f in factors)):
+            fail(f"{name}.{which}_factor", factors, f"which should be a list of {pairs} numbers above 0, and at most {MOST_PAIRS}")
+        scaling |= {"factor": factor, "original_positions": positions, "factors": [float(f) for f in factors],
+                    "magnitude": either(f"{which}_mscale", either("attention_factor", 0.0 if factor > 1 else 1.0))}
+    return said | {"scaling": DEFAULTS["attention"]["scaling"] | scaling}
 
 
-def refuse_window(keys, family, layers):
-    """Attention reads every earlier key: a window that is on for any layer cannot be expressed."""
-    why = "but attention here reads every earlier key"
-    types = keys["layer_types"]
-    if types is not None:
-        if not isinstance(types, list) or len(types) != layers:
-            fail("layer_types", types, f"which should be a list of {layers} names")
-        for kind in types:
-            if not equal(kind, "full_attention"):
-                fail("layer_types", kind, why)
-    elif keys["sliding_window"] is not None and ("use_sliding_window" not in keys or keys.boolean("use_sliding_window")):
-        if "max_window_layers" not in family["keys"] or keys.integer("max_window_layers", 0) < layers:
-            fail("sliding_window", keys["sliding_window"], why)
+def yarn_magnitude(factor, scale):
+    return 0.1 * scale * math.log(factor) + 1.0 if factor > 1 else 1.0
+
+
+def spans(keys, family, layers):
+    """For each layer the window or the chunk in which it attends, as fields of attention."""
+    types, window = keys["layer_types"], 0
+    if "sliding_window" in keys and ("use_sliding_window" not in keys or keys.boolean("use_sliding_window")):
+        window = keys.integer("sliding_window")
+        if "max_position_embeddings" in keys and window >= keys.integer("max_position_embeddings"):
+            window = 0
+    if types is None:
+        if "attention_chunk_size" in keys:
+            types = ["chunked_attention" if turns else "full_attention" for turns in rotary_layers(keys, layers)]
+        elif window == 0:
+            types = ["full_attention"] * layers
+        elif family.get("window") == "all":
+            types = ["sliding_attention"] * layers
+        elif family.get("window") == "alternate":
+            types = ["full_attention" if i % 2 else "sliding_attention" for i in range(layers)]
+        elif family.get("window") == "later":
+            first = keys.integer("max_window_layers", 0)
+            types = ["sliding_attention" if i >= first else "full_attention" for i in range(layers)]
+        else:
+            keys.fail("sliding_window", "but which layers have it is not known")
+    if not isinstance(types, list) or len(types) != layers:
+        fail("layer_types", types, f"which should be a list of {layers} names")
+    known = {"full_attention": {}}
+    if "sliding_window" in keys:
+        known["sliding_attention"] = {"window": window}
+    if "attention_chunk_size" in keys:
+        known["chunked_attention"] = {"chunk": keys.integer("attention_chunk_size")}
+    for kind in types:
+        if not isinstance(kind, str) or kind not in known:
+            fail("layer_types", kind, "which is not one of " + ", ".join(sorted(known)))
+    return [known[kind] for kind in types]
+
+
+def rotary_layers(keys, layers):
+    """For each layer, whether queries and keys turn."""
+    given = keys.integers("no_rope_layers")
+    if given:
+        given = keys.integers("no_rope_layers", layers)
+        return [turns != 0 for turns in given]
+    interval = keys.integer("no_rope_layer_interval") if "no_rope_layer_interval" in keys else 0
+    return [interval == 0 or (i + 1) % interval != 0 for i in range(layers)]
 
 
 def expert_count(keys, family, config):
@@ -237,77 +517,164 @@ def expert_count(keys, family, config):
 def dense_layers(keys, layers):
     """For each layer, whether it is dense though the model has experts."""
     first = keys.integer("first_k_dense_replace", 0) if "first_k_dense_replace" in keys else 0
+    last = keys.integer("moe_layer_end_index", -1) if "moe_layer_end_index" in keys else -1
     every = keys.integer("moe_layer_freq") if "moe_layer_freq" in keys else 1
     step = keys.integer("decoder_sparse_step") if "decoder_sparse_step" in keys else 1
-    only = keys["mlp_only_layers"] if "mlp_only_layers" in keys else []
-    if not isinstance(only, list) or not all(isinstance(i, int) and not isinstance(i, bool) for i in only):
-        fail("mlp_only_layers", only, "which should be a list of layer numbers")
-    return [i < first or i % every != 0 or (i + 1) % step != 0 or i in only for i in range(layers)]
+    only = keys.integers("mlp_only_layers") or []
+    sparse = keys.integers("moe_layers")
+    if sparse is not None:
+        return [i not in sparse for i in range(layers)]
+    return [i < first or 0 <= last < i or i % every != 0 or (i + 1) % step != 0 or i in only for i in range(layers)]
 
 
-def shared_expert(keys):
+def shared_expert(keys, family):
     if "shared_expert_intermediate_size" in keys and keys.integer("shared_expert_intermediate_size", 0) > 0:
         return {"intermediate": keys["shared_expert_intermediate_size"], "sigmoid_gate": True}
     if "n_shared_experts" in keys and keys.integer("n_shared_experts", 0) > 0:
         width = keys.integer("n_shared_experts") * keys.integer("moe_intermediate_size")
         if width > LARGEST:
-            fail("n_shared_experts", keys["n_shared_experts"], "and their summed width is beyond every limit")
+            keys.fail("n_shared_experts", "and their summed width is beyond every limit")
         return {"intermediate": width, "sigmoid_gate": False}
+    if "shared_width" in family:
+        return {"intermediate": keys.integer(family["shared_width"]), "sigmoid_gate": False}
     return DEFAULTS["shared"]
 
 
-def describe(config, layer_weights=None):
-    """The model as {"model_type", "decoder": {...}, "layers": [{...}, ...]} with the field names of decoder_config and block_config.
-
-    Enumerators are strings such as "score::softmax"; formats are {"type", "group", "zero_point"}. Raises Inexpressible.
-    layer_weights: names of the stored tensors, of the whole model or of one block; they decide nothing, but must not contradict.
-    """
-    family, keys = known_keys(config)
-    layers = keys.integer("num_hidden_layers")
-    if layers > MOST_LAYERS:
-        fail("num_hidden_layers", layers, f"more than the {MOST_LAYERS} that are read")
-    refuse_window(keys, family, layers)
-    if keys["clip_qkv"] is not None:
-        fail("clip_qkv", keys["clip_qkv"], "but queries, keys and values are not clipped here")
-    if keys["scoring_func"] is not None:
-        keys.word("scoring_func", {"softmax": "softmax"})
-
-    hidden, heads = keys.integer("hidden_size"), keys.integer("num_attention_heads")
-    theta, scaling = rope(keys)
-    attention = {"heads": heads,
-                 "kv_heads": keys.integer("num_key_value_heads") if "num_key_value_heads" in keys else heads,
-                 "head_dim": keys.integer("head_dim") if "head_dim" in keys else hidden // heads,
-                 "rope_theta": theta,
-                 "layout": "rope_layout::half_split",
-                 "scaling": DEFAULTS["attention"]["scaling"] | scaling,
-                 "qk_norm": "qk_norm::" + family.get("qk_norm", "none"),
-                 "qkv_bias": keys.trait(family, "qkv_bias"),
-                 "out_bias": keys.trait(family, "out_bias"),
-                 "scale": 0.0}
-    norm = {"kind": "norm_kind::rms", "epsilon": keys.number("rms_norm_eps"), "bias": False}
-    storage = weight_format("fp32")     # as the classes load a file that names no type
+def storage(keys):
+    """In which formats the files have the weights."""
+    stored = weight_format("fp32")     # as the classes load a file that names no type
     for key in ("torch_dtype", "dtype"):
         if key in keys:
-            storage = weight_format(keys.word(key, DTYPES))
+            stored = weight_format(keys.word(key, DTYPES))
     if "torch_dtype" in keys and "dtype" in keys and keys["torch_dtype"] != keys["dtype"]:
         fail("torch_dtype", keys["torch_dtype"], "but dtype says otherwise")
+    said = {"weights": stored}
+    if "quantization_config" in keys:
+        told = keys["quantization_config"]
+        method = told.get("quant_method") if isinstance(told, dict) else None
+        if method == "mxfp4":
+            said["ffn"] = weight_format("mxfp4")
+        elif method == "fp8" and equal(told.get("fmt", "e4m3"), "e4m3") and equal(told.get("weight_block_size"), [128, 128]):
+            said["weights"] = weight_format("e4m3")
+        else:
+            keys.fail("quantization_config", "but read are mxfp4, and fp8 in blocks of 128 times 128")
+    return stored, said
 
-    dense = {"hidden": hidden, "attention": attention, "router": DEFAULTS["router"],
-             "expert": {"intermediate": keys.integer("intermediate_size"),
-                        "activation": "activation::" + keys.word("hidden_act", ACTIVATIONS),
-                        "bias": keys.trait(family, "ffn_bias")},
-             "shared": DEFAULTS["shared"], "norm": norm, "storage": DEFAULTS["storage"] | {"weights": storage}}
-    experts = expert_count(keys, family, config)
-    blocks = [dense] * layers
+
+def latent_attention(keys, family, hidden):
+    """Fields of attention, and how many elements of a head turn."""
+    latent = {"kv_rank": keys.integer("kv_lora_rank"), "q_rank": keys.integer("q_lora_rank") if "q_lora_rank" in keys else 0,
+              "rope_dim": keys.integer("qk_rope_head_dim")}
+    if family.get("latent_scales"):
+        latent["q_scale"] = math.sqrt(hidden / latent["q_rank"]) if latent["q_rank"] else 1.0
+        latent["kv_scale"] = math.sqrt(hidden / latent["kv_rank"])
+    return {"head_dim": keys.integer("qk_nope_head_dim"), "value_dim": keys.integer("v_head_dim"),
+            "latent": DEFAULTS["attention"]["latent"] | latent}, latent["rope_dim"]
+
+
+def attention_of_layers(keys, family, hidden, layers):
+    heads = keys.integer("num_attention_heads")
+    said = {"heads": heads, "kv_heads": keys.integer("num_key_value_heads") if "num_key_value_heads" in keys else heads}
+    if family.get("latent"):
+        more, turning = latent_attention(keys, family, hidden)
+    else:
+        turning = keys.integer("head_dim") if "head_dim" in keys else hidden // heads
+        more = {"head_dim": turning}
+    said |= more | rope(keys, turning, family)
+    said |= {"layout": "rope_layout::" + ("interleaved" if keys.trait(family, "interleaved") else "half_split"),
+             "qkv_bias": keys.trait(family, "qkv_bias"), "out_bias": keys.trait(family, "out_bias"), "sinks": keys.trait(family, "sinks")}
+    if "clip_qkv" in keys:
+        if family.get("qk_norm"):
+            keys.fail("clip_qkv", "but queries and keys are normalised here after they are clipped")
+        said["qkv_clip"] = keys.number("clip_qkv")
+    if "attention_multiplier" in keys:
+        said["scale"] = keys.number("attention_multiplier")
+    if "max_attn_value" in keys:
+        said["softcap"] = keys.number("max_attn_value")
+
+    norm = {}
+    if family.get("qk_norm") and ("use_qk_norm" not in keys or keys.boolean("use_qk_norm")):
+        norm = {"qk_norm": "qk_norm::" + family["qk_norm"], "qk_norm_after_rope": family.get("qk_norm_after_rope", False)}
+    tuning, longer = keys["attn_temperature_tuning"], {}
+    if tuning is not None and not isinstance(tuning, bool) and not (isinstance(tuning, int) and 0 <= tuning <= LARGEST):
+        fail("attn_temperature_tuning", tuning, "which should be true or false")
+    if tuning:
+        longer = {"temperature": {"scale": keys.number("attn_scale"), "floor": keys.integer("floor_scale")}}
+    weightless = family.get("qk_norm") == "weightless"     # of those layers alone that turn
+    return [DEFAULTS["attention"] | said | span | (norm if turns or not weightless else {}) | ({} if turns else {"rotary": False} | longer)
+            for span, turns in zip(spans(keys, family, layers), rotary_layers(keys, layers))]
+
+
+def router_of(keys, family, experts):
+    said = {"experts": experts + (keys.integer(family["copies"], 0) if "copies" in family else 0),
+            "top_k": keys.integer("num_experts_per_tok"), "score": "score::" + family.get("score", "softmax"),
+            "position": "score_position::" + family.get("position", "before_top_k"),
+            "renormalize": keys.trait(family, "renormalize"),
+            "bias": keys.trait(family, "router_bias"), "score_bias": keys.trait(family, "score_bias"),
+            "weights": "combine_weight::" + family.get("weights", "scores")}
+    if "weight_norm" in family.get("names", {}):
+        if keys["weight_norm"] is not None and not equal(keys["weight_norm"], 1):
+            keys.fail("weight_norm", "but weights are divided by their sum, or not at all")
+        said["renormalize"] = "weight_norm" in keys
+    if "routed_scaling_factor" in keys:
+        said["routed_scale"] = keys.number("routed_scaling_factor")
+    if "moe_norm_min" in keys:
+        said["sum_floor"] = keys.number("moe_norm_min")
+    limited = "topk_method" not in family["keys"] or keys.word("topk_method", {"greedy": False, "group_limited_greedy": True})
+    if limited and "n_group" in keys and keys.integer("n_group") > 1:
+        said |= {"groups": keys.integer("n_group"), "top_groups": keys.integer("topk_group"),
+                 "group_worth": "group_worth::" + family.get("group_worth", "top2_sum")}
+    return DEFAULTS["router"] | said
+
+
+def describe(config, layer_weights=None):
+    """The model as {"model_type", "routing", "decoder": {...}, "layers": [{...}, ...]}, with the fields of decoder_config and block_config.
+
+    Enumerators are strings such as "score::softmax"; formats are {"type", "group", "zero_point"}; routing is None, or names a policy of
+    route/ and the value of its state's epsilon. Raises Inexpressible.
+    layer_weights: names of the stored tensors, of the whole model or of one block; they decide nothing, but must not contradict.
+    """
+    family, keys, config = known_keys(config)
+    layers = keys.integer("num_hidden_layers")
+    if layers > MOST_LAYERS:
+        keys.fail("num_hidden_layers", f"more than the {MOST_LAYERS} that are read")
+    hidden = keys.integer("hidden_size")
+    attention = attention_of_layers(keys, family, hidden, layers)
+    norm = DEFAULTS["norm"] | {"kind": "norm_kind::" + family.get("norm", "rms"), "epsilon": keys.number("rms_norm_eps"),
+                               "bias": keys.trait(family, "norm_bias"), "cast": "norm_cast::" + family.get("cast", "before_weight")}
+    stored, formats = storage(keys)
+
+    expert = DEFAULTS["expert"] | {"intermediate": keys.integer("intermediate_size"),
+                                   "activation": "activation::" + keys.word("hidden_act", ACTIVATIONS),
+                                   "limit": keys.number("swiglu_limit") if "swiglu_limit" in keys else 0.0,
+                                   "alpha": keys.number("swiglu_alpha") if "swiglu_alpha" in keys else 1.0,
+                                   "up_offset": family.get("up_offset", 0.0), "bias": keys.trait(family, "ffn_bias")}
+    base = DEFAULTS | {"hidden": hidden, "norm": norm, "norms": "norm_placement::" + family.get("norms", "pre"),
+                       "residual_scale": keys.number("residual_multiplier") if "residual_multiplier" in keys else 1.0,
+                       "storage": DEFAULTS["storage"] | formats}
+    dense = {"expert": expert | {"intermediate": keys.integer(family.get("dense_width", "intermediate_size"))}}
+    moe, experts, routing = dense, expert_count(keys, family, config), None
     if experts > 0:
-        moe = dense | {"router": DEFAULTS["router"] | {"experts": experts, "top_k": keys.integer("num_experts_per_tok"),
-                                                       "renormalize": keys.trait(family, "renormalize")},
-                       "expert": dense["expert"] | {"intermediate": keys.integer(family.get("expert_width", "intermediate_size"))},
-                       "shared": shared_expert(keys)}
-        blocks = [dense if is_dense else moe for is_dense in dense_layers(keys, layers)]
-    description = {"model_type": config["model_type"],
-                   "decoder": {"vocabulary": keys.integer("vocab_size"), "norm": norm, "tied_head": keys.boolean("tie_word_embeddings"),
-                               "head_bias": False, "embedding": storage},
+        copies = keys.integer(family["copies"], 0) if "copies" in family else 0
+        moe = {"router": router_of(keys, family, experts), "shared": shared_expert(keys, family),
+               "expert": expert | {"intermediate": keys.integer(family.get("expert_width", "intermediate_size")), "copy": copies}}
+        if "sparse_mixer" in family:
+            routing = {"policy": "sparse_mixer", "epsilon": keys.number(family["sparse_mixer"])}
+    if family.get("shortcut"):                             # two of our layers: the mixture joins the stream at the end of the second
+        first = moe | {"shared": {"intermediate": expert["intermediate"], "sigmoid_gate": False}, "shortcut": "shortcut::opens"}
+        pairs = [(attention[i], half) for i in range(layers) for half in (first, dense | {"shortcut": "shortcut::closes"})]
+        blocks = [base | {"attention": attends} | half for attends, half in pairs]
+    else:
+        blocks = [base | {"attention": attends} | (dense if is_dense else moe)
+                  for attends, is_dense in zip(attention, dense_layers(keys, layers))]
+    description = {"model_type": config["model_type"], "routing": routing,
+                   "decoder": DECODER_DEFAULTS | {
+                       "vocabulary": keys.integer("vocab_size"), "norm": norm, "tied_head": keys.boolean("tie_word_embeddings"),
+                       "head_bias": keys.trait(family, "head_bias"),
+                       "embedding_scale": keys.number("embedding_multiplier") if "embedding_multiplier" in keys else 1.0,
+                       "logit_scale": (1.0 / keys.number("logits_scaling") if "logits_scaling" in keys else
+                                       keys.number("output_multiplier_scale") if "output_multiplier_scale" in keys else 1.0),
+                       "embedding": stored},
                    "layers": blocks}
     if layer_weights is not None:
         compare_names(description, layer_weights)
@@ -322,9 +689,10 @@ def compare_names(description, names):
         own = {name.removeprefix(f"model.layers.{i}.") for name in names if name.startswith(f"model.layers.{i}.")} if whole else names
         attention, moe = block["attention"], block["router"]["experts"] > 0
         for tensor, known in (("self_attn.q_proj.bias", attention["qkv_bias"]), ("self_attn.o_proj.bias", attention["out_bias"]),
-                                  ("self_attn.q_norm.weight", attention["qk_norm"] != "qk_norm::none"),
-                                  ("mlp.gate_proj.weight", not moe), ("mlp.gate_proj.bias", not moe and block["expert"]["bias"]),
-                                  ("mlp.shared_expert_gate.weight", block["shared"]["sigmoid_gate"])):
+                              ("self_attn.q_norm.weight", attention["qk_norm"] != "qk_norm::none"),
+                              ("self_attn.sinks", attention["sinks"]),
+                              ("mlp.gate_proj.weight", not moe), ("mlp.gate_proj.bias", not moe and block["expert"]["bias"]),
+                              ("mlp.shared_expert_gate.weight", block["shared"]["sigmoid_gate"])):
             if tensor in own and not known:
                 raise Inexpressible(f"Layer {i} has a tensor {tensor}, of which the configuration knows nothing.")
 
@@ -339,18 +707,30 @@ def weight_format(type_, group=None, zero_point=False):
 # The initialisers of config/block_config.hpp: what a header need not say.
 DEFAULTS = {
     "hidden": 0,
-    "attention": {"heads": 0, "kv_heads": 0, "head_dim": 0, "rope_theta": 1e4, "layout": "rope_layout::half_split",
+    "attention": {"heads": 0, "kv_heads": 0, "head_dim": 0, "value_dim": 0, "tiled_kv": False, "rotary": True, "rotary_dim": 0,
+                  "rope_theta": 1e4, "layout": "rope_layout::half_split",
                   "scaling": {"kind": "rope_scaling_kind::none", "factor": 1.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
-                              "original_positions": 8192},
-                  "qk_norm": "qk_norm::none", "qkv_bias": False, "out_bias": False, "scale": 0.0},
-    "router": {"experts": 0, "top_k": 0, "score": "score::softmax", "position": "score_position::before_top_k", "renormalize": False,
-               "routed_scale": 1.0, "bias": False, "score_bias": False, "weights": "combine_weight::scores"},
-    "expert": {"intermediate": 0, "activation": "activation::swiglu", "bias": False},
+                              "original_positions": 8192, "beta_fast": 32.0, "beta_slow": 1.0, "rounded": True, "magnitude": 0.0,
+                              "factors": []},
+                  "qk_norm": "qk_norm::none", "qk_norm_after_rope": False, "qkv_bias": False, "out_bias": False, "qkv_clip": 0.0,
+                  "scale": 0.0, "softcap": 0.0, "window": 0, "chunk": 0, "sinks": False, "output_gate": False,
+                  "temperature": {"scale": 0.0, "floor": 8192},
+                  "latent": {"kv_rank": 0, "q_rank": 0, "rope_dim": 0, "epsilon": 1e-6, "q_scale": 1.0, "kv_scale": 1.0}},
+    "router": {"experts": 0, "top_k": 0, "score": "score::softmax", "position": "score_position::before_top_k", "logit_softcap": 0.0,
+               "groups": 1, "top_groups": 1, "group_worth": "group_worth::top2_sum", "group_mask": "group_mask::minus_infinity",
+               "renormalize": False, "sum_epsilon": 1e-20, "sum_floor": 0.0, "routed_scale": 1.0, "bias": False, "score_bias": False,
+               "weights": "combine_weight::scores"},
+    "expert": {"intermediate": 0, "activation": "activation::swiglu", "limit": 0.0, "alpha": 1.0, "up_offset": 0.0, "bias": False,
+               "mixture_bias": False, "latent": 0, "zero": 0, "copy": 0, "constant": 0},
     "shared": {"intermediate": 0, "sigmoid_gate": False},
-    "norm": {"kind": "norm_kind::rms", "epsilon": 1e-5, "bias": False},
+    "norm": {"kind": "norm_kind::rms", "epsilon": 1e-5, "bias": False, "cast": "norm_cast::before_weight", "weight_offset": 0.0},
+    "norms": "norm_placement::pre",
+    "residual_scale": 1.0,
+    "shortcut": "shortcut::none",
     "storage": {"weights": weight_format("bf16"), "ffn": weight_format("same"), "activations": "dtype::fp32", "cache": "dtype::same"},
 }
-DECODER_DEFAULTS = {"vocabulary": 0, "norm": DEFAULTS["norm"], "tied_head": False, "head_bias": False, "embedding": weight_format("bf16")}
+DECODER_DEFAULTS = {"vocabulary": 0, "norm": DEFAULTS["norm"], "tied_head": False, "head_bias": False, "embedding_scale": 1.0,
+                    "logit_scale": 1.0, "logit_softcap": 0.0, "embedding": weight_format("bf16")}
 WIDTH = 140
 LONGEST_PERIOD = 32
 
@@ -365,6 +745,8 @@ def parse_format(text):
 
 
 def literal(value):
+    if isinstance(value, list):
+        return "{" + ", ".join(map(literal, value)) + "}"
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, float):
@@ -407,6 +789,13 @@ def constant(type_, value, default):
     return f"  static constexpr moesaic::{type_} config{{\n      " + ",\n      ".join(wrapped(part, 6) for part in parts) + "};"
 
 
+def policy_of(block, routing):
+    """The member that names a layer's routing policy."""
+    if not routing or block["router"]["experts"] == 0:
+        return ""
+    return f"  using routing = moesaic::routing::{routing['policy']}<>;                 // state.epsilon: {literal(routing['epsilon'])}\n"
+
+
 @functools.lru_cache(maxsize=None)
 def compact(names):
     """A list of layer names as few terms: repeat<a, 3>, repeat<pattern<a, b>, 18>. The fewest names and brackets of the ways tried."""
@@ -443,12 +832,15 @@ def emit(description, name=None, namespace=None, activations=None, weights=None,
     kinds = ["_moe" if s else "_dense" for s in sparse] if len(set(sparse)) > 1 else ["_layer"] * len(distinct)
     specs = [name + kind + (str(kinds[:i].count(kind)) if kinds.count(kind) > 1 else "") for i, kind in enumerate(kinds)]
     decoder = description["decoder"] | ({"embedding": embedding} if embedding else {})
-    structs = [f"struct {spec} {{\n{constant('block_config', block, DEFAULTS)}\n}};" for spec, block in zip(specs, distinct)]
+    routing = description.get("routing")
+    structs = [f"struct {spec} {{\n{constant('block_config', block, DEFAULTS)}\n{policy_of(block, routing)}}};"
+               for spec, block in zip(specs, distinct)]
     terms = compact(tuple(specs[distinct.index(block)] for block in blocks))
     structs.append(f"struct {name} {{\n{constant('decoder_config', decoder, DECODER_DEFAULTS)}\n"
                    f"  using layers = moesaic::layers<{', '.join(terms)}>;\n}};")
     return "\n".join([f"// {name}, of type {description['model_type']}: written by config_from_hf.py from its config.json.",
-                      "#pragma once", "", "#include <moesaic/config/block_config.hpp>", "#include <moesaic/config/layers.hpp>", "",
+                      "#pragma once", "", "#include <moesaic/config/block_config.hpp>", "#include <moesaic/config/layers.hpp>",
+                      *([f"#include <moesaic/route/{routing['policy']}.hpp>"] if routing else []), "",
                       *([f"namespace {namespace} {{", ""] if namespace else []),
                       "\n\n".join(structs), *(["", f"}}  // namespace {namespace}"] if namespace else []), ""])
 

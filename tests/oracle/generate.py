@@ -22,7 +22,6 @@ import config_from_hf  # noqa: E402
 SUPPORTED = ("llama", "llama3", "qwen2", "mixtral", "qwen3_moe", "qwen2_moe", "olmoe")    # never skipped
 ROUTED = ("dbrx", "deepseek_v2", "deepseek_v3", "ernie4_5_moe", "glm4_moe", "gpt_oss", "granitemoe", "grok1", "hunyuan_v1_moe", "jetmoe",
           "llama4", "longcat_flash", "minimax_m2", "phimoe", "switch")                       # never without their router
-ROPE_KINDS = ("default", "linear", "llama3")
 LARGEST_HEADER = 100_000_000
 CASES_A_FILE = 14             # a translation unit's fixed cost is that of about ten layers
 
@@ -145,12 +144,7 @@ def model_of(metadata, config, names):
     family = metadata.get("family")
     if not family:
         raise Unreadable("its metadata names no family")
-    try:
-        return config_from_hf.describe(config, names)
-    except config_from_hf.Inexpressible:
-        if family in SUPPORTED:
-            raise
-        return None
+    return config_from_hf.describe(config, names) if family in SUPPORTED else None
 
 
 def one_file(out, path, name):
@@ -180,11 +174,8 @@ def one_file(out, path, name):
 
 # --- routers by themselves --------------------------------------------------------------------------------------------------------------
 
-# The initialisers of router_config, in its order.
-ROUTER_DEFAULTS = {"experts": 0, "top_k": 0, "score": "score::softmax", "position": "score_position::before_top_k",
-                   "groups": 1, "top_groups": 1, "group_worth": "group_worth::top2_sum", "group_mask": "group_mask::minus_infinity",
-                   "renormalize": False, "sum_epsilon": 1e-20, "sum_floor": 0.0, "routed_scale": 1.0, "bias": False, "score_bias": False}
-BLOCK_DEFAULTS = config_from_hf.DEFAULTS | {"router": ROUTER_DEFAULTS}
+ROUTER_DEFAULTS = config_from_hf.DEFAULTS["router"]
+BLOCK_DEFAULTS = config_from_hf.DEFAULTS
 
 # What a rule may say: how scores and weights are taken, and what else there is.
 SCORES = {("softmax", "scores"): {}, ("sigmoid", "scores"): {"score": "score::sigmoid"},
@@ -303,15 +294,13 @@ def functions(out, path, name, tensors, metadata):
     if any(tensor.endswith(".inv_freq") for tensor in tensors):
         cases = []
         for kind, told in json_of(metadata, "kinds").items():
-            parameters = told.get("rope_parameters", {})
-            if parameters.get("rope_type") not in ROPE_KINDS or parameters.get("partial_rotary_factor", 1.0) != 1.0:
-                continue
-            theta, scaling = config_from_hf.rope(config_from_hf.Keys(told))
+            parameters = told["rope_parameters"]
+            if kind.endswith("_short"):                    # of two lists the one for short contexts
+                parameters["long_factor"] = parameters["short_factor"]
+            turning = config_from_hf.rope(config_from_hf.Keys(told), told["head_dim"], {"partial": True, "alpha": True})
             default = config_from_hf.DEFAULTS["attention"]
-            config = ", ".join(config_from_hf.fields(default | {"rope_theta": theta, "scaling": default["scaling"] | scaling}, default))
+            config = ", ".join(config_from_hf.fields(default | turning, default))
             cases.append(f"  check_rope({quoted(path)}, {quoted(kind)}, {told['head_dim']}, {{{config}}});")
-        if not cases:
-            raise Unreadable("it has no table of a kind of rotary frequencies known here")
         return out.case("functions", name, "\n".join(cases))
     for mark, check in (("silu", "activations"), ("e4m3.decode", "floats"), ("logsumexp", "cross_entropy")):
         if mark in tensors:

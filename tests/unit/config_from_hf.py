@@ -42,28 +42,48 @@ template <class Enum>
 json of(const char* type, Enum value, std::initializer_list<const char*> words) {
   return std::string(type) + "::" + words.begin()[static_cast<int>(value)];
 }
-json of(norm_config const& n) { return {{"kind", of("norm_kind", n.kind, {"rms", "layer"})}, {"epsilon", n.epsilon}, {"bias", n.bias}}; }
+json of(norm_config const& n) {
+  return {{"kind", of("norm_kind", n.kind, {"rms", "layer"})}, {"epsilon", n.epsilon}, {"bias", n.bias},
+          {"cast", of("norm_cast", n.cast, {"before_weight", "after_weight"})}, {"weight_offset", n.weight_offset}};
+}
 json of(block_config const& c) {
   auto const& a = c.attention;
   auto const& r = c.router;
   auto const& s = a.scaling;
+  auto const& l = a.latent;
+  auto const& e = c.expert;
+  auto factors = json::array();
+  for (int i = 0; i < s.factors.count; ++i) factors.push_back(s.factors.value[i]);
   return {{"hidden", c.hidden},
-          {"attention", {{"heads", a.heads}, {"kv_heads", a.kv_heads}, {"head_dim", a.head_dim}, {"rope_theta", a.rope_theta},
+          {"attention", {{"heads", a.heads}, {"kv_heads", a.kv_heads}, {"head_dim", a.head_dim}, {"value_dim", a.value_dim},
+                         {"tiled_kv", a.tiled_kv}, {"rotary", a.rotary}, {"rotary_dim", a.rotary_dim}, {"rope_theta", a.rope_theta},
                          {"layout", of("rope_layout", a.layout, {"half_split", "interleaved"})},
-                         {"scaling", {{"kind", of("rope_scaling_kind", s.kind, {"none", "linear", "llama3"})}, {"factor", s.factor},
-                                      {"low_freq_factor", s.low_freq_factor}, {"high_freq_factor", s.high_freq_factor},
-                                      {"original_positions", s.original_positions}}},
-                         {"qk_norm", of("qk_norm", a.qk_norm, {"none", "per_head", "full_width"})}, {"qkv_bias", a.qkv_bias},
-                         {"out_bias", a.out_bias}, {"scale", a.scale}}},
+                         {"scaling", {{"kind", of("rope_scaling_kind", s.kind, {"none", "linear", "llama3", "yarn", "ntk", "longrope"})},
+                                      {"factor", s.factor}, {"low_freq_factor", s.low_freq_factor}, {"high_freq_factor", s.high_freq_factor},
+                                      {"original_positions", s.original_positions}, {"beta_fast", s.beta_fast}, {"beta_slow", s.beta_slow},
+                                      {"rounded", s.rounded}, {"magnitude", s.magnitude}, {"factors", factors}}},
+                         {"qk_norm", of("qk_norm", a.qk_norm, {"none", "per_head", "full_width", "weightless"})},
+                         {"qk_norm_after_rope", a.qk_norm_after_rope}, {"qkv_bias", a.qkv_bias}, {"out_bias", a.out_bias},
+                         {"qkv_clip", a.qkv_clip}, {"scale", a.scale}, {"softcap", a.softcap}, {"window", a.window}, {"chunk", a.chunk},
+                         {"sinks", a.sinks}, {"output_gate", a.output_gate},
+                         {"temperature", {{"scale", a.temperature.scale}, {"floor", a.temperature.floor}}},
+                         {"latent", {{"kv_rank", l.kv_rank}, {"q_rank", l.q_rank}, {"rope_dim", l.rope_dim}, {"epsilon", l.epsilon},
+                                     {"q_scale", l.q_scale}, {"kv_scale", l.kv_scale}}}}},
           {"router", {{"experts", r.experts}, {"top_k", r.top_k}, {"score", of("score", r.score, {"softmax", "sigmoid", "identity"})},
-                      {"position", of("score_position", r.position, {"before_top_k", "after_top_k"})}, {"renormalize", r.renormalize},
-                      {"routed_scale", r.routed_scale}, {"bias", r.bias}, {"score_bias", r.score_bias},
-                      {"weights", of("combine_weight", r.weights, {"scores", "ones"})}}},
-          {"expert", {{"intermediate", c.expert.intermediate},
-                      {"activation", of("activation", c.expert.activation, {"swiglu", "geglu_tanh", "geglu_erf", "relu", "gelu_tanh"})},
-                      {"bias", c.expert.bias}}},
+                      {"position", of("score_position", r.position, {"before_top_k", "after_top_k"})}, {"logit_softcap", r.logit_softcap},
+                      {"groups", r.groups}, {"top_groups", r.top_groups}, {"group_worth", of("group_worth", r.group_worth, {"max", "top2_sum"})},
+                      {"group_mask", of("group_mask", r.group_mask, {"minus_infinity", "zero"})}, {"renormalize", r.renormalize},
+                      {"sum_epsilon", r.sum_epsilon}, {"sum_floor", r.sum_floor}, {"routed_scale", r.routed_scale}, {"bias", r.bias},
+                      {"score_bias", r.score_bias}, {"weights", of("combine_weight", r.weights, {"scores", "ones", "on_input"})}}},
+          {"expert", {{"intermediate", e.intermediate},
+                      {"activation", of("activation", e.activation, {"swiglu", "geglu_tanh", "geglu_erf", "relu", "relu_squared", "gelu_tanh"})},
+                      {"limit", e.limit}, {"alpha", e.alpha}, {"up_offset", e.up_offset}, {"bias", e.bias}, {"mixture_bias", e.mixture_bias},
+                      {"latent", e.latent}, {"zero", e.zero}, {"copy", e.copy}, {"constant", e.constant}}},
           {"shared", {{"intermediate", c.shared.intermediate}, {"sigmoid_gate", c.shared.sigmoid_gate}}},
           {"norm", of(c.norm)},
+          {"norms", of("norm_placement", c.norms, {"pre", "post", "sandwich"})},
+          {"residual_scale", c.residual_scale},
+          {"shortcut", of("shortcut", c.shortcut, {"none", "opens", "closes"})},
           {"storage", {{"weights", of(c.storage.weights)}, {"ffn", of(c.storage.ffn)},
                        {"activations", std::string("dtype::") + name(c.storage.activations)},
                        {"cache", std::string("dtype::") + name(c.storage.cache)}}}};
@@ -71,8 +91,13 @@ json of(block_config const& c) {
 json of(decoder_description const& d) {
   auto layers = json::array();
   for (auto const& layer : d.layers) layers.push_back(of(layer));
+  auto routing = json();
+  if (d.mixer_epsilon != 0) routing = {{"policy", "sparse_mixer"}, {"epsilon", d.mixer_epsilon}};
   return {{"decoder", {{"vocabulary", d.decoder.vocabulary}, {"norm", of(d.decoder.norm)}, {"tied_head", d.decoder.tied_head},
-                       {"head_bias", d.decoder.head_bias}, {"embedding", of(d.decoder.embedding)}}},
+                       {"head_bias", d.decoder.head_bias}, {"embedding_scale", d.decoder.embedding_scale},
+                       {"logit_scale", d.decoder.logit_scale}, {"logit_softcap", d.decoder.logit_softcap},
+                       {"embedding", of(d.decoder.embedding)}}},
+          {"routing", routing},
           {"layers", layers}};
 }
 template <class Model>
@@ -104,13 +129,14 @@ def configs():
     for name, config in PUBLISHED.items():
         yield hf.identifier(name), config
     for family in hf.FAMILIES:                  # all defaults; deepseek has no expert then
-        yield "default_" + family, {"model_type": family}
+        more = {"num_experts_per_tok": 6} if family == "deepseek_v2" else {}
+        yield hf.identifier("default_" + family), {"model_type": family} | more
 
 
 def answer(config):
     try:
         described = hf.describe(config)
-        return {"decoder": described["decoder"], "layers": described["layers"]}
+        return {"decoder": described["decoder"], "routing": described["routing"], "layers": described["layers"]}
     except hf.Inexpressible as sentence:
         return {"error": str(sentence)}
 
@@ -118,7 +144,9 @@ def answer(config):
 def mutations(config):
     """A configuration with one key wrong, missing or added at a time."""
     values = [None, True, False, 0, 1, 2, -1, 3.5, 2**31, "gelu", "default", [], [0], {}, {"rope_type": "linear", "factor": 2},
-              {"type": "llama3", "factor": 8, "low_freq_factor": 1, "high_freq_factor": 4}, {"rope_type": "yarn"}]
+              {"type": "llama3", "factor": 8, "low_freq_factor": 1, "high_freq_factor": 4}, {"rope_type": "yarn"},
+              {"rope_type": "yarn", "factor": 40, "mscale": 1, "mscale_all_dim": 0.7, "original_max_position_embeddings": 64},
+              {"rope_type": "dynamic", "alpha": 1000.0}, [1, 1], {"quant_method": "fp8", "weight_block_size": [128, 128]}]
     keys = {*config, *hf.COMMON["keys"], *hf.COMMON["neutral"], *hf.FAMILIES[config["model_type"]]["keys"], "attention_sinks"}
     for key in sorted(keys):
         if key in config:
@@ -148,7 +176,8 @@ class Header(unittest.TestCase):
                         *(f"-I{folder}" for folder in includes), str(path / "program.cpp"), "-o", str(path / "program")], check=True)
         cls.questions = list(cls.configs.values())
         for name in ("llama_config", "mixtral_config", "olmoe_config", "qwen2_config", "qwen2_moe_config", "qwen3_moe_config_v5",
-                     "deepseekmoe_16b", "default_qwen3", "default_deepseek"):
+                     "deepseekmoe_16b", "default_qwen3", "default_deepseek", "default_dbrx", "default_gpt_oss", "default_llama4_text",
+                     "default_hunyuan_v1_moe", "default_glm4_moe", "default_deepseek_v3", "default_longcat_flash", "default_minimax_m2"):
             cls.questions += mutations(cls.configs[name])
         run = subprocess.run([str(path / "program")], input="".join(json.dumps(q) + "\n" for q in cls.questions), text=True,
                              stdout=subprocess.PIPE, check=True)
@@ -169,7 +198,9 @@ class Header(unittest.TestCase):
 
     def test_the_header_compiles_into_the_model(self):
         for label, config in self.configs.items():
-            self.assertEqual(self.compiled[label], answer(config), label)
+            wanted = answer(config)                                  # the state's epsilon is no part of a type
+            self.assertEqual(self.compiled[label].pop("routing") is None, wanted.pop("routing") is None, label)
+            self.assertEqual(self.compiled[label], wanted, label)
 
     def test_tables_are_those_of_the_cpp_reader(self):
         self.assertEqual(self.tables, {"families": hf.FAMILIES, "common": hf.COMMON})
@@ -204,8 +235,8 @@ class Text(unittest.TestCase):
     def test_a_refusal_is_one_sentence_and_an_exit_code(self):
         with tempfile.TemporaryDirectory() as folder:
             path = pathlib.Path(folder) / "config.json"
-            for text, sentence in (('{"model_type": "mixtral", "sliding_window": 4096}',
-                                    '"sliding_window" is 4096, but attention here reads every earlier key.'),
+            for text, sentence in (('{"model_type": "qwen2_moe", "use_sliding_window": true}',
+                                    '"sliding_window" is 4096, but which layers have it is not known.'),
                                    ('{"model_type": "llama", "rope_theta": NaN}', "It cannot be read: NaN is no JSON number."),
                                    ("[]", "The configuration is not a JSON object.")):
                 path.write_text(text)

@@ -228,24 +228,29 @@ TEST_CASE("published configurations are the presets") {
   CHECK(published.size() == 10);
 }
 
+#define MODEL_TYPES                                                                                                                         \
+  "dbrx, deepseek, deepseek_v2, deepseek_v3, ernie4_5_moe, glm4_moe, gpt_oss, granitemoe, grok-1, hunyuan_v1_moe, kimi_k2, llama, llama4, " \
+  "llama4_text, longcat_flash, minimax_m2, mixtral, olmoe, phimoe, qwen2, qwen2_moe, qwen3, qwen3_moe."
 TEST_CASE("what cannot be expressed is answered by one sentence") {
   struct refusal {
     const char *patch, *sentence;
   };
   for (auto const& [patch, sentence] : std::initializer_list<refusal>{
-           {R"({"model_type": "gpt_oss"})",
-            R"("model_type" is "gpt_oss", which is not one of deepseek, llama, mixtral, olmoe, qwen2, qwen2_moe, qwen3, qwen3_moe.)"},
-           {R"({"model_type": null})",
-            R"("model_type" is null, which is not one of deepseek, llama, mixtral, olmoe, qwen2, qwen2_moe, qwen3, qwen3_moe.)"},
-           {R"({"model_type": "mixtral", "sliding_window": 4096})",
-            R"("sliding_window" is 4096, but attention here reads every earlier key.)"},
-           {R"({"model_type": "qwen2", "use_sliding_window": true, "max_window_layers": 2})",
-            R"("sliding_window" is 4096, but attention here reads every earlier key.)"},
-           {R"({"model_type": "qwen3", "layer_types": ["full_attention", "full_attention", "sliding_attention"]})",
-            R"("layer_types" is "sliding_attention", but attention here reads every earlier key.)"},
-           {R"({"model_type": "olmoe", "clip_qkv": 8.0})", R"("clip_qkv" is 8.0, but queries, keys and values are not clipped here.)"},
-           {R"({"rope_scaling": {"rope_type": "yarn", "factor": 4.0}})",
-            R"("rope_scaling.rope_type" is "yarn", which is not one of default, linear, llama3.)"},
+           {R"({"model_type": "bert"})", R"("model_type" is "bert", which is not one of )" MODEL_TYPES},
+           {R"({"model_type": null})", R"("model_type" is null, which is not one of )" MODEL_TYPES},
+           {R"({"model_type": "jetmoe"})",
+            R"("model_type" is "jetmoe", whose attention chooses among experts, and block_config has no field for that.)"},
+           {R"({"model_type": "llama4", "text_config": 7})", R"("text_config" is 7, which should be an object.)"},
+           {R"({"model_type": "qwen2_moe", "use_sliding_window": true})",
+            R"("sliding_window" is 4096, but which layers have it is not known.)"},
+           {R"({"model_type": "qwen3", "layer_types": ["full_attention", "full_attention", "linear_attention"]})",
+            R"("layer_types" is "linear_attention", which is not one of full_attention, sliding_attention.)"},
+           {R"({"model_type": "olmoe", "clip_qkv": 8.0})",
+            R"("clip_qkv" is 8.0, but queries and keys are normalised here after they are clipped.)"},
+           {R"({"rope_scaling": {"rope_type": "dynamic", "factor": 4.0}})",
+            R"("rope_scaling.rope_type" is "dynamic", which is not one of default, linear, llama3, longrope, yarn.)"},
+           {R"({"rope_scaling": {"rope_type": "longrope", "short_factor": [1.0], "original_max_position_embeddings": 4096}, "max_position_embeddings": 64})",
+            R"("rope_scaling.short_factor" is [1.0], which should be a list of 8 numbers above 0, and at most 128.)"},
            {R"({"rope_scaling": {"rope_type": "linear"}})", R"("rope_scaling.factor" is null, which should be a number above 0.)"},
            {R"({"rope_parameters": {"rope_type": "default", "partial_rotary_factor": 0.5}})",
             R"("rope_parameters.partial_rotary_factor" is 0.5, and what it means for default rotary frequencies is not known.)"},
@@ -253,8 +258,8 @@ TEST_CASE("what cannot be expressed is answered by one sentence") {
            {R"({"final_logit_softcapping": 30.0})",
             R"("final_logit_softcapping" is 30.0, and what it means for a llama model is not known.)"},
            {R"({"attention_sinks": true})", R"("attention_sinks" is true, and what it means for a llama model is not known.)"},
-           {R"({"quantization_config": {"quant_method": "mxfp4"}})",
-            R"("quantization_config" is {"quant_method":"mxfp4"}, and what it means for a llama model is not known.)"},
+           {R"({"quantization_config": {"quant_method": "awq"}})",
+            R"("quantization_config" is {"quant_method":"awq"}, but read are mxfp4, and fp8 in blocks of 128 times 128.)"},
            {R"({"rope_interleaved": true})",
             R"("rope_interleaved" is true, which changes the result, and block_config has no field for it.)"},
            {R"({"torch_dtype": "int8"})", R"("torch_dtype" is "int8", which is not one of float32, bfloat16, float16.)"},
@@ -264,7 +269,8 @@ TEST_CASE("what cannot be expressed is answered by one sentence") {
            {R"({"num_hidden_layers": 1000000})", R"("num_hidden_layers" is 1000000, more than the 1000 that are read.)"},
            {R"({"model_type": "qwen3_moe", "num_experts": 8, "num_local_experts": 16})",
             R"("num_local_experts" is 16, but num_experts says otherwise.)"},
-           {R"({"model_type": "deepseek", "scoring_func": "sigmoid"})", R"("scoring_func" is "sigmoid", which is not one of softmax.)"}}) {
+           {R"({"model_type": "deepseek", "scoring_func": "sigmoid"})", 
+            R"("scoring_func" is "sigmoid", which changes the result, and block_config has no field for it.)"}}) {
     auto const config = with(llama, json::parse(patch));
     CHECK(sentence_of([&] { describe_huggingface(config); }) == sentence);
   }
