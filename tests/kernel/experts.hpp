@@ -16,7 +16,7 @@
 namespace moesaic::test {
 
 struct runs_case {
-  activation act = activation::swiglu;
+  activation_rule act = activation::swiglu;
   std::int64_t hidden = 64, intermediate = 48;
   bool bias = false;
   std::vector<std::int32_t> tokens_of_expert;          // {n} and no gather: a dense feed-forward of n tokens
@@ -36,11 +36,11 @@ void check_experts(format f, runs_case const& c, int architecture) {
   }
   auto const gather = experts > 1;
   std::int64_t const slots = offsets.back(), all = slots + c.spare_slots;
-  INFO(text(f), ", activation ", static_cast<int>(c.act), ", ", experts, " experts [", c.intermediate, ", ", c.hidden, "], ", slots, " slots, architecture ",
+  INFO(text(f), ", activation ", static_cast<int>(c.act.act), ", ", experts, " experts [", c.intermediate, ", ", c.hidden, "], ", slots, " slots, architecture ",
        architecture);
 
   cuda::stream nowhere;
-  int const parts = gated(c.act) ? 2 : 1;
+  int const parts = gated(c.act.act) ? 2 : 1;
   both_packed const up(nowhere, {f, c.intermediate, c.hidden, parts, experts}, 21), down(nowhere, {f, c.hidden, c.intermediate, 1, experts}, 22);
   random_stream random(23);
   auto rows_of_x = random_matrix<T>(gather ? tokens : all, c.hidden, random);

@@ -11,9 +11,11 @@ TEST_CASE("runs of every kind") {
 }
 
 TEST_CASE("every activation") {
-  for (auto const act : {activation::swiglu, activation::geglu_tanh, activation::geglu_erf, activation::relu, activation::gelu_tanh})
+  for (activation_rule const act : {activation_rule(activation::swiglu), activation_rule(activation::geglu_tanh), activation_rule(activation::geglu_erf),
+                                    activation_rule(activation::relu), activation_rule(activation::relu_squared), activation_rule(activation::gelu_tanh),
+                                    activation_rule(activation::swiglu, 0.5f, 1.702f, 1.0f), activation_rule(activation::geglu_tanh, 0.25f, 1.0f, -0.5f)})
     for (int const architecture : {70, 80})
-      check_experts<dtype::bf16, bf16>(dtype::bf16, {.act = act, .bias = act == activation::relu, .tokens_of_expert = {3, 0, 6}}, architecture);
+      check_experts<dtype::bf16, bf16>(dtype::bf16, {.act = act, .bias = act.act == activation::relu || act.alpha != 1.0f, .tokens_of_expert = {3, 0, 6}}, architecture);
 }
 
 TEST_CASE("no slots, no launch; a device that is not there is said so") {

@@ -81,3 +81,11 @@ TEST_CASE("at the default tuning every architecture multiplies, rows that 16-byt
       }
     }
 }
+
+TEST_CASE("gate and up are clamped, the gate steeper, up shifted") {
+  activation_rule const rule{activation::swiglu, 0.5f, 1.702f, 1.0f};
+  check_gate_up<dtype::bf16>(dtype::bf16, {.offsets = {0, 0, 1, 3}, .slots = 4, .inputs = 80, .outputs = 40, .act = rule});
+  check_gate_up<dtype::bf16>(dtype::bf16, {.offsets = {0, 130, 131, 140}, .slots = 141, .inputs = 80, .outputs = 72, .act = rule});
+  check_gate_up<dtype::bf16, float>(dtype::bf16, {.offsets = {0, 3, 135}, .slots = 135, .inputs = 80, .outputs = 40, .act = {activation::geglu_tanh, 0.25f, 1.0f, -0.5f}});
+  check_gate_up<dtype::bf16>(dtype::bf16, {.offsets = {0, 9}, .slots = 9, .inputs = 80, .outputs = 40, .act = activation::relu_squared});
+}

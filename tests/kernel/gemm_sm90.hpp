@@ -39,14 +39,14 @@ struct one_kernel {
 struct experts_case {
   std::vector<std::int32_t> offsets;     // [experts + 1]; the last may lie below `slots`
   std::int64_t slots, inputs, outputs;
-  activation act = activation::swiglu;
+  activation_rule act = activation::swiglu;
   bool gathers = true, bias = true;
 };
 
 template <dtype W, class Y = bf16, class Start = best_kernel<W>>
 void check_gate_up(format f, experts_case const& c) {
   auto const experts = static_cast<std::int64_t>(c.offsets.size()) - 1;
-  auto const parts = gated(c.act) ? 2 : 1;
+  auto const parts = gated(c.act.act) ? 2 : 1;
   INFO(text(f), " [", c.outputs, " x ", parts, ", ", c.inputs, "], ", c.slots, " slots of ", experts, " experts, gathers ", c.gathers);
   cuda::stream nowhere;
   both_packed const w(nowhere, {.stored = f, .outputs = c.outputs, .inputs = c.inputs, .parts = parts, .count = experts}, 5);

@@ -28,7 +28,7 @@ struct quantized_rows {
 template <class Start = best_kernel<dtype::e4m3>>
 void check(experts_case const& c) {
   auto const experts = static_cast<std::int64_t>(c.offsets.size()) - 1;
-  auto const parts = gated(c.act) ? 2 : 1;
+  auto const parts = gated(c.act.act) ? 2 : 1;
   INFO("[", c.outputs, " x ", parts, ", ", c.inputs, "], ", c.slots, " slots of ", experts, " experts, gathers ", c.gathers);
   cuda::stream nowhere;
   both_packed const w(nowhere, {.stored = dtype::e4m3, .outputs = c.outputs, .inputs = c.inputs, .parts = parts, .count = experts}, 5);

@@ -18,13 +18,25 @@ using namespace moesaic::test;
 namespace {
 
 constexpr std::uint64_t seed = 31415;
-activation const activations[] = {activation::swiglu, activation::geglu_tanh, activation::geglu_erf, activation::relu, activation::gelu_tanh};
+activation_rule const activations[] = {activation::swiglu, activation::geglu_tanh, activation::geglu_erf, activation::relu, activation::relu_squared,
+                                       activation::gelu_tanh, {activation::swiglu, 2.5f, 1.702f, 1.0f}, {activation::geglu_tanh, 0.75f, 1.0f, -0.5f}};
 
-double exact(activation a, double x) {
-  if (a == activation::swiglu) return x / (1 + std::exp(-x));
+double exact(activation_rule const& rule, double x) {
+  auto const a = rule.act;
+  if (gated(a)) x = std::fmin(x, static_cast<double>(rule.limit));
+  if (a == activation::swiglu) return x / (1 + std::exp(-static_cast<double>(rule.alpha) * x));
   if (a == activation::relu) return x < 0 ? 0 : x;
+  if (a == activation::relu_squared) return x < 0 ? 0 : x * x;
   if (a == activation::geglu_erf) return 0.5 * x * std::erfc(-x / std::sqrt(2.0));
   return 0.5 * x * (1 + std::tanh(std::sqrt(2 / 3.14159265358979323846) * (x + 0.044715 * x * x * x)));
+}
+
+// The sum of up as it meets the gate.
+exact_sum limited(exact_sum up, activation_rule const& rule) {
+  double const most = static_cast<double>(rule.limit), offset = static_cast<double>(rule.up_offset);
+  up.value = std::fmax(-most, std::fmin(most, up.value)) + offset;
+  up.magnitude += std::fabs(offset);
+  return up;
 }
 
 // Experts without, with one, with a few and with many slots; tokens out of order and more than once.
@@ -60,10 +72,10 @@ void check_bits(host::level l, view<const T> y, std::int64_t slots, Run&& run) {
 }
 
 template <dtype W, class T>
-void check_gate_up(format f, activation act, std::int64_t hidden, std::int64_t intermediate, bool with_bias) {
+void check_gate_up(format f, activation_rule act, std::int64_t hidden, std::int64_t intermediate, bool with_bias) {
   random_stream random(seed + static_cast<std::uint64_t>(hidden));
   routing const r(9, random);
-  auto const parts = gated(act) ? 2 : 1;
+  auto const parts = gated(act.act) ? 2 : 1;
   random_packed const w({.stored = f, .outputs = intermediate, .inputs = hidden, .parts = parts, .count = r.experts()}, random);
   guarded<T> const x(9, hidden, random);
   auto const bias = random_bias(with_bias ? r.experts() * parts * intermediate : 0, random);
@@ -76,11 +88,12 @@ void check_gate_up(format f, activation act, std::int64_t hidden, std::int64_t i
       auto const first = w.row(e, 0, n), second = parts == 2 ? w.row(e, 1, n) : first;
       for (auto s = r.offsets[static_cast<std::size_t>(e)]; s < r.offsets[static_cast<std::size_t>(e) + 1]; ++s) {
         auto const* const row = x.input().row(r.token_of_slot[static_cast<std::size_t>(s)]);
-        auto const gate = dot(first, row, b(0)), up = parts == 2 ? dot(second, row, b(1)) : exact_sum{1, 0};
+        auto const gate = dot(first, row, b(0)), up = parts == 2 ? limited(dot(second, row, b(1)), act) : exact_sum{1, 0};
         auto const a = exact(act, gate.value);
         want(s, n) = a * up.value;
-        // No activation is steeper than 1.2; its own error is a few roundings of its argument.
-        bound(s, n) = inner * (1.2 * gate.magnitude * (std::fabs(up.value) + up.magnitude) + std::fabs(a) * up.magnitude) +
+        // No activation is steeper than 1.2 but for a square; its own error is a few roundings of its argument.
+        auto const steepness = act.act == activation::relu_squared ? 2.1 * std::fabs(gate.value) + 1 : 1.2;
+        bound(s, n) = inner * (steepness * gate.magnitude * (std::fabs(up.value) + up.magnitude) + std::fabs(a) * up.magnitude) +
                       16 * inner / static_cast<double>(hidden + 2) * std::fabs(gate.value * up.value) + 2 * roundoff<T> * std::fabs(want(s, n));
       }
     }
@@ -88,7 +101,8 @@ void check_gate_up(format f, activation act, std::int64_t hidden, std::int64_t i
   std::vector<T> lowest;
   for (auto const l : levels()) {
     CAPTURE(text(f));
-    CAPTURE(static_cast<int>(act));
+    CAPTURE(static_cast<int>(act.act));
+    CAPTURE(act.limit);
     CAPTURE(std::string(name(l)));
     CAPTURE(hidden);
     CAPTURE(intermediate);

@@ -61,9 +61,20 @@ struct spellings {
   const char* options[4] = {};
 };
 
+/// How stacked experts lie: gate_up [experts, 2 · intermediate, hidden], gate rows first, or gate and up [experts, intermediate, hidden] apart, and
+/// down [experts, hidden, intermediate]; or otherwise, as said here. Biases [experts, outputs] follow the order of the rows.
+struct stack_layout {
+  bool interleaved = false;            ///< of gate_up, row (or column) 2i is gate's i and 2i + 1 is up's (gpt-oss)
+  bool transposed = false;             ///< gate_up [experts, hidden, 2 · intermediate]: y = x W (Llama 4, gpt-oss in bf16); gate, up likewise
+  bool down_transposed = false;        ///< down [experts, intermediate, hidden] (those, and DBRX)
+  bool flat = false;                   ///< the first two dimensions are one (DBRX)
+
+  friend constexpr bool operator==(stack_layout const&, stack_layout const&) = default;
+};
+
 /// Names of a layer's tensors. The defaults cover every published family of config/presets/; give your own for others.
-/// An expert's matrices are found one by one (gate, up, down), or, where all are of one width, stacked: gate_up [experts, 2 · intermediate,
-/// hidden] (gate rows first) and down [experts, hidden, intermediate]. Experts are numbered as the router's rows: feed-forwards first.
+/// An expert's matrices are found one by one (gate, up, down), or, where all are of one width, stacked. Experts are numbered as the router's
+/// rows: feed-forwards first.
 struct tensor_names {
   spellings attention_norm = {"input_layernorm.weight"};
   spellings attention_norm_bias = {"input_layernorm.bias"};
@@ -92,8 +103,12 @@ struct tensor_names {
   spellings expert_up = {"mlp.experts.{}.up_proj", "block_sparse_moe.experts.{}.w3"};
   spellings expert_down = {"mlp.experts.{}.down_proj", "block_sparse_moe.experts.{}.w2"};
   spellings constant_gate = {"mlp.experts.{}.wg.weight"}, constant_value = {"mlp.experts.{}.constant"};   // of constant experts
-  spellings stacked_gate_up = {"mlp.experts.gate_up_proj"};
-  spellings stacked_down = {"mlp.experts.down_proj"};
+  spellings stacked_gate_up = {"mlp.experts.gate_up_proj"}, stacked_gate_up_bias = {"mlp.experts.gate_up_proj_bias"};
+  spellings stacked_gate = {}, stacked_up = {};                                                                         // apart
+  spellings stacked_down = {"mlp.experts.down_proj"}, stacked_down_bias = {"mlp.experts.down_proj_bias"};
+  stack_layout stacked = {};
+  spellings mixture_bias = {"mlp.bias"};
+  spellings latent_down = {"mlp.fc1_latent_proj.weight"}, latent_up = {"mlp.fc2_latent_proj.weight"};     // around latent experts
   spellings shared_gate_proj = {"mlp.shared_expert.gate_proj", "mlp.shared_experts.gate_proj"};                         // + .weight, .bias
   spellings shared_up_proj = {"mlp.shared_expert.up_proj", "mlp.shared_experts.up_proj"};
   spellings shared_down_proj = {"mlp.shared_expert.down_proj", "mlp.shared_experts.down_proj"};

@@ -6,7 +6,7 @@
 
 #include <moesaic/base/packed.hpp>
 #include <moesaic/base/view.hpp>
-#include <moesaic/config/block_config.hpp>
+#include <moesaic/config/activation_rule.hpp>
 #include <moesaic/cuda/gemm_sm90.hpp>
 #include <moesaic/cuda/stream.hpp>
 
@@ -44,7 +44,7 @@ void linear(basic_stream_ref<Tuning>& where, packed_matrix const& w, quantized_r
 
 /// As expert_gate_up of cuda/ffn.hpp: slot s reads row token_of_slot[s] of x, or row s where that is null; h [slots at most, intermediate].
 template <class Tuning, class Y>
-void expert_gate_up(basic_stream_ref<Tuning>& where, activation act, packed_matrix const& w, list<const float> bias, quantized_rows const& x,
+void expert_gate_up(basic_stream_ref<Tuning>& where, activation_rule act, packed_matrix const& w, list<const float> bias, quantized_rows const& x,
                     list<const std::int32_t> offsets, std::int32_t const* token_of_slot, view<Y> h) {
   quantized_detail::start<Tuning, Y>(where, w, bias, x, {.w = weight_view(w), .y = h.data, .y_stride = h.stride, .rows = h.rows,
                                                          .offsets = offsets.data, .token_of_slot = token_of_slot, .activated = true, .act = act});

@@ -7,7 +7,7 @@
 
 #include <moesaic/base/packed.hpp>
 #include <moesaic/base/view.hpp>
-#include <moesaic/config/block_config.hpp>
+#include <moesaic/config/activation_rule.hpp>
 #include <moesaic/host/pool.hpp>
 #include <moesaic/host/simd/multiply.hpp>
 
@@ -37,11 +37,12 @@ void each_expert(pool& where, packed_matrix const& w, list<const float> bias, li
 
 }  // namespace ffn_detail
 
-/// h[s] = act(gate x + gate bias) ⊙ (up x + up bias), or act(up x + bias) for an activation without a gate (w.parts == 1).
+/// h[s] = act(gate x + gate bias) ⊙ (up x + up bias), clamped and shifted as the rule says, or act(up x + bias) for an activation without a gate
+/// (w.parts == 1).
 /// Slots of expert e are [offsets[e], offsets[e + 1]), offsets [experts + 1]; slot s reads row token_of_slot[s] of x, or row s where
 /// that is null. x [tokens, hidden], h [slots, intermediate], bias [experts, parts, intermediate] or empty. h is rounded to T once.
 template <dtype W, class T>
-void expert_gate_up(pool& where, activation act, packed_matrix const& w, list<const float> bias, view<const T> x,
+void expert_gate_up(pool& where, activation_rule act, packed_matrix const& w, list<const float> bias, view<const T> x,
                     list<const std::int32_t> offsets, const std::int32_t* token_of_slot, view<T> h) {
   ffn_detail::each_expert<W, T>(where, w, bias, offsets,
                                 {.matrix = w, .x = x.data, .x_stride = x.stride, .row_of = token_of_slot,

@@ -2,7 +2,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <cstdint>
+#include <vector>
+
 #include <moesaic/base/math.hpp>
+#include <moesaic/config/activation_rule.hpp>
 #include <moesaic/config/shapes.hpp>
 #include <moesaic/config/spec.hpp>
 #include <moesaic/config/weights.hpp>
@@ -10,12 +14,13 @@
 
 namespace moesaic {
 
-/// `Experts` feed-forwards of width `Intermediate`, in the Spec's activation and format.
-template <class Spec, int Experts, int Intermediate>
+/// `Experts` feed-forwards of width `Intermediate`, in the Spec's activation and format, on rows of `Hidden`.
+template <class Spec, int Experts, int Intermediate, int Hidden = shapes(validated<Spec>::config).hidden>
 struct ffn {
   static constexpr auto shape = shapes(validated<Spec>::config);
   static constexpr auto expert = validated<Spec>::config.expert;
   static constexpr auto stored = shape.ffn_format.type;
+  static constexpr std::int64_t hidden = Hidden;
   static constexpr bool single = Experts == 1;            // every token uses it: slots are tokens, nothing is gathered
   using scalar = scalar_of<shape.activations>;
 
@@ -31,7 +36,7 @@ struct ffn {
   template <class Where>
   static void forward(Where& where, ffn_weights const& w, view<const scalar> x, list<const std::int32_t> offsets,
                       const std::int32_t* token_of_slot, scratch const& s, view<scalar> y) {
-    expert_gate_up<stored>(where, expert.activation, w.gate_up, w.gate_up_bias, x, offsets, token_of_slot, s.activated);
+    expert_gate_up<stored>(where, activation_rule_of(expert), w.gate_up, w.gate_up_bias, x, offsets, token_of_slot, s.activated);
     expert_down<stored>(where, w.down, w.down_bias, view<const scalar>(s.activated), offsets, y);
   }
   /// The same for a single one: slots are the tokens themselves.
@@ -45,16 +50,16 @@ struct ffn {
 
   static constexpr ffn_weights carve_weights(arena& memory) {
     constexpr std::int64_t bias = expert.bias ? Experts : 0;
-    return {take_matrix(memory, shape.ffn_format, Intermediate, shape.hidden, shape.gate_parts, Experts),
-            take_matrix(memory, shape.ffn_format, shape.hidden, Intermediate, 1, Experts),
-            memory.take<float>(bias * shape.gate_parts * Intermediate), memory.take<float>(bias * shape.hidden)};
+    return {take_matrix(memory, shape.ffn_format, Intermediate, hidden, shape.gate_parts, Experts),
+            take_matrix(memory, shape.ffn_format, hidden, Intermediate, 1, Experts),
+            memory.take<float>(bias * shape.gate_parts * Intermediate), memory.take<float>(bias * hidden)};
   }
 
   /// One expert's matrices under their own names, in which it is expert `first` + e.
   template <class Loader>
   static void load_one(ffn_weights const& w, Loader& from, int e, spellings const& gate, spellings const& up, spellings const& down,
                        int first = 0) {
-    constexpr std::int64_t hidden = shape.hidden, width = Intermediate;
+    constexpr std::int64_t width = Intermediate;
     int const number = first + e;
     auto const up_rows = from.find(up, ".weight", {width, hidden}, number);
     if constexpr (shape.gate_parts == 2)
@@ -74,16 +79,55 @@ struct ffn {
   template <class Loader>
   static void load_experts(ffn_weights const& w, Loader& from, int first = 0) {
     auto const& n = from.names;
-    if (expert.bias || Experts != shape.feed_forwards || !from.has(n.stacked_gate_up, "")) {
-      for (int e = 0; e < Experts; ++e) load_one(w, from, e, n.expert_gate, n.expert_up, n.expert_down, first);
-      return;
-    }
-    constexpr std::int64_t hidden = shape.hidden, width = Intermediate, both = shape.gate_parts * width;
-    auto gate_up = from.find(n.stacked_gate_up, "", {Experts, both, hidden});
-    auto down = from.find(n.stacked_down, "", {Experts, hidden, width});
+    bool const together = from.has(n.stacked_gate_up, "");
+    if (Experts == shape.feed_forwards && (together || from.has(n.stacked_up, ""))) return load_stacked(w, from, together);
+    for (int e = 0; e < Experts; ++e) load_one(w, from, e, n.expert_gate, n.expert_up, n.expert_down, first);
+  }
+
+ private:
+  template <class Loader>
+  static void load_stacked(ffn_weights const& w, Loader& from, bool together) {
+    using rows_of = typename Loader::rows_of;
+    auto const& n = from.names;
+    auto const layout = n.stacked;
+    constexpr std::int64_t width = Intermediate, both = shape.gate_parts * width;
+    auto const stack = [&](spellings const& name, bool transposed, std::int64_t outputs, std::int64_t inputs) {
+      auto const rows = transposed ? inputs : outputs, columns = transposed ? outputs : inputs;
+      return layout.flat ? from.find(name, "", {Experts * rows, columns}).stored : from.find(name, "", {Experts, rows, columns}).stored;
+    };
+    // Matrix `e` of a stack, upright: the tensor, and its first row there.
+    struct one {
+      std::vector<float> memory;
+      tensor upright;
+      rows_of of(tensor const* stack, bool transposed, int e, std::int64_t outputs, std::int64_t inputs) {
+        if (!transposed) return {stack, outputs, e * outputs};
+        upright = Loader::turned(*stack, e * inputs, inputs, outputs, memory);
+        return {&upright, outputs, 0};
+      }
+    } first, second;
+
+    auto const* const down = stack(n.stacked_down, layout.down_transposed, hidden, width);
+    auto const* const gate_up = together ? stack(n.stacked_gate_up, layout.transposed, both, hidden) : stack(n.stacked_up, layout.transposed, width, hidden);
+    auto const* const gate = together || shape.gate_parts == 1 ? nullptr : stack(n.stacked_gate, layout.transposed, width, hidden);
     for (int e = 0; e < Experts; ++e) {
-      from.template matrix<stored>(w.gate_up, e, {{gate_up.stored, both, e * both}});
-      from.template matrix<stored>(w.down, e, {{down.stored, hidden, e * hidden}});
+      if (gate != nullptr) {
+        from.template matrix<stored>(w.gate_up, e, {first.of(gate, layout.transposed, e, width, hidden), second.of(gate_up, layout.transposed, e, width, hidden)});
+      } else {
+        auto const all = first.of(gate_up, layout.transposed, e, both, hidden);
+        if (shape.gate_parts == 2 && layout.interleaved)
+          from.template matrix<stored>(w.gate_up, e, {{all.stored, width, all.first, 1, 2}, {all.stored, width, all.first + 1, 1, 2}});
+        else
+          from.template matrix<stored>(w.gate_up, e, {all});
+      }
+      from.template matrix<stored>(w.down, e, {first.of(down, layout.down_transposed, e, hidden, width)});
+    }
+    if constexpr (expert.bias) {
+      bool const turns = shape.gate_parts == 2 && layout.interleaved;
+      from.values(n.stacked_gate_up_bias, "", w.gate_up_bias, {Experts, both}, [&](std::int64_t i) {
+        auto const e = i / both, in_expert = i % both;
+        return turns ? e * both + in_expert % width * 2 + in_expert / width : i;
+      });
+      from.values(n.stacked_down_bias, "", w.down_bias, {Experts, hidden});
     }
   }
 };

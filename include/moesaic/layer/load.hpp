@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cmath>
+#include <concepts>
 #include <cstddef>
 #include <cstdint>
 #include <initializer_list>
@@ -72,8 +73,10 @@ class loader {
     list<const std::int64_t> const wanted(shape.begin(), static_cast<std::int64_t>(shape.size()));
     if (stored == nullptr)
       throw error(source_.where(full) + ": expected a tensor '" + full + "' " + text(wanted) + ", found none of that name");
-    bool same = stored->shape.size == wanted.size;
-    for (std::int64_t i = 0; same && i < wanted.size; ++i) same = stored->shape[i] == wanted[i];
+    auto shape_of = stored->shape;                                          // a vector may be stored as [1, n]
+    while (shape_of.size > wanted.size && shape_of[0] == 1) shape_of = {shape_of.data + 1, shape_of.size - 1};
+    bool same = shape_of.size == wanted.size;
+    for (std::int64_t i = 0; same && i < wanted.size; ++i) same = shape_of[i] == wanted[i];
     if (!same) refuse(full, "shape " + text(wanted), text(stored->shape));
     if (!widens(stored->type)) refuse(full, "a floating-point type", moesaic::name(stored->type));
     return {stored, wanted[0]};
@@ -89,6 +92,13 @@ class loader {
     auto const found = find(name, suffix, shape, expert);
     widen(*found.stored, 0, into.size, const_cast<float*>(into.data));      // carved from the loader's own memory
     check_finite(name, suffix, into, expert);
+  }
+  /// The same, element i being the tensor's order(i).
+  template <std::invocable<std::int64_t> Order>
+  void values(spellings const& name, const char* suffix, list<const float> into, std::initializer_list<std::int64_t> shape, Order&& order) {
+    auto const found = find(name, suffix, shape);
+    for (std::int64_t i = 0; i < into.size; ++i) widen(*found.stored, order(i), 1, const_cast<float*>(into.data) + i);
+    check_finite(name, suffix, into);
   }
   /// Of a tensor of `size` elements those that `part` says, whose tensor is found here.
   void vector(spellings const& name, const char* suffix, list<const float> into, std::int64_t size, rows_of part) {
@@ -120,14 +130,26 @@ class loader {
     });
   }
 
+  /// A stored matrix of which each row is an input, [inputs, outputs] from row `first` on, as one of fp32 [outputs, inputs] in `memory`.
+  static tensor turned(tensor const& stored, std::int64_t first, std::int64_t inputs, std::int64_t outputs, std::vector<float>& memory) {
+    constexpr std::int64_t together = 16;                                   // rows: a line of `memory` is then written at once
+    memory.resize(static_cast<std::size_t>(inputs * outputs));
+    std::vector<float> rows(static_cast<std::size_t>(together * outputs));
+    for (std::int64_t k = 0; k < inputs; k += together) {
+      auto const count = inputs - k < together ? inputs - k : together;
+      widen(stored, (first + k) * outputs, count * outputs, rows.data());
+      for (std::int64_t n = 0; n < outputs; ++n)
+        for (std::int64_t i = 0; i < count; ++i)
+          memory[static_cast<std::size_t>(n * inputs + k + i)] = rows[static_cast<std::size_t>(i * outputs + n)];
+    }
+    return {dtype::fp32, {}, reinterpret_cast<std::byte const*>(memory.data()), inputs * outputs * 4};
+  }
   /// Matrix `index` of `into` [outputs, inputs] from a piece of `inputs` stored rows of `outputs`: its transpose.
   template <dtype Stored = dtype::same>
   void transposed(packed_matrix const& into, std::int64_t index, rows_of piece) {
-    std::vector<float> rows(static_cast<std::size_t>(into.inputs * into.outputs));
-    widen(*piece.stored, piece.first * into.outputs, into.inputs * into.outputs, rows.data());
-    pack<Stored>(where_, into, index, [&](int, std::int64_t output, float* row) {
-      for (std::int64_t i = 0; i < into.inputs; ++i) row[i] = rows[static_cast<std::size_t>(i * into.outputs + output)];
-    });
+    std::vector<float> memory;
+    auto const upright = turned(*piece.stored, piece.first, into.inputs, into.outputs, memory);
+    matrix<Stored>(into, index, {{&upright, into.outputs}});
   }
 
  private:

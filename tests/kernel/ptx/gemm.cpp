@@ -19,7 +19,7 @@ void plain(cuda::stream_ref& where, memory& m, format f, std::int64_t rows, std:
                                                                   .y_stride = outputs,
                                                                   .rows = rows});
 }
-/// Three experts, the middle one without a slot; SiLU of the gate times up.
+/// Three experts, the middle one without a slot; SiLU of the gate times up, clamped, steeper and shifted.
 template <class Kernel, class X, class Y>
 void gathered(cuda::stream_ref& where, memory& m, format f, std::int64_t outputs, std::int64_t inputs) {
   constexpr std::int64_t slots = 11, tokens = 5;
@@ -34,7 +34,7 @@ void gathered(cuda::stream_ref& where, memory& m, format f, std::int64_t outputs
                                                                   .offsets = m.of<std::int32_t>({0, 9, 9, 11}),
                                                                   .token_of_slot = m.of<std::int32_t>({4, 3, 2, 1, 0, 0, 1, 2, 3, 4, 0}),
                                                                   .activated = true,
-                                                                  .act = activation::swiglu});
+                                                                  .act = {activation::swiglu, 0.5f, 1.702f, 1.0f}});
 }
 
 void simt(cuda::stream_ref& where, memory& m) {

@@ -42,7 +42,7 @@ void few(cuda::stream_ref& where, memory& m) {
                                             .offsets = m.of<std::int32_t>({0, 9, 9, 11}),
                                             .token_of_slot = m.of<std::int32_t>({4, 3, 2, 1, 0, 0, 1, 2, 3, 4, 0}),
                                             .activated = true,
-                                            .act = activation::swiglu}};
+                                            .act = {activation::swiglu, 0.5f, 1.702f, 1.0f}}};
   cuda::gemm_sm90_detail::start_kernel<of_experts>(where, p);
 }
 void codes(cuda::stream_ref& where, memory& m) {

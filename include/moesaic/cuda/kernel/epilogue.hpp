@@ -16,8 +16,10 @@ template <class X, class Y>
 MOESAIC_DEVICE float finish_sum(gemm_params<X, Y> const& p, int expert, int output, float sum, float up) {
   float const* const bias = p.bias != nullptr ? p.bias + static_cast<std::int64_t>(expert) * p.w.parts * p.w.outputs + output : nullptr;
   float value = bias != nullptr ? sum + bias[0] : sum;
+  bool const gated = p.w.parts == 2;
+  if (gated) value = limited_gate(p.act, value);
   if (p.activated) value = activate(p.act, value);
-  if (p.w.parts == 2) value *= bias != nullptr ? up + bias[p.w.outputs] : up;
+  if (gated) value *= limited_up(p.act, bias != nullptr ? up + bias[p.w.outputs] : up);
   return value;
 }
 

@@ -57,7 +57,7 @@ MOESAIC_DEVICE void by_turns(float (&d)[Count], F&& f) {
 
 /// The activation of each, a few at a time.
 template <int Count>
-MOESAIC_DEVICE void activate_each(activation act, float (&x)[Count]) {
+MOESAIC_DEVICE void activate_each(activation_rule const& rule, float (&x)[Count]) {
   constexpr int few = Count < 4 ? Count : 4;
   float done[few];
   auto const each = [&](auto f) {
@@ -66,10 +66,11 @@ MOESAIC_DEVICE void activate_each(activation act, float (&x)[Count]) {
   };
   MOESAIC_ROLLED
   for (int turn = 0; turn < Count / few; ++turn) {
-    if (act == activation::swiglu) each([](float v) { return silu(v); });
+    auto const act = rule.act;
+    if (act == activation::swiglu) each([&](float v) { return silu(v, rule.alpha); });
     else if (act == activation::geglu_erf) each([](float v) { return gelu_erf(v); });
-    else if (act == activation::relu) each([](float v) { return activate(activation::relu, v); });
-    else if (act == activation::relu_squared) each([](float v) { return activate(activation::relu_squared, v); });
+    else if (act == activation::relu) each([](float v) { return relu(v); });
+    else if (act == activation::relu_squared) each([](float v) { return relu_squared(v); });
     else each([](float v) { return gelu_tanh(v); });
     MOESAIC_UNROLL
     for (int i = 0; i + few < Count; ++i) x[i] = x[i + few];
@@ -81,7 +82,7 @@ MOESAIC_DEVICE void activate_each(activation act, float (&x)[Count]) {
 /// Sums with their bias, twice as many as a lane writes at a time: gates and what they meet (two parts), or outputs and further outputs (one). Activates,
 /// and calls write(values, 0), and for one part write(values, 1).
 template <int Count, class F>
-MOESAIC_DEVICE void finish(bool gated, bool activated, activation act, float (&lower)[Count], float (&upper)[Count], F&& write) {
+MOESAIC_DEVICE void finish(bool gated, bool activated, activation_rule const& act, float (&lower)[Count], float (&upper)[Count], F&& write) {
   auto const exchange = [&] {
     MOESAIC_UNROLL
     for (int i = 0; i < Count; ++i) {
@@ -91,10 +92,14 @@ MOESAIC_DEVICE void finish(bool gated, bool activated, activation act, float (&l
   };
   MOESAIC_ROLLED
   for (int turn = 0; turn < (gated ? 1 : 2); ++turn) {
+    if (gated) {
+      MOESAIC_UNROLL
+      for (int i = 0; i < Count; ++i) lower[i] = limited_gate(act, lower[i]);
+    }
     if (activated) activate_each(act, lower);
     if (gated) {
       MOESAIC_UNROLL
-      for (int i = 0; i < Count; ++i) lower[i] *= upper[i];
+      for (int i = 0; i < Count; ++i) lower[i] *= limited_up(act, upper[i]);
     }
     write(lower, turn);
     exchange();

@@ -6,7 +6,7 @@
 
 #include <moesaic/base/bits.hpp>
 #include <moesaic/base/macros.hpp>
-#include <moesaic/config/block_config.hpp>
+#include <moesaic/config/activation_rule.hpp>
 #include <moesaic/device/thread.hpp>
 
 namespace moesaic::cuda {
@@ -36,7 +36,11 @@ MOESAIC_DEVICE float exp(float x) {
 }
 
 MOESAIC_DEVICE float sigmoid(float x) { return 1.0f / device::fma(exp(-x), 1.0f, 1.0f); }
-MOESAIC_DEVICE float silu(float x) { return x / device::fma(exp(-x), 1.0f, 1.0f); }
+/// NaN stays NaN.
+MOESAIC_DEVICE float relu(float x) { return x < 0.0f ? 0.0f : x; }
+MOESAIC_DEVICE float relu_squared(float x) { return x < 0.0f ? 0.0f : x * x; }
+/// x · sigmoid(alpha x).
+MOESAIC_DEVICE float silu(float x, float alpha) { return x / device::fma(exp(-(alpha * x)), 1.0f, 1.0f); }
 
 /// x · sigmoid(2 u), u = √(2/π) (x + 0.044715 x³).
 MOESAIC_DEVICE float gelu_tanh(float x) {
@@ -65,16 +69,22 @@ MOESAIC_DEVICE float gelu_erf(float x) {
 }
 
 /// act(gate), which for a gated activation meets the up projection next.
-MOESAIC_DEVICE float activate(activation a, float x) {
-  switch (a) {
-    case activation::swiglu: return silu(x);
+MOESAIC_DEVICE float activate(activation_rule const& rule, float x) {
+  switch (rule.act) {
+    case activation::swiglu: return silu(x, rule.alpha);
     case activation::geglu_tanh:
     case activation::gelu_tanh: return gelu_tanh(x);
     case activation::geglu_erf: return gelu_erf(x);
-    case activation::relu: return x < 0.0f ? 0.0f : x;
-    case activation::relu_squared: return x < 0.0f ? 0.0f : x * x;
+    case activation::relu: return relu(x);
+    case activation::relu_squared: return relu_squared(x);
   }
   return x;
+}
+
+/// Gate and up as the rule lets them in; NaN stays NaN.
+MOESAIC_DEVICE float limited_gate(activation_rule const& rule, float gate) { return gate > rule.limit ? rule.limit : gate; }
+MOESAIC_DEVICE float limited_up(activation_rule const& rule, float up) {
+  return (up > rule.limit ? rule.limit : up < -rule.limit ? -rule.limit : up) + rule.up_offset;
 }
 
 }  // namespace moesaic::cuda

@@ -17,11 +17,15 @@ inline void finish(product<T, Out> const& p, std::int64_t pair, const float* sum
       auto const* const from = sums + r * 2 * packed::lanes + panel * packed::lanes;
       auto value = load(from);
       if (p.bias != nullptr) value = add(value, bias);
-      if (p.activated) value = activate(p.act, value);
       if (both) {
+        // min and max give their second argument where one is NaN.
+        auto const limit = set1(p.act.limit);
         auto up = load(from + packed::lanes);
         if (p.bias != nullptr) up = add(up, up_bias);
-        value = mul(value, up);
+        up = add(max(negate(limit), min(limit, up)), set1(p.act.up_offset));
+        value = mul(activate(p.act, min(limit, value)), up);
+      } else if (p.activated) {
+        value = activate(p.act, value);
       }
       save(p.y + (first_row + r) * p.y_stride + output, value, count);
     }

@@ -29,7 +29,17 @@ MOESAIC_STEPS f32 exp(f32 x) {
 MOESAIC_HOST f32 negate(f32 x) { return as_float(bit_xor(as_bits(x), set1_bits(0x8000'0000u))); }
 MOESAIC_HOST f32 absolute(f32 x) { return as_float(bit_and(as_bits(x), set1_bits(0x7fff'ffffu))); }
 
-MOESAIC_HOST f32 silu(f32 x) { return div(x, add(set1(1.0f), exp(negate(x)))); }
+// Within 2 ulp: 1 − 2 / (1 + e^2|x|), or near zero, where that cancels, x + x³ p(x²) with p fitted to 2^-25 of the result.
+MOESAIC_STEPS f32 tanh(f32 x) {
+  constexpr float near = 0.625f;
+  constexpr float c[] = {-0x1.555552p-2f, 0x1.110dd8p-3f, -0x1.b91582p-5f, 0x1.576e3p-6f, -0x1.8c2d0ap-8f};
+  auto const a = absolute(x), square = mul(x, x), small = fma(mul(x, square), polynomial(square, c), x);
+  auto const large = sub(set1(1.0f), div(set1(2.0f), add(set1(1.0f), exp(add(a, a)))));
+  return select_less(a, set1(near), small, select_less(x, set1(0.0f), negate(large), large));
+}
+
+// x · sigmoid(alpha x).
+MOESAIC_HOST f32 silu(f32 x, f32 alpha) { return div(x, add(set1(1.0f), exp(negate(mul(alpha, x))))); }
 
 // x · sigmoid(2 u), u = √(2/π) (x + 0.044715 x³).
 MOESAIC_HOST f32 gelu_tanh(f32 x) {
@@ -51,9 +61,9 @@ MOESAIC_HOST f32 gelu_erf(f32 x) {
 MOESAIC_HOST f32 relu(f32 x) { return select_less(x, set1(0.0f), set1(0.0f), x); }
 
 // act(gate), which for a gated activation meets the up projection next.
-MOESAIC_HOST f32 activate(activation a, f32 x) {
-  switch (a) {
-    case activation::swiglu: return silu(x);
+MOESAIC_HOST f32 activate(activation_rule const& rule, f32 x) {
+  switch (rule.act) {
+    case activation::swiglu: return silu(x, set1(rule.alpha));
     case activation::geglu_tanh:
     case activation::gelu_tanh: return gelu_tanh(x);
     case activation::geglu_erf: return gelu_erf(x);

@@ -8,12 +8,13 @@
 #include <moesaic/base/groups.hpp>
 #include <moesaic/base/math.hpp>
 #include <moesaic/base/packed.hpp>
+#include <moesaic/config/activation_rule.hpp>
 #include <moesaic/host/pool.hpp>
 #include <moesaic/host/simd/simd.hpp>
 
 namespace moesaic::host {
 
-/// y[r] = act(W row(r) + bias), or act(gate) ⊙ up where the matrix has two parts. T, Out: float or bf16; both double in the reference.
+/// y[r] = act(W row(r) + bias), or by the rule of gate and up where the matrix has two parts. T, Out: float or bf16; both double in the reference.
 template <class T, class Out>
 struct product {
   packed_matrix matrix;                       // one; its data is that matrix
@@ -25,7 +26,7 @@ struct product {
   Out* y = nullptr;                           // [rows, outputs]
   std::int64_t y_stride = 0;
   bool activated = false;
-  activation act = activation::relu;
+  activation_rule act = activation::relu;
 
   const T* row(std::int64_t r) const { return x + (row_of != nullptr ? row_of[r] : r) * x_stride; }
 };
@@ -78,9 +79,9 @@ double weight(packed_matrix const& m, std::int64_t pair, int panel, int lane, st
   }
 }
 
-inline double activate(activation a, double x) {
-  switch (a) {
-    case activation::swiglu: return silu(x);
+inline double activate(activation_rule const& rule, double x) {
+  switch (rule.act) {
+    case activation::swiglu: return x / (1.0 + std::exp(-static_cast<double>(rule.alpha) * x));
     case activation::geglu_tanh:
     case activation::gelu_tanh: return gelu_tanh(x);
     case activation::geglu_erf: return gelu_erf(x);
@@ -105,8 +106,16 @@ void multiply_pairs(product<double, double> const& p, std::int64_t first, std::i
           s = std::fma(weight<W>(m, pair, panel, static_cast<int>(output % lanes), k), p.row(r)[k], s);
         return p.bias != nullptr ? s + static_cast<double>(p.bias[part * m.outputs + output]) : s;
       };
-      auto const value = sum(0);
-      p.y[r * p.y_stride + output] = (p.activated ? activate(p.act, value) : value) * (m.parts == 2 ? sum(1) : 1.0);
+      auto value = sum(0);
+      if (m.parts == 2) {
+        auto const limit = static_cast<double>(p.act.limit);
+        auto const most = [&](double x) { return x > limit ? limit : x; };
+        auto const up = most(sum(1));
+        value = activate(p.act, most(value)) * ((up < -limit ? -limit : up) + static_cast<double>(p.act.up_offset));
+      } else if (p.activated) {
+        value = activate(p.act, value);
+      }
+      p.y[r * p.y_stride + output] = value;
     }
 }
 

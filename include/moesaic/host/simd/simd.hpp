@@ -20,7 +20,7 @@
 
 #include <moesaic/base/floats.hpp>
 #include <moesaic/base/macros.hpp>
-#include <moesaic/config/block_config.hpp>
+#include <moesaic/config/activation_rule.hpp>
 #include <moesaic/host/simd/level.hpp>
 
 #if defined(__CUDACC__)
