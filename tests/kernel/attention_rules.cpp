@@ -24,15 +24,17 @@ std::vector<std::vector<run>> const batches{{{0, 0, 70}, {1, 2, 3}, {2, 0, 20}},
 }  // namespace
 
 TEST_CASE("every rule, any types") {
-  for (auto const& [name, rule] : rules) {
-    CAPTURE(name);
+  for (auto const& named : rules) {
+    auto const& rule = named.rule;
+    CAPTURE(named.name);
     check_batches<float, dtype::fp32, 20, 12, false>(rule, 2, 3, batches, 80, 1e-5, 90);
   }
 }
 
 TEST_CASE("every rule by matrix instructions") {
-  for (auto const& [name, rule] : rules) {
-    CAPTURE(name);
+  for (auto const& named : rules) {
+    auto const& rule = named.rule;
+    CAPTURE(named.name);
     if (rule.softcap != 0) check_batches<bf16, dtype::bf16, 32, 16, false>(rule, 2, 3, batches, 80, stage_tolerance<bf16>, 80);
     check_batches<bf16, dtype::bf16, 32, 16, false>(rule, 2, 3, batches, 80, stage_tolerance<bf16>, 90);
   }
@@ -111,8 +113,9 @@ TEST_CASE("what lies outside the window or chunk is not read, and a sink that is
 }
 
 TEST_CASE("probabilities for a tap, of every rule") {
-  for (auto const& [name, rule] : rules) {
-    CAPTURE(name);
+  for (auto const& named : rules) {
+    auto const& rule = named.rule;
+    CAPTURE(named.name);
     owning_cache const reference(dtype::fp32, 1, 2, 16, 40);
     host::pool pool;
     random_stream random(53);
@@ -121,7 +124,7 @@ TEST_CASE("probabilities for a tap, of every rule") {
     append_and_attend<float>(pool, rule, reference, b);
     matrix<float> want(6 * 37, 40);
     REQUIRE(host::attention_probabilities<float>(pool, rule, reference.view, b.q.view(), b.sequence, b.position, want.view()));
-    under_every_schedule([&, &rule = rule](cuda::stream_ref& where) {
+    under_every_schedule([&](cuda::stream_ref& where) {
       cuda::kv_cache cache{dtype::fp32, 1, 2, 16, 16, 40, nullptr, nullptr};
       host::buffer memory(cuda::bytes(cache));
       cache.data = memory.data();
