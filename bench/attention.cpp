@@ -36,7 +36,7 @@ void run(benchmark::State& state, what op, host::level level, shape s, int conte
   std::vector<std::int32_t> const sequence(static_cast<std::size_t>(context), 0);
   std::vector<std::int32_t> position(sequence.size());
   std::iota(position.begin(), position.end(), 0);
-  host::kv_cache cache{.storage = dtype_of<T>, .sequences = 1, .kv_heads = s.kv_heads, .head_dim = s.head_dim, .max_tokens = context};
+  host::kv_cache cache{.storage = dtype_of<T>, .sequences = 1, .kv_heads = s.kv_heads, .key_dim = s.head_dim, .value_dim = s.head_dim, .max_tokens = context};
   host::buffer const memory(host::bytes(cache));
   cache.data = memory.data();
   std::vector<T> out(q.size());
@@ -49,7 +49,7 @@ void run(benchmark::State& state, what op, host::level level, shape s, int conte
   std::int64_t const first = op == what::decode ? context - 1 : 0, tokens = context - first;
   for (auto _ : state) {
     auto const done = op == what::append ? append()
-                                         : host::attend<T>(pool, 0.125, cache, view<const T>(q.data() + first * q_width, tokens, q_width),
+                                         : host::attend<T>(pool, {.scale = 0.125}, cache, view<const T>(q.data() + first * q_width, tokens, q_width),
                                                            {sequence.data(), tokens}, {position.data() + first, tokens},
                                                            view<T>(out.data(), tokens, q_width));
     if (!done) return state.SkipWithError(done.what);

@@ -62,7 +62,7 @@ int main() {
   moesaic::host::pool cpu{moesaic::host::executor{&engine, engine_threads::run, engine.threads}};
 
   // Sizes are known before anything is loaded, and one slab serves weights, cache and workspace.
-  moesaic::host::kv_cache cache{.storage = layer::shape.cache, .sequences = 1, .kv_heads = layer::shape.kv_heads, .head_dim = layer::shape.head_dim, .max_tokens = room};
+  moesaic::host::kv_cache cache{.storage = layer::shape.cache, .sequences = 1, .kv_heads = layer::shape.kv_heads, .key_dim = layer::shape.key_dim, .value_dim = layer::shape.value_dim, .max_tokens = room};
   slab memory(layer::weights_bytes() + bytes(cache) + layer::workspace_bytes(tokens) + 3 * 64);
   auto const weights = layer::bind(memory.take(layer::weights_bytes()));
   layer::load_into(cpu, weights, moesaic::random_source{1}, "");

@@ -23,6 +23,7 @@ namespace {
 
 struct shape {
   int heads, kv_heads, head_dim;
+  int value_dim = head_dim;
 };
 // One kv head for all, one each, groups that do and do not fill a block of rows; widths around multiples of 16.
 shape const sizes[] = {{4, 1, 10}, {3, 3, 12}, {6, 2, 16}, {9, 3, 64}, {5, 1, 20}, {8, 8, 34}};
@@ -32,7 +33,7 @@ attention_batch<T> random_batch(shape s, std::vector<int> const& lengths, std::v
   auto const tokens = std::accumulate(lengths.begin(), lengths.end(), std::int64_t{0});
   attention_batch<T> b{random_matrix<T>(tokens, s.heads * s.head_dim, random),
                        random_matrix<T>(tokens, s.kv_heads * s.head_dim, random),
-                       random_matrix<T>(tokens, s.kv_heads * s.head_dim, random),
+                       random_matrix<T>(tokens, s.kv_heads * s.value_dim, random),
                        {},
                        {}};
   for (std::size_t n = 0; n < lengths.size(); ++n)
@@ -44,35 +45,71 @@ attention_batch<T> random_batch(shape s, std::vector<int> const& lengths, std::v
 }
 
 template <class T>
-bool sees(attention_batch<T> const& b, std::int64_t token, std::int64_t other) {
+bool sees(attention_rule const& rule, attention_batch<T> const& b, std::int64_t token, std::int64_t other) {
   auto const t = static_cast<std::size_t>(token), j = static_cast<std::size_t>(other);
-  return b.sequence[j] == b.sequence[t] && b.position[j] <= b.position[t];
+  auto const own = b.position[t], its = b.position[j];
+  return b.sequence[j] == b.sequence[t] && its <= own && (rule.window == 0 || own - its < rule.window) &&
+         (rule.chunk == 0 || own / rule.chunk == its / rule.chunk);
 }
 
 /// The formula, in double.
 template <class T>
-matrix<double> by_formula(shape s, double scale, attention_batch<T> const& b) {
-  matrix<double> out(b.q.rows, b.q.columns);
+matrix<double> by_formula(shape s, attention_rule const& rule, attention_batch<T> const& b) {
+  matrix<double> out(b.q.rows, s.heads * s.value_dim);
   for (std::int64_t t = 0; t < out.rows; ++t)
     for (int h = 0; h < s.heads; ++h) {
-      auto const kv = h / (s.heads / s.kv_heads);
+      auto const kv = rule.tiled_kv ? h % s.kv_heads : h / (s.heads / s.kv_heads);
       std::vector<std::int64_t> seen;
       std::vector<double> weight;
       for (std::int64_t j = 0; j < out.rows; ++j) {
-        if (!sees(b, t, j)) continue;
+        if (!sees(rule, b, t, j)) continue;
         double score = 0;
         for (int d = 0; d < s.head_dim; ++d)
           score += static_cast<double>(b.q(t, h * s.head_dim + d)) * static_cast<double>(b.k(j, kv * s.head_dim + d));
-        seen.push_back(j), weight.push_back(score * scale);
+        score *= rule.scale;
+        seen.push_back(j), weight.push_back(rule.softcap != 0 ? rule.softcap * std::tanh(score / rule.softcap) : score);
       }
-      auto const largest = *std::max_element(weight.begin(), weight.end());
-      double total = 0;
+      auto largest = *std::max_element(weight.begin(), weight.end());
+      if (!rule.sinks.empty()) largest = std::max(largest, static_cast<double>(rule.sinks[h]));
+      double total = rule.sinks.empty() ? 0 : std::exp(static_cast<double>(rule.sinks[h]) - largest);
       for (auto& w : weight) total += w = std::exp(w - largest);
       for (std::size_t i = 0; i < seen.size(); ++i)
-        for (int d = 0; d < s.head_dim; ++d)
-          out(t, h * s.head_dim + d) += weight[i] / total * static_cast<double>(b.v(seen[i], kv * s.head_dim + d));
+        for (int d = 0; d < s.value_dim; ++d)
+          out(t, h * s.value_dim + d) += weight[i] / total * static_cast<double>(b.v(seen[i], kv * s.value_dim + d));
     }
   return out;
+}
+template <class T>
+matrix<double> by_formula(shape s, double scale, attention_batch<T> const& b) {
+  return by_formula(s, attention_rule{.scale = scale}, b);
+}
+
+/// Rules of every axis by itself, and mixed.
+struct named_rule {
+  char const* name;
+  attention_rule rule;
+  bool sinks = false;
+};
+named_rule const rules[] = {
+    {"softcap", {.scale = 0.5, .softcap = 3}},
+    {"window of 1", {.scale = 0.3, .window = 1}},
+    {"window", {.scale = 0.3, .window = 7}},
+    {"window beyond the context", {.scale = 0.3, .window = 5000}},
+    {"window over a block's border", {.scale = 0.3, .window = 200}},
+    {"chunk of 1", {.scale = 0.3, .chunk = 1}},
+    {"chunk", {.scale = 0.3, .chunk = 37}},
+    {"chunk of blocks", {.scale = 0.3, .chunk = 512}},
+    {"window in a chunk", {.scale = 0.3, .window = 10, .chunk = 24}},
+    {"tiled kv heads", {.scale = 0.3, .tiled_kv = true}},
+    {"sinks", {.scale = 0.3}, true},
+    {"all at once", {.scale = 0.4, .softcap = 5, .window = 33, .chunk = 50, .tiled_kv = true}, true},
+};
+
+/// Of every size a sink may have: none to speak of, as a score, above all scores.
+std::vector<float> sinks_of(named_rule const& r, int heads) {
+  std::vector<float> sinks;
+  for (int h = 0; r.sinks && h < heads; ++h) sinks.push_back(static_cast<float>(h % 4 * 20 - 30));
+  return sinks;
 }
 
 template <class T>
@@ -81,7 +118,7 @@ constexpr dtype natural_storage = dtype_of<T>;
 template <class T>
 owning_cache cache_for(shape s, std::vector<int> const& lengths, std::vector<std::int32_t> const& first = {}) {
   return owning_cache(natural_storage<T>, static_cast<int>(lengths.size()), s.kv_heads, s.head_dim,
-                      *std::max_element(lengths.begin(), lengths.end()) + 1, first);
+                      *std::max_element(lengths.begin(), lengths.end()) + 1, first, s.value_dim);
 }
 
 std::vector<std::int64_t> shuffled(std::int64_t count, random_stream& random) {
@@ -228,4 +265,99 @@ TEST_CASE("after rotation, only distances count: all positions shifted by one am
     INFO(to_string(found));
     CHECK(found.worst <= stage_tolerance<double>);
   }
+}
+
+TEST_CASE_TEMPLATE("every rule, and rules together: the formula, and token by token the same bits", T, double, float, bf16) {
+  shape const shapes[] = {{6, 2, 16, 20}, {4, 4, 12, 34}, {5, 1, 34, 10}};
+  std::uint64_t seed = 30;
+  for (auto const& r : rules) {
+    random_stream random(++seed);
+    CAPTURE(std::string(r.name));
+    auto const s = shapes[seed % std::size(shapes)];
+    std::vector<int> const lengths = {std::is_same_v<T, float> ? 580 : 60, 1, 41};
+    std::vector<std::int32_t> const first = {3, 30, 0};
+    auto const sinks = sinks_of(r, s.heads);
+    auto rule = r.rule;
+    rule.sinks = sinks;
+    auto const batch = random_batch<T>(s, lengths, first, random);
+    host::pool pool(2);
+    auto const whole = append_and_attend<T>(pool, rule, cache_for<T>(s, lengths, first), batch);
+    auto const want = by_formula(s, rule, batch);
+    auto const found = compare(whole.view(), want.view());
+    INFO(to_string(found));
+    CHECK(found.worst <= stage_tolerance<T>);
+
+    auto const cache = cache_for<T>(s, lengths, first);
+    for (std::int64_t t = 0; t < batch.q.rows;) {
+      std::vector<std::int64_t> rows;
+      for (auto take = t % 3 == 0 ? 1 : random.below(9) + 1; take > 0 && t < batch.q.rows; --take) rows.push_back(t++);
+      auto const piece = append_and_attend<T>(pool, rule, cache, pick(batch, rows));
+      for (std::size_t i = 0; i < rows.size(); ++i)
+        CHECK(same_bits(view<const T>(piece.view().row(static_cast<std::int64_t>(i)), 1, piece.columns),
+                        view<const T>(whole.view().row(rows[i]), 1, whole.columns)));
+    }
+
+    auto const keys = std::int64_t{cache.view.max_tokens};
+    matrix<accumulator<T>> probabilities(s.heads * batch.q.rows, keys);
+    REQUIRE(host::attention_probabilities<T>(pool, rule, cache.view, batch.q.view(), batch.sequence, batch.position, probabilities.view()));
+    matrix<double> weighed(whole.rows, whole.columns);
+    auto const starts = std::vector<std::int64_t>{0, lengths[0], lengths[0] + lengths[1]};
+    for (std::int64_t t = 0; t < batch.q.rows; ++t)
+      for (int h = 0; h < s.heads; ++h)
+        for (std::int64_t slot = 0; slot < keys; ++slot)
+          if (auto const p = static_cast<double>(probabilities(h * batch.q.rows + t, slot)); p != 0)
+            for (int d = 0; d < s.value_dim; ++d)
+              weighed(t, h * s.value_dim + d) += p * static_cast<double>(batch.v(starts[static_cast<std::size_t>(batch.sequence[static_cast<std::size_t>(t)])] + slot,
+                                                                               rule.kv_head(h, s.heads, s.kv_heads) * s.value_dim + d));
+    CHECK(compare(whole.view(), std::as_const(weighed).view()).worst <= stage_tolerance<T>);
+  }
+}
+
+TEST_CASE_TEMPLATE("NaN in keys and values that a window or a chunk hides does not come out, in odd slots neither", T, float, bf16) {
+  shape const s{3, 1, 16, 20};
+  for (auto const rule : {attention_rule{.scale = 0.3, .window = 3}, attention_rule{.scale = 0.3, .window = 30}, attention_rule{.scale = 0.3, .chunk = 7}})
+    for (std::int32_t const bad : {4, 5, 33}) {
+      random_stream random(12);
+      auto batch = random_batch<T>(s, {70}, {}, random);
+      batch.k(bad, 3) = batch.v(bad, 7) = static_cast<T>(std::nanf(""));
+      host::pool pool;
+      auto const out = append_and_attend<T>(pool, rule, cache_for<T>(s, {70}), batch);
+      for (std::int64_t t = 0; t < 70; ++t)
+        CHECK(std::isnan(static_cast<float>(out(t, 7))) == (t >= bad && rule.first_seen(t) <= bad));
+    }
+}
+
+TEST_CASE("every level gives the bits of the portable one, under every rule") {
+  shape const s{6, 2, 16, 20};
+  for (auto const& r : rules) {
+    CAPTURE(std::string(r.name));
+    random_stream random(13);
+    auto const sinks = sinks_of(r, s.heads);
+    auto rule = r.rule;
+    rule.sinks = sinks;
+    auto const batch = random_batch<float>(s, {90}, {}, random);
+    host::pool reference(1, host::level::portable);
+    auto const want = append_and_attend<float>(reference, rule, cache_for<float>(s, {90}), batch);
+    for (auto const level : levels()) {
+      host::pool pool(1, level);
+      auto const got = append_and_attend<float>(pool, rule, cache_for<float>(s, {90}), batch);
+      CHECK(same_bits(got.view(), want.view()));
+    }
+  }
+}
+
+TEST_CASE("softcap, window and sinks that change nothing: the plain bits, or nearly") {
+  shape const s{4, 2, 16};
+  random_stream random(14);
+  auto const batch = random_batch<double>(s, {40}, {}, random);
+  host::pool pool;
+  auto const run = [&](attention_rule const& rule) { return append_and_attend<double>(pool, rule, cache_for<double>(s, {40}), batch); };
+  auto const plain = run({.scale = 0.25});
+  std::vector<float> const far(4, -1e4f);
+  for (auto const& rule : {attention_rule{.scale = 0.25, .window = 40}, {.scale = 0.25, .chunk = 40}, {.scale = 0.25, .sinks = far}}) {
+    auto const same = run(rule);
+    CHECK(same_bits(same.view(), plain.view()));
+  }
+  auto const nearly = run({.scale = 0.25, .softcap = 1e7});
+  CHECK(compare(nearly.view(), plain.view()).worst <= stage_tolerance<double>);
 }

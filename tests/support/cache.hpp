@@ -16,12 +16,14 @@ struct owning_cache {
   std::vector<std::int32_t> first;  ///< first position of every sequence, or empty
   host::kv_cache view;
 
-  owning_cache(dtype storage, int sequences, int kv_heads, int head_dim, int max_tokens, std::vector<std::int32_t> first_position = {})
+  owning_cache(dtype storage, int sequences, int kv_heads, int head_dim, int max_tokens, std::vector<std::int32_t> first_position = {},
+               int value_dim = 0)
       : first(std::move(first_position)) {
     view = {.storage = storage,
             .sequences = sequences,
             .kv_heads = kv_heads,
-            .head_dim = head_dim,
+            .key_dim = head_dim,
+            .value_dim = value_dim != 0 ? value_dim : head_dim,
             .max_tokens = max_tokens,
             .first_position = first};
     memory = host::buffer(host::bytes(view));
@@ -29,7 +31,7 @@ struct owning_cache {
   }
 };
 
-/// Tokens of a batch: q [tokens, heads · head_dim], k and v [tokens, kv_heads · head_dim].
+/// Tokens of a batch: q [tokens, heads · key_dim], k [tokens, kv_heads · key_dim], v [tokens, kv_heads · value_dim].
 template <class T>
 struct attention_batch {
   matrix<T> q, k, v;
@@ -55,13 +57,17 @@ attention_batch<T> pick(attention_batch<T> const& from, std::vector<std::int64_t
 
 /// Appends a batch and attends with it. Throws what a status says.
 template <class T>
-matrix<T> append_and_attend(host::pool& pool, double scale, owning_cache const& cache, attention_batch<T> const& batch) {
-  matrix<T> out(batch.q.rows, batch.q.columns);
+matrix<T> append_and_attend(host::pool& pool, attention_rule const& rule, owning_cache const& cache, attention_batch<T> const& batch) {
+  matrix<T> out(batch.q.rows, batch.q.columns / cache.view.key_dim * cache.view.value_dim);
   if (auto const done = host::append<T>(pool, cache.view, batch.k.view(), batch.v.view(), batch.sequence, batch.position); !done)
     throw error(to_string(done));
-  if (auto const done = host::attend<T>(pool, scale, cache.view, batch.q.view(), batch.sequence, batch.position, out.view()); !done)
+  if (auto const done = host::attend<T>(pool, rule, cache.view, batch.q.view(), batch.sequence, batch.position, out.view()); !done)
     throw error(to_string(done));
   return out;
+}
+template <class T>
+matrix<T> append_and_attend(host::pool& pool, double scale, owning_cache const& cache, attention_batch<T> const& batch) {
+  return append_and_attend<T>(pool, attention_rule{.scale = scale}, cache, batch);
 }
 
 }  // namespace moesaic::test

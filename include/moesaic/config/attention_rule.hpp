@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 
 #include <moesaic/base/macros.hpp>
@@ -37,6 +38,13 @@ constexpr bool plain_attention(attention_config const& c) {
 
 constexpr attention_rule attention_rule_of(attention_config const& c, double scale, list<const float> sinks) {
   return {scale, c.softcap, c.window, c.chunk, c.tiled_kv, sinks};
+}
+
+/// What queries at a position are multiplied by.
+template <class Sum>
+MOESAIC_FN Sum temperature_at(query_temperature const& c, std::int32_t position) {
+  auto const periods = (position + 1ll) / c.floor;
+  return Sum(1) + static_cast<Sum>(c.scale) * std::log(static_cast<Sum>(1 + periods));
 }
 
 }  // namespace moesaic

@@ -7,6 +7,7 @@
 #include <moesaic/host/cosine.hpp>
 #include <moesaic/host/embedding.hpp>
 #include <moesaic/host/ffn.hpp>
+#include <moesaic/host/heads.hpp>
 #include <moesaic/host/linear.hpp>
 #include <moesaic/host/logits.hpp>
 #include <moesaic/host/memory.hpp>

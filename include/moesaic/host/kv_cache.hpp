@@ -17,13 +17,14 @@
 namespace moesaic::host {
 
 /// One layer's cache, a view. Every (sequence, kv head) has two matrices in the layout of base/packed.hpp:
-///   keys    outputs = slots, inputs = head_dim: one vector holds 16 tokens, so scores of 32 keys come out side by side
-///   values  outputs = head_dim, inputs = slots: one vector holds 16 elements of a token, so a weighted sum runs down the slots
+///   keys    outputs = slots, inputs = key_dim: one vector holds 16 tokens, so scores of 32 keys come out side by side
+///   values  outputs = value_dim, inputs = slots: one vector holds 16 elements of a token, so a weighted sum runs down the slots
 /// All keys lie first, then all values. A token's slot is its position − its sequence's first position.
 /// fp64 takes the index map of fp32 with lanes twice as wide.
 struct kv_cache {
   dtype storage = dtype::fp32;  ///< fp32, bf16 or fp64
-  int sequences = 0, kv_heads = 0, head_dim = 0;
+  int sequences = 0, kv_heads = 0;
+  int key_dim = 0, value_dim = 0;                ///< elements of a head's key, and of its value
   int max_tokens = 0;                            ///< slots of a sequence
   std::byte* data = nullptr;                     ///< bytes(cache) bytes, 64-byte aligned, zero at first
   list<const std::int32_t> first_position = {};  ///< [sequences], or empty: all sequences start at position 0
@@ -33,12 +34,12 @@ struct kv_cache {
 constexpr packed_matrix key_panels(kv_cache const& c) {
   return {.stored = c.storage == dtype::bf16 ? dtype::bf16 : dtype::fp32,
           .outputs = c.max_tokens,
-          .inputs = c.head_dim,
+          .inputs = c.key_dim,
           .count = std::int64_t{c.sequences} * c.kv_heads};
 }
 constexpr packed_matrix value_panels(kv_cache const& c) {
   auto m = key_panels(c);
-  m.outputs = c.head_dim;
+  m.outputs = c.value_dim;
   m.inputs = c.max_tokens;
   return m;
 }
@@ -85,7 +86,7 @@ MOESAIC_HOST void write(std::byte* at, T x) {
   std::memcpy(at, &value, sizeof value);
 }
 
-/// One token's key [head_dim] into its slot of a head's keys: one lane of every row of a panel.
+/// One token's key [key_dim] into its slot of a head's keys: one lane of every row of a panel.
 template <class Stored, class T>
 void write_key(std::byte* keys, packed_matrix const& m, std::int64_t slot, T const* x) {
   constexpr std::int64_t in_lane = sizeof(Stored) == 2 ? 2 : 1, wide = sizeof(Stored) == 8 ? 2 : 1;
@@ -99,7 +100,7 @@ void write_key(std::byte* keys, packed_matrix const& m, std::int64_t slot, T con
   }
 }
 
-/// One token's value [head_dim] into its slot of a head's values: all lanes of one row of every panel.
+/// One token's value [value_dim] into its slot of a head's values: all lanes of one row of every panel.
 template <class Stored, class T>
 void write_value(std::byte* values, packed_matrix const& m, std::int64_t slot, T const* x) {
   constexpr std::int64_t in_lane = sizeof(Stored) == 2 ? 2 : 1, wide = sizeof(Stored) == 8 ? 2 : 1;
@@ -134,11 +135,13 @@ inline constexpr status wrong_storage{status_code::invalid_argument,
 }  // namespace cache_detail
 
 /// Whether a cache was made for heads of this shape.
-inline status check(pool&, kv_cache const& c, int kv_heads, int head_dim) {
+inline status check(pool&, kv_cache const& c, int kv_heads, int key_dim, int value_dim) {
   if (c.kv_heads != kv_heads)
     return {status_code::invalid_argument, "The cache must have been made for the layer's number of kv heads.", kv_heads, c.kv_heads};
-  if (c.head_dim != head_dim)
-    return {status_code::invalid_argument, "The cache must have been made for the layer's head dimension.", head_dim, c.head_dim};
+  if (c.key_dim != key_dim)
+    return {status_code::invalid_argument, "The cache must have been made for the layer's head dimension.", key_dim, c.key_dim};
+  if (c.value_dim != value_dim)
+    return {status_code::invalid_argument, "The cache must have been made for the layer's value dimension.", value_dim, c.value_dim};
   return {};
 }
 
@@ -160,7 +163,8 @@ inline status check(kv_cache const& c, list<const std::int32_t> sequence, list<c
   return {};
 }
 
-/// Writes the batch's keys and values into their slots. k, v [tokens, kv_heads · head_dim]; sequence, position [tokens].
+/// Writes the batch's keys and values into their slots. k [tokens, kv_heads · key_dim], v [tokens, kv_heads · value_dim]; sequence, position
+/// [tokens].
 /// Of two tokens with one slot the later stays. out_of_range where a token has no slot: nothing is written then.
 /// Promised: the cache's storage where it is known, so that only code for that is made. The flags are for backends that find out later.
 template <class T, dtype Promised = dtype::same>
@@ -170,18 +174,17 @@ status append(pool& where, kv_cache const& cache, view<const T> k, view<const T>
   if (k.rows != sequence.size || v.rows != sequence.size)
     return {status_code::invalid_argument, "Keys and values have one row for every token.", sequence.size,
             k.rows != sequence.size ? k.rows : v.rows};
-  auto const width = std::int64_t{cache.kv_heads} * cache.head_dim;
-  if (k.columns != width || v.columns != width)
-    return {status_code::invalid_argument, "Keys and values are kv_heads · head_dim wide.", width,
-            k.columns != width ? k.columns : v.columns};
+  auto const k_width = std::int64_t{cache.kv_heads} * cache.key_dim, v_width = std::int64_t{cache.kv_heads} * cache.value_dim;
+  if (k.columns != k_width) return {status_code::invalid_argument, "Keys are kv_heads · key_dim wide.", k_width, k.columns};
+  if (v.columns != v_width) return {status_code::invalid_argument, "Values are kv_heads · value_dim wide.", v_width, v.columns};
 
   auto const known = cache_detail::with_storage<T, Promised>(cache.storage, [&]<class Stored>() {
     auto const key_map = key_panels(cache), value_map = value_panels(cache);
     where.for_each(cache.kv_heads, [&](std::int64_t h) {  // a task a head: tokens that share a cache line stay on one thread
       for (std::int64_t t = 0; t < sequence.size; ++t) {
         auto const slot = slot_of(cache, sequence[t], position[t]);
-        cache_detail::write_key<Stored>(keys_of(cache, sequence[t], h), key_map, slot, k.row(t) + h * cache.head_dim);
-        cache_detail::write_value<Stored>(values_of(cache, sequence[t], h), value_map, slot, v.row(t) + h * cache.head_dim);
+        cache_detail::write_key<Stored>(keys_of(cache, sequence[t], h), key_map, slot, k.row(t) + h * cache.key_dim);
+        cache_detail::write_value<Stored>(values_of(cache, sequence[t], h), value_map, slot, v.row(t) + h * cache.value_dim);
       }
     });
   });

@@ -68,7 +68,7 @@ template <class T>
 owned_kv_cache make_kv_cache(pool&, block_shapes const& s, int sequences, int max_tokens) {
   if (sequences < 1 || max_tokens < 1)
     throw error("cache: expected at least one sequence and one token, found " + std::to_string(sequences) + " and " + std::to_string(max_tokens));
-  return owned_kv_cache(kv_cache{s.cache, sequences, s.kv_heads, s.head_dim, max_tokens, nullptr, {}});
+  return owned_kv_cache(kv_cache{s.cache, sequences, s.kv_heads, s.key_dim, s.value_dim, max_tokens, nullptr, {}});
 }
 
 /// Frequencies of a rotary embedding that turns `turning` elements of a head: [turning / 2].

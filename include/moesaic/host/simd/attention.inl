@@ -1,4 +1,4 @@
-// Query rows against one head's cached keys and values, 16 lanes at a time: softmax(q Kᵀ · scale) V, in blocks of keys. Body file.
+// Query rows against one head's cached keys and values, 16 lanes at a time: softmax(scores(q Kᵀ)) V, in blocks of keys. Body file.
 // Products meet sums in fma only, each output is one chain over ascending inputs: levels and neighbours do not change a bit.
 // SPDX-License-Identifier: Apache-2.0
 
@@ -27,7 +27,7 @@ MOESAIC_HOST Scalar largest_lane(lanes_of<Scalar> x) {
 }
 
 /// sums[r] += Σ x[r][i − first] · input i, inputs i in [first, last) ascending, for the 16 · block_panels outputs from panel `panel` of a
-/// pair on; one chain an output. `first` is even where a lane holds two inputs.
+/// pair on; one chain an output. At least one input.
 template <class Stored, int Rows, class Scalar>
 [[gnu::noinline]] void multiply_panels(std::byte const* pair, int panel, std::int64_t inputs, Scalar const* x, std::int64_t x_stride,
                                        std::int64_t first, std::int64_t last, Scalar* sums, std::int64_t sums_stride) {
@@ -40,7 +40,16 @@ template <class Stored, int Rows, class Scalar>
 #pragma GCC unroll 16
   for (int i = 0; i < block; ++i) sum[i] = load(sums + i / panels * sums_stride + i % panels * packed::lanes);
 
-  for (auto row = first / in_lane; row < last_row;) {
+  auto row = first / in_lane;
+  if (first % in_lane != 0) {  // the second input of a lane, without the first
+#pragma GCC unroll 2
+    for (int p = 0; p < panels; ++p)
+      weights[p] = load_input<Stored, 1>(pair + packed::row_offset(row, panel + p, total_rows) / packed::row_bytes * row_bytes);
+#pragma GCC unroll 16
+    for (int i = 0; i < block; ++i) sum[i] = fma(weights[i % panels], set1(x[i / panels * x_stride]), sum[i]);
+    ++row;
+  }
+  while (row < last_row) {
     auto const next_tile = (row / packed::tile_rows + 1) * packed::tile_rows;
     auto const until = next_tile < last_row ? next_tile : last_row;
     std::byte const* at[panels];
@@ -86,58 +95,80 @@ template <class Scalar>
   store(total, fma(load(total), set1(shrink), added));
 }
 
-/// Rows of queries that share a kv head; row r sees the first visible[r] keys, at least one, and leaves its sum of weighted values in
+/// Scores to cap · tanh(score · scale / cap).
+template <class Scalar>
+[[gnu::noinline]] void cap_scores(Scalar* scores, std::int64_t count, Scalar scale, Scalar cap) {
+  for (std::int64_t i = 0; i < count; i += packed::lanes)
+    store(scores + i, mul(set1(cap), tanh(mul(load(scores + i), set1(scale / cap)))));
+}
+
+/// Rows of queries that share a kv head; row r sees keys [from[r], until[r]), at least one, and leaves its sum of weighted values in
 /// out[r] and what to divide it by in total[r][0]. Keys come in blocks: their scores, the largest so far, exponentials against it, then
-/// the values (online softmax, arXiv:1805.02867). All that a row adds are its own keys in their order, so its bits are the same whoever its
-/// neighbours are. All rows together, or the first alone.
+/// the values (online softmax, arXiv:1805.02867). A sink is the largest of a row before its first key. Blocks begin at multiples of their
+/// size, and all that a row adds are its own keys in their order, so its bits are the same whoever its neighbours are; keys that none of
+/// them sees are not read. All rows together, or the first alone.
 template <class Stored, class Scalar>
 void attend_rows(here, attention_head const& head, attention_rows<Scalar>& rows, bool together) {
   constexpr auto map = sizeof(Stored) == 2 ? dtype::bf16 : dtype::fp32;  // doubles: lanes twice as wide
   constexpr std::int64_t lane_width = sizeof(Stored) == 8 ? 2 : 1;
   constexpr std::int64_t step = packed::lanes * block_panels;  // outputs of one multiply_panels
-  auto const key_pair = packed::pair_bytes(map, head.head_dim) * lane_width,
+  auto const key_pair = packed::pair_bytes(map, head.key_dim) * lane_width,
              value_pair = packed::pair_bytes(map, head.max_tokens) * lane_width;
-  auto const scale = static_cast<Scalar>(head.scale);
-  auto const dims = packed::ceil_div(head.head_dim, step) * step;
+  auto const scale = static_cast<Scalar>(head.softcap != 0 ? 1.0 : head.scale);  // of scores that no cap has scaled
+  auto const dims = packed::ceil_div(head.value_dim, step) * step;
   auto const used = together ? attention_row_count : 1;
   auto const multiply = together ? &multiply_panels<Stored, attention_row_count, Scalar> : &multiply_panels<Stored, 1, Scalar>;
+  auto const within = [](std::int64_t key, std::int64_t count) { return key < 0 ? 0 : key < count ? key : count; };
 
-  std::int64_t longest = 0;
+  std::int64_t earliest = rows.from[0], longest = 0;
   for (int r = 0; r < used; ++r) {
-    longest = rows.visible[r] > longest ? rows.visible[r] : longest;
-    rows.top[r] = -std::numeric_limits<Scalar>::infinity();
+    earliest = rows.from[r] < earliest ? rows.from[r] : earliest;
+    longest = rows.until[r] > longest ? rows.until[r] : longest;
+    rows.top[r] = rows.sink[r] / scale;
     for (auto& lane : rows.total[r]) lane = 0;
+    rows.total[r][0] = rows.sink[r] > -std::numeric_limits<Scalar>::infinity() ? Scalar(1) : Scalar(0);
     for (std::int64_t d = 0; d < dims; ++d) rows.out[r][d] = 0;
   }
 
-  for (std::int64_t first = 0; first < longest; first += attention_block) {
-    auto const last = first + attention_block < longest ? first + attention_block : longest;
-    auto const padded = packed::ceil_div(last - first, step) * step;
+  auto const first_block = earliest / attention_block * attention_block;
+  for (auto first = first_block; first < longest; first += attention_block) {
+    auto const last = first + attention_block < longest ? first + attention_block : longest, count = last - first;
+    auto const unseen = first == first_block ? (earliest - first) / step * step : 0, padded = packed::ceil_div(count, step) * step;
     for (int r = 0; r < used; ++r)
-      for (std::int64_t i = 0; i < padded; ++i) rows.weight[r][i] = 0;
-    for (auto key = first; key < last; key += step)
-      multiply(head.keys + key / 32 * key_pair, static_cast<int>(key / 16 % 2), head.head_dim, rows.query[0], max_head_dim, 0,
-               head.head_dim, rows.weight[0] + (key - first), attention_block);
+      for (auto i = unseen; i < padded; ++i) rows.weight[r][i] = 0;
+    for (auto key = first + unseen; key < last; key += step)
+      multiply(head.keys + key / 32 * key_pair, static_cast<int>(key / 16 % 2), head.key_dim, rows.query[0], max_head_dim, 0,
+               head.key_dim, rows.weight[0] + (key - first), attention_block);
 
-    std::int64_t count[attention_row_count], shared = last - first;  // keys of this block that a row sees, and that all of them see
+    std::int64_t from[attention_row_count], until[attention_row_count];  // keys of this block that a row sees
+    std::int64_t shared_from = 0, shared_until = count;                  // and that all of them see
     for (int r = 0; r < used; ++r) {
-      count[r] = rows.visible[r] < last ? rows.visible[r] - first : last - first;
-      count[r] = count[r] < 0 ? 0 : count[r];
-      shared = count[r] < shared ? count[r] : shared;
-      weigh(rows.weight[r], count[r], scale, rows.top[r], rows.shrink[r], rows.total[r]);
-      if (first != 0)
+      from[r] = within(rows.from[r] - first, count), until[r] = within(rows.until[r] - first, count);
+      shared_from = from[r] > shared_from ? from[r] : shared_from;
+      shared_until = until[r] < shared_until ? until[r] : shared_until;
+      if (from[r] >= until[r]) continue;
+      auto const whole = from[r] / packed::lanes * packed::lanes;
+      auto* const scores = rows.weight[r] + whole;
+      if (head.softcap != 0) cap_scores(scores, until[r] - whole, static_cast<Scalar>(head.scale), static_cast<Scalar>(head.softcap));
+      for (auto i = whole; i < from[r]; ++i) rows.weight[r][i] = -std::numeric_limits<Scalar>::infinity();
+      weigh(scores, until[r] - whole, scale, rows.top[r], rows.shrink[r], rows.total[r]);
+      if (first != first_block)
         for (std::int64_t d = 0; d < dims; ++d) rows.out[r][d] *= rows.shrink[r];
     }
-    shared = shared / 2 * 2;  // a row's own rest begins a lane's inputs
+    if (shared_from >= shared_until) shared_from = shared_until = count;  // none: each row by itself
 
     for (std::int64_t d = 0; d < dims; d += step) {
       auto const* const pair = head.values + d / 32 * value_pair;
       auto const panel = static_cast<int>(d / 16 % 2);
-      multiply(pair, panel, head.max_tokens, rows.weight[0], attention_block, first, first + shared, rows.out[0] + d, max_head_dim);
-      for (int r = 0; r < used; ++r)
-        if (shared < count[r])
-          multiply_panels<Stored, 1>(pair, panel, head.max_tokens, rows.weight[r] + shared, 0, first + shared, first + count[r],
-                                     rows.out[r] + d, 0);
+      auto const alone = [&](int r, std::int64_t begin, std::int64_t end) {
+        if (begin < end)
+          multiply_panels<Stored, 1>(pair, panel, head.max_tokens, rows.weight[r] + begin, 0, first + begin, first + end, rows.out[r] + d, 0);
+      };
+      for (int r = 0; r < used; ++r) alone(r, from[r], until[r] < shared_from ? until[r] : shared_from);
+      if (shared_from < shared_until)
+        multiply(pair, panel, head.max_tokens, rows.weight[0] + shared_from, attention_block, first + shared_from, first + shared_until,
+                 rows.out[0] + d, max_head_dim);
+      for (int r = 0; r < used; ++r) alone(r, from[r] > shared_until ? from[r] : shared_until, until[r]);
     }
   }
   for (int r = 0; r < used; ++r) rows.total[r][0] = sum(load(rows.total[r]));

@@ -66,6 +66,15 @@ MOESAIC_HOST f64 mul(f64 const& a, f64 const& b) {
 MOESAIC_HOST f64 max(f64 const& a, f64 const& b) {
   return each([&](int i) { return a.lane[i] > b.lane[i] ? a.lane[i] : b.lane[i]; });
 }
+MOESAIC_HOST f64 min(f64 const& a, f64 const& b) {
+  return each([&](int i) { return a.lane[i] < b.lane[i] ? a.lane[i] : b.lane[i]; });
+}
+MOESAIC_HOST f64 div(f64 const& a, f64 const& b) {
+  return each([&](int i) { return a.lane[i] / b.lane[i]; });
+}
+MOESAIC_HOST f64 tanh(f64 const& a) {
+  return each([&](int i) { return std::tanh(a.lane[i]); });
+}
 MOESAIC_HOST f64 exp(f64 const& a) {
   return each([&](int i) { return std::exp(a.lane[i]); });
 }
