@@ -16,6 +16,7 @@
 #include <moesaic/base/status.hpp>
 #include <moesaic/base/view.hpp>
 #include <moesaic/config/block_config.hpp>
+#include <moesaic/config/latent.hpp>
 #include <moesaic/config/layers.hpp>
 #include <moesaic/config/presets/deepseek.hpp>
 #include <moesaic/config/presets/llama.hpp>
@@ -74,6 +75,7 @@
 #include <moesaic/host/ffn.hpp>
 #include <moesaic/host/host.hpp>
 #include <moesaic/host/kv_cache.hpp>
+#include <moesaic/host/latent.hpp>
 #include <moesaic/host/linear.hpp>
 #include <moesaic/host/logits.hpp>
 #include <moesaic/host/memory.hpp>
@@ -91,6 +93,7 @@
 #include <moesaic/layer/embedding.hpp>
 #include <moesaic/layer/expert_runs.hpp>
 #include <moesaic/layer/ffn.hpp>
+#include <moesaic/layer/latent_attention.hpp>
 #include <moesaic/layer/load.hpp>
 #include <moesaic/layer/moe.hpp>
 #include <moesaic/layer/moe_memory.hpp>

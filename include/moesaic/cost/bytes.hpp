@@ -4,6 +4,7 @@
 
 #include <moesaic/base/packed.hpp>
 #include <moesaic/cost/experts.hpp>
+#include <moesaic/cost/keys.hpp>
 #include <moesaic/cost/tensors.hpp>
 
 namespace moesaic {
@@ -23,6 +24,7 @@ namespace detail {
 constexpr auto price_in_bytes(layout l) {
   return [l](weight_tensor const& t) -> std::int64_t {
     if (l == layout::packed && t.matrix) return packed::matrix_bytes({t.stored, t.outputs, t.inputs, t.parts, 1, nullptr});
+    if (t.copy) return 0;
     return t.parts * stored_bytes(t.stored, t.outputs, t.inputs);
   };
 }
@@ -55,10 +57,12 @@ constexpr std::int64_t bytes_of_counts(block_config const& c, list<const std::in
   return sum;
 }
 
-/// Of one token's keys and values, in a layer or in all.
+/// Of what is kept of one token, keys and values or the latent and its rotated key, in a layer or in all.
 constexpr std::int64_t cache_bytes(block_config const& c) {
   auto const s = shapes(c);
-  return (0ll + s.k_width + s.v_width) * bits(s.cache) / 8;
+  auto const& latent = c.attention.latent;
+  auto const elements = latent.kv_rank != 0 ? 0ll + latent.kv_rank + latent.rope_dim : 0ll + s.k_width + s.v_width;
+  return elements * bits(s.cache) / 8;
 }
 constexpr std::int64_t cache_bytes(list<const block_config> layers) {
   std::int64_t sum = 0;
@@ -77,7 +81,7 @@ constexpr std::int64_t cache_bytes() {
 /// What one decoding step reads.
 struct step_bytes {
   double weights = 0;                  ///< each weight once, of the experts the distinct ones; of the embedding the tokens' rows
-  double cache = 0;                    ///< keys and values
+  double cache = 0;                    ///< keys and values, those that a token sees
   constexpr double total() const { return weights + cache; }
 };
 
@@ -88,8 +92,10 @@ constexpr step_bytes decode_bytes(decoder_config const& c, list<const block_conf
   auto const row = layers.empty() ? 0 : stored_bytes(c.embedding, 1, layers[0].hidden);
   step_bytes step;
   step.weights = static_cast<double>(besides.norm + besides.head + (besides.tied ? besides.embedding : 0) + batch * row);
-  for (auto const& layer : layers) step.weights += weight_bytes(layer, l).with_experts(distinct_experts(layer.router, batch));
-  step.cache = static_cast<double>(batch * keys * cache_bytes(layers));
+  for (auto const& layer : layers) {
+    step.weights += weight_bytes(layer, l).with_experts(distinct_experts(layer.router, batch));
+    step.cache += static_cast<double>(batch * keys_read(layer.attention, 1, keys) * cache_bytes(layer));
+  }
   return step;
 }
 template <decoder_spec Model>

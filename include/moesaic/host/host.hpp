@@ -8,6 +8,7 @@
 #include <moesaic/host/embedding.hpp>
 #include <moesaic/host/ffn.hpp>
 #include <moesaic/host/heads.hpp>
+#include <moesaic/host/latent.hpp>
 #include <moesaic/host/linear.hpp>
 #include <moesaic/host/logits.hpp>
 #include <moesaic/host/memory.hpp>

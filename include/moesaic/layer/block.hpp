@@ -9,6 +9,7 @@
 
 #include <moesaic/layer/attention.hpp>
 #include <moesaic/layer/device_axes.hpp>
+#include <moesaic/layer/latent_attention.hpp>
 #include <moesaic/layer/moe.hpp>
 #include <moesaic/layer/norm.hpp>
 
@@ -38,7 +39,7 @@ struct block {
   struct scratch {
     call_flags* flags;
     view<scalar> normed, stream;         // [tokens, hidden]
-    typename attention<Spec>::scratch attention;
+    typename attention_of<Spec>::scratch attention;
     typename moe<Spec>::scratch ffn;
   };
 
@@ -93,8 +94,6 @@ struct block {
                   "attention of a layer on a device must be of the kinds that layer/device_axes.hpp lists, because there are no kernels for others yet");
     static_assert(device_has_experts(config) || !requires { requires Where::on_device; },
                   "experts of a layer on a device must be of the kinds that layer/device_axes.hpp lists, because there are no kernels for others yet");
-    static_assert(device_has_stream(config) || !requires { requires Where::on_device; },
-                  "norms and residuals of a layer on a device must be of the kinds that layer/device_axes.hpp lists, because there are no kernels for others yet");
     static_assert(takes_widths<Where>(), "hidden, heads · head_dim and every intermediate of a layer on a device must be multiples of 16, because its kernels move 16 inputs at once");
     static_assert(may_tap<Where, Tap>(), "this tap reads its views on the host, so it needs a call that runs there: on a device, copy what is wanted first");
     auto const show = [&](stage what, view<scalar> values) { tap(tap_point{layer, what}, view<const scalar>(values)); };
@@ -107,7 +106,7 @@ struct block {
       show(stage::attn_norm, s.normed);
     }
     view<const scalar> const attended = norms_before ? view<const scalar>(s.normed) : rows.x;
-    if (auto done = attention<Spec>::forward(where, w.attention, attended, sites, cache, s.attention, tap, layer); !done) return done;
+    if (auto done = attention_of<Spec>::forward(where, w.attention, attended, sites, cache, s.attention, tap, layer); !done) return done;
     if constexpr (norms_after) {
       normalize<scalar>(where, config.norm, w.attention_post_norm, s.attention.out, s.attention.out);
       show(stage::attn_post_norm, s.attention.out);
@@ -136,7 +135,8 @@ struct block {
   template <class Where>
   static constexpr bool takes_widths() {
     if constexpr (requires { Where::inputs_at_once; }) {
-      bool fits = shape.hidden % Where::inputs_at_once == 0 && shape.q_width % Where::inputs_at_once == 0 && shape.shared_intermediate % Where::inputs_at_once == 0;
+      bool fits = shape.hidden % Where::inputs_at_once == 0 && shape.q_width % Where::inputs_at_once == 0 && shape.shared_intermediate % Where::inputs_at_once == 0 &&
+                  config.expert.latent % Where::inputs_at_once == 0;
       for (auto const& run : shape.widths) fits = fits && run.intermediate % Where::inputs_at_once == 0;
       return fits;
     }
@@ -157,7 +157,7 @@ struct block {
     s.normed = memory.take<scalar>(tokens, shape.hidden);
     s.stream = memory.take<scalar>(tokens, shape.hidden);
     auto rest = memory;                                    // attention's scratch is free when the feed-forward starts
-    s.attention = attention<Spec>::carve(memory, tokens);
+    s.attention = attention_of<Spec>::carve(memory, tokens);
     s.ffn = moe<Spec>::template carve<Tap>(rest, tokens);
     memory = memory.used() > rest.used() ? memory : rest;
     return s;
@@ -174,7 +174,7 @@ struct block {
     constexpr int before = norms_before ? shape.hidden : 0, after = norms_after ? shape.hidden : 0;
     for (auto* const n : {&w.attention_norm, &w.ffn_norm}) *n = norm::carve_weights(config.norm, before, memory);
     for (auto* const n : {&w.attention_post_norm, &w.ffn_post_norm}) *n = norm::carve_weights(config.norm, after, memory);
-    w.attention = attention<Spec>::carve_weights(memory);
+    w.attention = attention_of<Spec>::carve_weights(memory);
     w.ffn = moe<Spec>::carve_weights(memory);
     return w;
   }
@@ -210,14 +210,14 @@ struct block {
       norm::load(config.norm, w.attention_post_norm, from, names.attention_post_norm, names.attention_post_norm_bias);
       norm::load(config.norm, w.ffn_post_norm, from, names.ffn_post_norm, names.ffn_post_norm_bias);
     }
-    attention<Spec>::load(w.attention, from);
+    attention_of<Spec>::load(w.attention, from);
     moe<Spec>::load(w.ffn, from);
   }
 
   /// An empty cache of keys and values for `sequences` sequences of up to `max_tokens` tokens.
   template <class Where>
   static auto make_cache(Where& where, int sequences, int max_tokens) {
-    return make_kv_cache<scalar>(where, shape, sequences, max_tokens);
+    return make_attention_cache<Spec>(where, sequences, max_tokens);
   }
 
   /// Whether weights are of this configuration's shapes and formats, and all there.
