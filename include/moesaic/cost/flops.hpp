@@ -2,12 +2,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <moesaic/config/latent.hpp>
+#include <moesaic/cost/keys.hpp>
 #include <moesaic/cost/tensors.hpp>
 
 namespace moesaic {
 
 namespace detail {
-constexpr std::int64_t count_flops(weight_tensor const& t) { return t.matrix ? 2 * t.outputs * t.inputs * t.parts : 0; }
+constexpr std::int64_t count_flops(weight_tensor const& t) { return t.matrix && !t.copy ? 2 * t.outputs * t.inputs * t.parts : 0; }
 constexpr std::int64_t copy_flops(block_config const& c) { return c.hidden; }
 constexpr std::int64_t constant_flops(block_config const& c) { return 4ll * c.hidden; }
 }  // namespace detail
@@ -38,8 +40,8 @@ constexpr std::int64_t flops_of_counts(block_config const& c, list<const std::in
 
 /// A multiplication and an addition are two. Matrices and attention scores only; norms, rotation, softmax and activations are not counted.
 struct block_flops {
-  std::int64_t projections = 0;        ///< q, k, v and out
-  std::int64_t scores = 0;             ///< q · k and p · v over the keys
+  std::int64_t projections = 0;        ///< q, k, v and out; of latent attention all of its matrices, once a token
+  std::int64_t scores = 0;             ///< q · k and p · v over the keys that the token sees
   std::int64_t router = 0;
   std::int64_t experts = 0;            ///< those that a token uses; where they differ, the mean of even routing, rounded down
   std::int64_t shared = 0;             ///< with its gate
@@ -53,11 +55,20 @@ struct decoder_flops {
   constexpr std::int64_t total() const { return layers.total() + head; }
 };
 
-/// Of one layer. `keys`: how many keys the token sees, itself among them; the mean over a prompt of n tokens is (n + 1) / 2.
+/// Of a token and one key that it sees. Latent attention in the absorbed form, as it decodes: queries and keys are latents with the turned
+/// elements, and values are latents.
+constexpr std::int64_t score_flops(block_config const& c) {
+  auto const s = shapes(c);
+  auto const& latent = c.attention.latent;
+  return 2ll * (latent.kv_rank != 0 ? s.heads * (2 * latent.kv_rank + latent.rope_dim) : s.q_width + s.heads_width);
+}
+
+/// Of one layer. `keys`: how many keys the token has, itself among them (where no window or chunk hides some, the mean over a prompt of n
+/// tokens is that of (n + 1) / 2).
 constexpr block_flops flops(block_config const& c, std::int64_t keys) {
   auto const cost = cost_of(c, detail::count_flops);
   auto const all = cost.routed + c.expert.copy * detail::copy_flops(c) + c.expert.constant * detail::constant_flops(c);
-  return {cost.attention, 2ll * (shapes(c).q_width + shapes(c).heads_width) * keys, cost.router, cost.slots * all / cost.experts, cost.shared};
+  return {cost.attention, score_flops(c) * keys_seen(c.attention, keys), cost.router, cost.slots * all / cost.experts, cost.shared};
 }
 template <block_spec Spec>
 constexpr block_flops flops(std::int64_t keys) {

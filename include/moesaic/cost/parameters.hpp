@@ -7,7 +7,7 @@
 namespace moesaic {
 
 namespace detail {
-constexpr std::int64_t count_parameters(weight_tensor const& t) { return t.outputs * t.inputs * t.parts; }
+constexpr std::int64_t count_parameters(weight_tensor const& t) { return t.copy ? 0 : t.outputs * t.inputs * t.parts; }
 }  // namespace detail
 
 /// Of one layer. Exact: the numbers that a checkpoint holds.

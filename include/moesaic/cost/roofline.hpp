@@ -21,7 +21,7 @@ struct workload {
   double distinct = 0;                 ///< experts used in each layer: as measured, or distinct_experts(shares, rows); 0 = of even routing
 
   constexpr std::int64_t rows() const { return sequences * tokens; }
-  /// Pairs of a token and a key that it sees.
+  /// Pairs of a token and a key that it sees, where no window hides one.
   constexpr std::int64_t pairs() const { return sequences * (tokens * keys - tokens * (tokens - 1) / 2); }
 };
 constexpr workload decoding(std::int64_t batch, std::int64_t keys) { return {.sequences = batch, .tokens = 1, .keys = keys}; }
@@ -97,6 +97,23 @@ struct decoder_time {
   }
 };
 
+namespace detail {
+// Of all tokens and the keys they see. Latent attention in the form of fewer FLOPs: what it expands beyond the tokens' own latents, which
+// their projections count already, is counted here.
+constexpr double attention_flops(block_config const& c, workload const& w) {
+  if (c.attention.latent.kv_rank == 0) {
+    auto const pairs = w.sequences * seen_pairs(c.attention, w.tokens, w.keys);
+    return static_cast<double>(pairs) * static_cast<double>(score_flops(c));
+  }
+  auto const shape = latent_shape_of(c);
+  auto const tokens = static_cast<double>(w.tokens), keys = static_cast<double>(w.keys);
+  if (w.keys <= 0) return 0;
+  auto const form = latent_form_of(shape, latent_form::by_shape, w.tokens, w.keys);
+  auto const counted = 2.0 * shape.heads * (shape.head_dim + shape.value_dim) * shape.rank * tokens;
+  return static_cast<double>(w.sequences) * (latent_flops(shape, form, tokens, keys) - counted);
+}
+}  // namespace detail
+
 /// Of one layer. Bytes are weights, each read once (of the experts the distinct ones), and keys and values; what passes between operators
 /// is taken to stay in the caches, and a launch to cost nothing. So this is a bound from below, for weights that no cache keeps from one
 /// call to the next: a budget it misses is missed by every kernel.
@@ -114,8 +131,7 @@ constexpr layer_time roofline(machine const& d, block_config const& c, workload 
   layer_time t;
   t.norms = of(bytes.norm, 0, shape.activations);
   t.projections = of(bytes.attention, each(work.projections), attention);
-  auto const pairs = static_cast<double>(w.pairs());
-  t.scores = of(w.sequences * w.keys * cache_bytes(c), pairs * static_cast<double>(work.scores), shape.activations);
+  t.scores = of(w.sequences * keys_read(c.attention, w.tokens, w.keys) * cache_bytes(c), detail::attention_flops(c, w), shape.activations);
   t.router = of(bytes.router, each(work.router), dtype::fp32);
   t.experts = of(bytes.with_experts(distinct) - static_cast<double>(bytes.always()), each(work.experts), ffn);
   t.shared = of(bytes.shared, each(work.shared), ffn);

@@ -9,7 +9,8 @@
 
 namespace moesaic {
 
-/// What a tensor belongs to. `expert` is a routed expert; a dense layer's feed-forward is its only one.
+/// What a tensor belongs to. `expert` is a routed expert; a dense layer's feed-forward is its only one. `shared`: what every token uses beside
+/// the routed experts.
 enum class part : std::uint8_t { norm, attention, router, expert, shared, embedding, head };
 
 /// A matrix [outputs, inputs] that is multiplied (`parts` of them side by side), or a vector [outputs] that is not: a norm, a bias.
@@ -19,7 +20,8 @@ struct weight_tensor {
   std::int64_t outputs = 0, inputs = 1;
   int parts = 1;
   bool matrix = true;
-  std::int64_t count = 1;              ///< routed experts that have one such each
+  std::int64_t count = 1;              ///< how many such: routed experts or heads that have one each
+  bool copy = false;                   ///< a matrix that is there already, packed once more for another use of it: memory, and no parameter
 };
 
 namespace detail {
@@ -36,9 +38,34 @@ template <class F>
 constexpr void visit_ffn(block_config const& c, part p, std::int64_t width, F&& f, std::int64_t count = 1) {
   auto const s = shapes(c);
   auto const visit = [&](weight_tensor t) { t.count = count, f(t); };
-  visit({p, s.ffn_format, width, s.hidden, s.gate_parts});
-  visit({p, s.ffn_format, s.hidden, width});
-  if (c.expert.bias) visit(vector(p, s.gate_parts * width + s.hidden));
+  auto const outside = p == part::expert && c.expert.latent != 0 ? c.expert.latent : s.hidden;   // of what goes in and comes out
+  visit({p, s.ffn_format, width, outside, s.gate_parts});
+  visit({p, s.ffn_format, outside, width});
+  if (c.expert.bias) visit(vector(p, s.gate_parts * width + outside));
+}
+
+template <class F>
+constexpr void visit_attention(block_config const& c, F& f) {
+  auto const s = shapes(c);
+  auto const visit = [&](std::int64_t outputs, std::int64_t inputs, std::int64_t count = 1, bool copy = false) {
+    f(weight_tensor{part::attention, s.attention_format, outputs, inputs, 1, true, count, copy});
+  };
+  auto const& a = c.attention;
+  visit(s.hidden, s.heads_width);
+  if (a.out_bias) f(vector(part::attention, s.hidden));
+  if (a.sinks) f(vector(part::attention, s.heads));
+  if (auto const& latent = a.latent; latent.kv_rank != 0) {
+    visit((latent.q_rank != 0 ? latent.q_rank : s.q_width) + latent.kv_rank + latent.rope_dim, s.hidden);
+    if (latent.q_rank != 0) visit(s.q_width, latent.q_rank), f(vector(part::attention, latent.q_rank));
+    f(vector(part::attention, latent.kv_rank));
+    visit(s.head_dim, latent.kv_rank, s.heads), visit(s.value_dim, latent.kv_rank, s.heads);
+    visit(latent.kv_rank, s.head_dim, s.heads, true);   // keys' matrices again, transposed, for the absorbed form
+    return;
+  }
+  visit(s.qkv_width, s.hidden);
+  if (a.qkv_bias) f(vector(part::attention, s.qkv_width));
+  if (a.qk_norm == qk_norm::per_head) f(vector(part::attention, s.head_dim)), f(vector(part::attention, s.head_dim));
+  if (a.qk_norm == qk_norm::full_width) f(vector(part::attention, s.q_width)), f(vector(part::attention, s.k_width));
 }
 
 // Two gate rows and a vector of a constant expert. No packed matrix: fp32 lists.
@@ -56,15 +83,8 @@ template <class F>
 constexpr void for_each_tensor(block_config const& c, F&& f) {
   using detail::vector;
   auto const s = shapes(c);
-  detail::visit_norm(c.norm, part::norm, s.hidden, f);  // before attention
-  detail::visit_norm(c.norm, part::norm, s.hidden, f);  // before the feed-forward
-
-  f(weight_tensor{part::attention, s.attention_format, s.qkv_width, s.hidden});
-  f(weight_tensor{part::attention, s.attention_format, s.hidden, s.heads_width});
-  if (c.attention.qkv_bias) f(vector(part::attention, s.qkv_width));
-  if (c.attention.out_bias) f(vector(part::attention, s.hidden));
-  if (c.attention.qk_norm == qk_norm::per_head) f(vector(part::attention, 2 * s.head_dim));
-  if (c.attention.qk_norm == qk_norm::full_width) f(vector(part::attention, s.q_width + s.k_width));
+  for (int norms = c.norms == norm_placement::sandwich ? 4 : 2; norms > 0; --norms) detail::visit_norm(c.norm, part::norm, s.hidden, f);
+  detail::visit_attention(c, f);
 
   if (!s.dense) f(weight_tensor{part::router, dtype::fp32, s.router_outputs, s.hidden});
   if (c.router.bias) f(vector(part::router, s.router_outputs));
@@ -72,6 +92,11 @@ constexpr void for_each_tensor(block_config const& c, F&& f) {
 
   for (auto const& run : s.widths) detail::visit_ffn(c, part::expert, run.intermediate, f, run.experts);
   if (c.expert.constant > 0) detail::visit_constant(c, f, c.expert.constant);
+  if (c.expert.latent > 0) {           // every token is projected there and back, whichever experts it uses
+    f(weight_tensor{part::shared, s.ffn_format, c.expert.latent, s.hidden});
+    f(weight_tensor{part::shared, s.ffn_format, s.hidden, c.expert.latent});
+  }
+  if (c.expert.mixture_bias) f(vector(part::shared, s.hidden));
   if (s.shared_intermediate > 0) detail::visit_ffn(c, part::shared, s.shared_intermediate, f);
   if (c.shared.sigmoid_gate) f(weight_tensor{part::shared, dtype::fp32, 1, s.hidden});
 }
@@ -98,7 +123,8 @@ constexpr std::int64_t cost_of_expert(block_config const& c, int e, Price price)
 
 /// A layer's price by part, in whatever the price was: parameters, bytes.
 struct block_cost {
-  std::int64_t norm = 0, attention = 0, router = 0, shared = 0;
+  std::int64_t norm = 0, attention = 0, router = 0;
+  std::int64_t shared = 0;             ///< of the shared expert, and of what else of the feed-forward every token uses
   std::int64_t expert = 0;             ///< of one feed-forward, the widest
   std::int64_t routed = 0;             ///< of all routed experts, each by its kind and width
   std::int64_t experts = 1, slots = 1; ///< how many there are, and how many of them a token uses
