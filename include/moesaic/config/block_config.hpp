@@ -116,7 +116,7 @@ struct attention_config {
   bool qk_norm_after_rope = false;
   bool qkv_bias = false;
   bool out_bias = false;
-  double qkv_clip = 0.0;               ///< projections are clamped to ± this (DBRX); 0 = none
+  double qkv_clip = 0.0;               ///< projections are clamped to ± this, before a QK norm (DBRX); 0 = none
   double scale = 0.0;                  ///< of the scores; 0 = 1 / sqrt(elements of a query)
   double softcap = 0.0;                ///< cap · tanh(score / cap) before the mask (Grok-1); 0 = none
   int window = 0;                      ///< a token sees itself and the window − 1 before it; 0 = all

@@ -179,6 +179,26 @@ MOESAIC_RULE(block_config, magnitude_is_of_yarn_or_longrope,
 MOESAIC_RULE(block_config, attention_scale_is_positive,
     "attention.scale must be positive, or 0 for 1 / sqrt(head_dim), because a negative one prefers the keys least alike",
     c.attention.scale >= 0, real{c.attention.scale});
+MOESAIC_RULE(block_config, value_dim_is_at_most_512,
+    "attention.value_dim must lie between 1 and 512, or be 0 for the head dimension, because attention keeps a head's values on the stack",
+    c.attention.value_dim >= 0 && c.attention.value_dim <= 512, c.attention.value_dim);
+MOESAIC_RULE(block_config, attention_softcap_is_not_negative,
+    "attention.softcap must be finite and positive, or 0 for none, because scores are squeezed between it and its negative",
+    c.attention.softcap >= 0 && c.attention.softcap <= std::numeric_limits<double>::max(), real{c.attention.softcap});
+MOESAIC_RULE(block_config, qkv_clip_is_not_negative,
+    "attention.qkv_clip must be finite and positive, or 0 for none, because projections are clamped between its negative and it",
+    c.attention.qkv_clip >= 0 && c.attention.qkv_clip <= std::numeric_limits<double>::max(), real{c.attention.qkv_clip});
+MOESAIC_RULE(block_config, window_and_chunk_are_not_negative,
+    "attention.window and attention.chunk must be positive, or 0 for all positions, because they count those that a token sees, itself among them",
+    c.attention.window >= 0 && c.attention.chunk >= 0, c.attention.window, c.attention.chunk);
+MOESAIC_RULE(block_config, late_qk_norm_has_both,
+    "attention.qk_norm_after_rope needs attention.qk_norm and attention.rotary, because it says which of the two comes first",
+    !c.attention.qk_norm_after_rope || (c.attention.qk_norm != qk_norm::none && c.attention.rotary), c.attention.qk_norm, c.attention.rotary);
+MOESAIC_RULE(block_config, temperature_is_not_negative,
+    "attention.temperature must have a finite scale that is not negative and a positive floor, because queries grow with the whole floors of "
+    "positions before them",
+    c.attention.temperature.scale >= 0 && c.attention.temperature.scale <= std::numeric_limits<double>::max() && c.attention.temperature.floor > 0,
+    real{c.attention.temperature.scale}, c.attention.temperature.floor);
 
 // ---- latent attention
 
@@ -487,7 +507,8 @@ struct of_block : list<
     kv_heads_divide_heads, intermediate_is_positive, rope_theta_is_positive, rotary_dim_is_within_a_head,
     rotary_settings_need_rotary, scaling_has_a_kind, scaling_stretches, scaling_bands_are_ordered, scaling_knows_original_positions,
     yarn_bands_are_ordered, yarn_has_a_theta_above_1, ntk_has_two_pairs, factors_are_of_pairs, factors_are_positive,
-    magnitude_is_of_yarn_or_longrope, attention_scale_is_positive, latent_ranks_are_not_negative, latent_settings_need_kv_rank, latent_rope_dim_is_even,
+    magnitude_is_of_yarn_or_longrope, attention_scale_is_positive, value_dim_is_at_most_512, attention_softcap_is_not_negative,
+    qkv_clip_is_not_negative, window_and_chunk_are_not_negative, late_qk_norm_has_both, temperature_is_not_negative, latent_ranks_are_not_negative, latent_settings_need_kv_rank, latent_rope_dim_is_even,
     latent_epsilon_is_positive, latent_scales_are_positive, latent_heads_have_their_own_keys, latent_attention_is_plain, experts_are_not_negative,
     top_k_is_within_experts, router_has_experts, score_bias_meets_scores, renormalize_has_positive_scores,
     training_leaves_the_router_a_gradient, sum_epsilon_is_not_negative, sum_floor_is_not_negative, sum_settings_need_renormalize,
