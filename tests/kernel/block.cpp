@@ -18,6 +18,23 @@ template <storage_config Storage>
 struct dense {
   static constexpr block_config config{.hidden = 64, .attention = {.heads = 4, .kv_heads = 2, .head_dim = 16}, .expert = {.intermediate = 96}, .storage = Storage};
 };
+/// Attention by more than a scale, of heads that turn in part.
+struct ruled {
+  static constexpr block_config config{.hidden = 64,
+                                       .attention = {.heads = 4,
+                                                     .kv_heads = 2,
+                                                     .head_dim = 16,
+                                                     .value_dim = 32,
+                                                     .tiled_kv = true,
+                                                     .rotary_dim = 8,
+                                                     .scaling = {.kind = rope_scaling_kind::yarn, .factor = 4, .original_positions = 16, .rounded = false},
+                                                     .softcap = 3,
+                                                     .window = 6,
+                                                     .chunk = 8,
+                                                     .sinks = true},
+                                       .expert = {.intermediate = 96},
+                                       .storage = storage<dtype::bf16, dtype::bf16>};
+};
 template <storage_config Storage>
 struct mixtral {
   static constexpr block_config config{.hidden = 64, .attention = {.heads = 4, .kv_heads = 2, .head_dim = 16, .rope_theta = 1e6},
@@ -106,6 +123,7 @@ TEST_CASE("a dense layer") {
   check_layer<dense<storage<dtype::bf16, dtype::bf16>>>();
   check_layer<dense<storage<dtype::fp32, dtype::bf16>>>();
 }
+TEST_CASE("a layer whose attention has a rule") { check_layer<ruled>(); }
 TEST_CASE("a Mixtral layer") {
   check_layer<mixtral<storage<dtype::bf16, dtype::bf16>>>();
   check_layer<mixtral<storage<dtype::bf16, dtype::int4>>>();
