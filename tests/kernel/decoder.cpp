@@ -12,16 +12,26 @@ using namespace moesaic::test;
 namespace {
 
 constexpr storage_config stored{.weights = dtype::bf16, .ffn = {dtype::int8, 32}, .activations = dtype::bf16};
-struct dense {
-  static constexpr block_config config{.hidden = 32, .attention = {.heads = 2, .head_dim = 16}, .expert = {.intermediate = 48}, .storage = stored};
+constexpr attention_config attention_of_all{.heads = 2, .head_dim = 16};
+struct sandwiched {
+  static constexpr block_config config{.hidden = 32, .attention = attention_of_all, .expert = {.intermediate = 48},
+                                       .norm = {.cast = norm_cast::after_weight, .weight_offset = 0.5}, .norms = norm_placement::sandwich,
+                                       .residual_scale = 0.7, .storage = stored};
 };
-struct experts {
-  static constexpr block_config config{.hidden = 32, .attention = {.heads = 2, .head_dim = 16}, .router = {.experts = 6, .top_k = 2},
-                                       .expert = {.intermediate = 32, .zero = 1, .copy = 1}, .storage = stored};
+struct opening {
+  static constexpr block_config config{.hidden = 32, .attention = attention_of_all, .router = {.experts = 6, .top_k = 2},
+                                       .expert = {.intermediate = 32, .zero = 1, .copy = 1}, .shared = {.intermediate = 48},
+                                       .shortcut = shortcut::opens, .storage = stored};
+};
+struct closing {
+  static constexpr block_config config{.hidden = 32, .attention = attention_of_all, .expert = {.intermediate = 48},
+                                       .norm = {.kind = norm_kind::layer, .bias = true}, .residual_scale = 0.7,
+                                       .shortcut = shortcut::closes, .storage = stored};
 };
 struct model {
-  static constexpr decoder_config config{.vocabulary = 57, .tied_head = true, .embedding = dtype::bf16};
-  using layers = moesaic::layers<dense, repeat<experts, 2>>;
+  static constexpr decoder_config config{.vocabulary = 57, .norm = {.kind = norm_kind::layer}, .tied_head = true, .embedding_scale = 5.656854249492381,
+                                         .logit_scale = 0.5773502691896257, .logit_softcap = 4, .embedding = dtype::bf16};
+  using layers = moesaic::layers<sandwiched, opening, closing>;
 };
 using network = decoder<model>;
 
@@ -42,7 +52,7 @@ matrix<float> call(Where& where, Weights const& weights, Cache const& cache, std
 
 }  // namespace
 
-TEST_CASE("a model of dense and expert layers") {
+TEST_CASE("a model of dense and expert layers, with every kind of norm, factor and way into the stream") {
   auto const run = [](auto& where) {
     auto const weights = network::load(where, random_source{5});
     auto const cache = network::make_cache(where, 2, 16);

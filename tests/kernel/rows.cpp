@@ -3,6 +3,7 @@
 #include <moesaic/cuda/attention.hpp>
 #include <moesaic/cuda/combine.hpp>
 #include <moesaic/cuda/kv_cache.hpp>
+#include <moesaic/cuda/logits.hpp>
 #include <moesaic/cuda/norm.hpp>
 #include <moesaic/cuda/special_experts.hpp>
 
@@ -46,6 +47,9 @@ TEST_CASE("one block for all rows") {
   check_grids<head, float>({y.view(), weight.data.data(), 1e-5f, 3, 16}, &head::params::x, 7);
   using sums = cuda::add_rows<float, 4>;
   check_grids<sums, float>({x.view(), added.view(), y.view()}, &sums::params::y, 9);
+  using logits = cuda::scale_and_cap_pieces;
+  matrix<float> wide = random_matrix<float>(2, 2100, random);
+  check_grids<logits, float>({wide.view(), 0.5f, 3.0f}, &logits::params::x, 6);
   std::vector<std::int32_t> position(tokens), sequence(tokens, 0);
   for (std::int32_t t = 0; t < tokens; ++t) position[static_cast<std::size_t>(t)] = 3 * t;
   std::vector<double> const frequency{1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 0.0003};

@@ -12,6 +12,7 @@
 #include <moesaic/cuda/launch.hpp>
 #include <moesaic/cuda/layout.hpp>
 #include <moesaic/cuda/linear.hpp>
+#include <moesaic/cuda/logits.hpp>
 #include <moesaic/cuda/memory.hpp>
 #include <moesaic/cuda/norm.hpp>
 #include <moesaic/cuda/pack.hpp>

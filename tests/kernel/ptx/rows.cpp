@@ -4,6 +4,7 @@
 #include <moesaic/cuda/cosine.hpp>
 #include <moesaic/cuda/embedding.hpp>
 #include <moesaic/cuda/kv_cache.hpp>
+#include <moesaic/cuda/logits.hpp>
 #include <moesaic/cuda/norm.hpp>
 #include <moesaic/cuda/quantize.hpp>
 #include <moesaic/cuda/rotary.hpp>
@@ -20,9 +21,20 @@ void norms(cuda::stream_ref& where, memory& m) {
   list<float const> const weight(m.random<float>(width), width);
   cuda::add_and_normalize<bf16>(where, {.kind = norm_kind::rms}, {weight, {}}, x, added, m.result_rows<bf16>(tokens, width),
                                 m.result_rows<bf16>(tokens, width));
+  cuda::add_and_normalize<bf16>(where, {.cast = norm_cast::after_weight, .weight_offset = 1.0}, {weight, {}}, x, added,
+                                m.result_rows<bf16>(tokens, width), m.result_rows<bf16>(tokens, width), 0.22);
   cuda::normalize<float>(where, {.kind = norm_kind::layer, .bias = true}, {weight, {m.random<float>(narrow), narrow}},
                          m.random_rows<float>(tokens, narrow), m.result_rows<float>(tokens, narrow));
   cuda::normalize_heads<bf16>(where, 1e-6, weight, m.random_rows<bf16>(tokens, 2 * 40), 2, 40);
+}
+
+void heads(cuda::stream_ref& where, memory& m) {
+  constexpr std::int64_t tokens = 3, width = 80, narrow = 21;
+  cuda::clip<bf16>(where, 0.5, m.random_rows<bf16>(tokens, width));
+  cuda::clip<float>(where, 0.5, m.random_rows<float>(tokens, narrow));
+  cuda::scale_queries<float>(where, {.scale = 0.3, .floor = 4}, {m.of<std::int32_t>({2, 40, 100000}), tokens}, m.random_rows<float>(tokens, width));
+  cuda::gate_heads<bf16>(where, m.random_rows<bf16>(tokens, width, 8.0f), m.random_rows<bf16>(tokens, width));
+  cuda::normalize_heads<float>(where, 1e-6, {}, m.random_rows<float>(tokens, 2 * 40), 2, 40);
 }
 
 cuda::kv_cache cache_of(memory& m) {
@@ -59,7 +71,7 @@ void combine(cuda::stream_ref& where, memory& m) {
 void add_and_gather(cuda::stream_ref& where, memory& m) {
   constexpr std::int64_t rows = 4, hidden = 24;
   auto const a = m.random_rows<float>(rows, hidden);
-  cuda::add<float>(where, a, m.random_rows<float>(rows, hidden), m.result_rows<float>(rows, hidden));
+  cuda::add<float>(where, a, m.random_rows<float>(rows, hidden), m.result_rows<float>(rows, hidden), 0.22);
   cuda::pick_rows<float>(where, a, {m.of<std::int32_t>({3, -1, 4, 0}), rows}, m.result_rows<float>(rows, hidden), m.zeros<call_flags>(1));
 }
 void special(cuda::stream_ref& where, memory& m) {
@@ -73,7 +85,11 @@ void special(cuda::stream_ref& where, memory& m) {
 void embedding(cuda::stream_ref& where, memory& m) {
   auto const table = random_weights(m, {.stored = {dtype::int4, 32}, .outputs = 37, .inputs = 80});
   where.record(cuda::embed<bf16, dtype::int4>(where, table, {m.of<std::int32_t>({0, 36, 5, 37}), 4}, m.result_rows<bf16>(4, 80),
-                                              m.zeros<call_flags>(1)));
+                                              m.zeros<call_flags>(1), 6.9));
+}
+void logits(cuda::stream_ref& where, memory& m) {
+  cuda::scale_and_cap(where, 0.577, 0.0, m.random_rows<float>(2, 1100));
+  cuda::scale_and_cap(where, 0.577, 3.0, m.random_rows<float>(2, 1100));
 }
 void quantize(cuda::stream_ref& where, memory& m) {
   cuda::quantize(where, m.random_rows<bf16>(3, 192, 30.0f), view<std::uint8_t>(m.bits<std::uint8_t>(3 * 192), 3, 192),
@@ -89,12 +105,14 @@ void cosines(cuda::stream_ref& where, memory& m) {
 
 constexpr family families[] = {
     {"normalize_rows normalize_each_head", norms},
+    {"change_heads", heads, 2},
     {"rotate_rows", rotary, 2},
     {"append_rows", cache},
     {"combine_rows", combine},
     {"add_rows gather_rows", add_and_gather},
     {"special_expert_rows", special},
     {"embed_rows", embedding},
+    {"scale_and_cap_pieces", logits, 2},
     {"quantize_rows", quantize},
     {"cosines_of_rows", cosines},
 };

@@ -14,7 +14,7 @@
 
 namespace moesaic::cuda {
 
-/// y[t] = residual[t] + (Σ_i weights[t, i] · expert_out[slot_of_choice[t, i]] + gate[t] · shared[t]), the slots in order: no atomics, the same bits
+/// y[t] = residual[t] + scale · (Σ_i weights[t, i] · expert_out[slot_of_choice[t, i]] + bias + gate[t] · shared[t]), the slots in order: no atomics, the same bits
 /// always. Rounded where the host rounds. `Count` columns at a time: 1, or wide<T>.
 template <class T, int Count>
 struct combine_rows {
@@ -22,13 +22,16 @@ struct combine_rows {
   static constexpr rung needs = rung::simt;
   struct params {
     view<const T> expert_out;                        // [slots, hidden]
-    view<const std::int32_t> slot_of_choice;         // [tokens, top_k], −1 = unused
-    view<const float> weights;                       // [tokens, top_k]
+    view<const std::int32_t> slot_of_choice;         // [tokens, top_k], −1 = unused; or empty: expert_out is mixed already
+    view<const float> weights;                       // [tokens, top_k], or empty: ones
     view<const T> shared_out;                        // [tokens, hidden] or empty
     float const* gate;                               // [tokens] logits, or null: 1
-    view<const T> residual;
+    view<const T> residual;                          // [tokens, hidden] or empty: zeros
     view<T> y;
     combine_parts<T> parts;
+    float scale;
+    view<T> carried;                                 // [tokens, hidden]: takes the mixture, which is then not added; or empty
+    float const* bias;                               // [hidden] or null
   };
   struct shared {};
 
@@ -42,17 +45,27 @@ struct combine_rows {
         float mixture[Count], x[Count];
         MOESAIC_UNROLL
         for (int i = 0; i < Count; ++i) mixture[i] = -0.0f;    // −0 + x is x for every x
-        for (std::int64_t choice = 0; choice < p.slot_of_choice.columns; ++choice) {
-          auto const slot = p.slot_of_choice(t, choice);
+        bool const mixed = p.slot_of_choice.data == nullptr;
+        for (std::int64_t choice = 0; choice < (mixed ? 1 : p.slot_of_choice.columns); ++choice) {
+          auto const slot = mixed ? t : p.slot_of_choice(t, choice);
           if (slot < 0) continue;
-          float const weight = p.weights(t, choice);
+          float const weight = p.weights.data != nullptr ? p.weights(t, choice) : 1.0f;
           load_run<Count>(p.expert_out.row(slot), at, x);
           MOESAIC_UNROLL
           for (int i = 0; i < Count; ++i) mixture[i] += weight * x[i];
         }
+        if (p.bias != nullptr) {
+          MOESAIC_UNROLL
+          for (int i = 0; i < Count; ++i) mixture[i] += p.bias[at + i];
+        }
         if (p.parts.moe_out.data != nullptr) store_run<Count>(p.parts.moe_out.row(t), at, mixture);
         MOESAIC_UNROLL
         for (int i = 0; i < Count; ++i) mixture[i] = rounded<T>(mixture[i]);
+        if (p.carried.data != nullptr) {
+          store_run<Count>(p.carried.row(t), at, mixture);
+          MOESAIC_UNROLL
+          for (int i = 0; i < Count; ++i) mixture[i] = -0.0f;
+        }
         if (p.shared_out.data != nullptr) {
           load_run<Count>(p.shared_out.row(t), at, x);
           MOESAIC_UNROLL
@@ -62,16 +75,20 @@ struct combine_rows {
           for (int i = 0; i < Count; ++i) mixture[i] = rounded<T>(mixture[i] + x[i]);
         }
         if (p.parts.ffn_out.data != nullptr) store_run<Count>(p.parts.ffn_out.row(t), at, mixture);
-        load_run<Count>(p.residual.row(t), at, x);
         MOESAIC_UNROLL
-        for (int i = 0; i < Count; ++i) x[i] += mixture[i];
-        store_run<Count>(p.y.row(t), at, x);
+        for (int i = 0; i < Count; ++i) mixture[i] *= p.scale;
+        if (p.residual.data != nullptr) {
+          load_run<Count>(p.residual.row(t), at, x);
+          MOESAIC_UNROLL
+          for (int i = 0; i < Count; ++i) mixture[i] = x[i] + mixture[i];
+        }
+        store_run<Count>(p.y.row(t), at, mixture);
       });
     }
   }
 };
 
-/// y = a + b, rounded once.
+/// y = a + scale · b, rounded once.
 template <class T, int Count>
 struct add_rows {
   static constexpr int threads = 128;
@@ -79,6 +96,7 @@ struct add_rows {
   struct params {
     view<const T> a, b;
     view<T> y;
+    float scale = 1.0f;
   };
   struct shared {};
 
@@ -91,9 +109,43 @@ struct add_rows {
         load_run<Count>(p.a.row(t), at, a);
         load_run<Count>(p.b.row(t), at, b);
         MOESAIC_UNROLL
-        for (int i = 0; i < Count; ++i) a[i] += b[i];
+        for (int i = 0; i < Count; ++i) a[i] = device::fma(p.scale, b[i], a[i]);
         store_run<Count>(p.y.row(t), at, a);
       });
+  }
+};
+
+/// y[slot_of_choice[t, i]] = weights[t, i] · x[t], the weight rounded to T, and the product again.
+template <class T, int Count>
+struct weigh_rows {
+  static constexpr int threads = 128;
+  static constexpr rung needs = rung::simt;
+  struct params {
+    view<const T> x;                                 // [tokens, width]
+    view<const std::int32_t> slot_of_choice;         // [tokens, top_k], −1 = unused
+    view<const float> weights;                       // [tokens, top_k]
+    view<T> y;                                       // [slots, width]
+  };
+  struct shared {};
+
+  MOESAIC_DEVICE void operator()(params const& p) const {
+    device::griddepcontrol_launch_dependents();
+    device::griddepcontrol_wait();
+    auto const top_k = static_cast<int>(p.slot_of_choice.columns);
+    std::int64_t const choices = p.slot_of_choice.rows * top_k;
+    for (std::int64_t i = device::block_x(); i < choices; i += device::grid_x()) {
+      auto const t = i / top_k, choice = i - t * top_k;
+      auto const slot = p.slot_of_choice(t, choice);
+      if (slot < 0) continue;
+      float const weight = rounded<T>(p.weights(t, choice));
+      for_each_run<Count, threads>(p.y.columns, [&](std::int64_t at) {
+        float x[Count];
+        load_run<Count>(p.x.row(t), at, x);
+        MOESAIC_UNROLL
+        for (int j = 0; j < Count; ++j) x[j] *= weight;
+        store_run<Count>(p.y.row(slot), at, x);
+      });
+    }
   }
 };
 

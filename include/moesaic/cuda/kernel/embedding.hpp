@@ -12,7 +12,7 @@
 
 namespace moesaic::cuda {
 
-/// x[t] = row ids[t] of the table, rounded to T; zeros and the flag `id` for an id outside the vocabulary.
+/// x[t] = scale · row ids[t] of the table, rounded to T; zeros and the flag `id` for an id outside the vocabulary.
 template <dtype D, class T>
 struct embed_rows {
   static constexpr int threads = 128;
@@ -22,6 +22,7 @@ struct embed_rows {
     std::int32_t const* ids;             // [tokens]
     view<T> x;                           // [tokens, hidden]
     call_flags* flags;                   // or null
+    float scale = 1.0f;
   };
   struct shared {};
 
@@ -38,13 +39,13 @@ struct embed_rows {
         for_each_run<wide<T>, threads>(p.x.columns, [&](std::int64_t at) {   // K is a multiple of 16: rows of the table are whole runs
           float value[wide<T>] = {};
           if (known) load_run<wide<T>>(reinterpret_cast<scalar_of<D> const*>(p.table.data) + static_cast<std::int64_t>(id) * p.table.inputs, at, value);
-          for (int i = 0; i < wide<T>; ++i) row[at + i] = static_cast<T>(value[i]);
+          for (int i = 0; i < wide<T>; ++i) row[at + i] = static_cast<T>(p.scale * value[i]);
         });
       } else {
         for (int k = device::thread_id() * 4; k < p.x.columns; k += threads * 4) {
           float value[4] = {};
           if (known) weights_at<D>(p.table, p.table.data, id, k, value);
-          for (int i = 0; i < 4; ++i) row[k + i] = static_cast<T>(value[i]);
+          for (int i = 0; i < 4; ++i) row[k + i] = static_cast<T>(p.scale * value[i]);
         }
       }
     }

@@ -12,8 +12,8 @@
 
 namespace moesaic::cuda {
 
-/// y = x normalised along its columns, times weight, plus bias; with `Adds` of x + added, which is written to `sum` first, rounded to T: the residual
-/// stream and its norm in one pass. `Count` elements at a time: 1, or wide<T>.
+/// y = x normalised along its columns, times weight and its offset, plus bias; with `Adds` of x + factor · added, which is written to `sum` first,
+/// rounded to T: the residual stream and its norm in one pass. `Count` elements at a time: 1, or wide<T>.
 template <class T, int Count, bool Adds>
 struct normalize_rows {
   static constexpr int threads = 256;
@@ -25,6 +25,9 @@ struct normalize_rows {
     float const* bias;                   // [width] or null
     float epsilon;
     norm_kind kind;
+    norm_cast cast = norm_cast::before_weight;
+    float weight_offset = 0.0f;
+    float factor = 1.0f;                 // of `added`
   };
   using reduce = device::block_reduce<float, threads>;
   struct shared {
@@ -44,7 +47,7 @@ struct normalize_rows {
           load_run<Count>(row, at, a);
           load_run<Count>(p.added.row(t), at, b);
           MOESAIC_UNROLL
-          for (int i = 0; i < Count; ++i) a[i] += b[i];
+          for (int i = 0; i < Count; ++i) a[i] = device::fma(p.factor, b[i], a[i]);
           store_run<Count>(p.sum.row(t), at, a);
         });
         row = p.sum.row(t);              // each thread reads what it wrote
@@ -79,10 +82,12 @@ struct normalize_rows {
   }
 
  private:
-  // RMS at bf16 rounds the unit value before it meets the weight, as the host does; LayerNorm rounds once.
+  // RMS rounds the unit value before it meets the weight, or not, as the host does; LayerNorm rounds once.
   MOESAIC_DEVICE static float finished(params const& p, std::int64_t at, float unit) {
-    if (p.kind == norm_kind::rms) return p.weight != nullptr ? rounded<T>(unit) * p.weight[at] : unit;
-    if (p.weight != nullptr) unit *= p.weight[at];
+    if (p.weight != nullptr) {
+      if (p.kind == norm_kind::rms && p.cast == norm_cast::before_weight) unit = rounded<T>(unit);
+      unit *= p.weight[at] + p.weight_offset;
+    }
     return p.bias != nullptr ? unit + p.bias[at] : unit;
   }
 };
