@@ -9,6 +9,7 @@
 #include <moesaic/cuda/embedding.hpp>
 #include <moesaic/cuda/ffn.hpp>
 #include <moesaic/cuda/kv_cache.hpp>
+#include <moesaic/cuda/latent.hpp>
 #include <moesaic/cuda/launch.hpp>
 #include <moesaic/cuda/layout.hpp>
 #include <moesaic/cuda/linear.hpp>

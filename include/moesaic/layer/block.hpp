@@ -94,7 +94,7 @@ struct block {
                   "attention of a layer on a device must be of the kinds that layer/device_axes.hpp lists, because there are no kernels for others yet");
     static_assert(device_has_experts(config) || !requires { requires Where::on_device; },
                   "experts of a layer on a device must be of the kinds that layer/device_axes.hpp lists, because there are no kernels for others yet");
-    static_assert(takes_widths<Where>(), "hidden, heads · head_dim and every intermediate of a layer on a device must be multiples of 16, because its kernels move 16 inputs at once");
+    static_assert(takes_widths<Where>(), "hidden, heads · value_dim and every intermediate of a layer on a device must be multiples of 16, because its kernels move 16 inputs at once");
     static_assert(may_tap<Where, Tap>(), "this tap reads its views on the host, so it needs a call that runs there: on a device, copy what is wanted first");
     auto const show = [&](stage what, view<scalar> values) { tap(tap_point{layer, what}, view<const scalar>(values)); };
 
@@ -135,7 +135,7 @@ struct block {
   template <class Where>
   static constexpr bool takes_widths() {
     if constexpr (requires { Where::inputs_at_once; }) {
-      bool fits = shape.hidden % Where::inputs_at_once == 0 && shape.q_width % Where::inputs_at_once == 0 && shape.shared_intermediate % Where::inputs_at_once == 0 &&
+      bool fits = shape.hidden % Where::inputs_at_once == 0 && shape.heads_width % Where::inputs_at_once == 0 && shape.shared_intermediate % Where::inputs_at_once == 0 &&
                   config.expert.latent % Where::inputs_at_once == 0;
       for (auto const& run : shape.widths) fits = fits && run.intermediate % Where::inputs_at_once == 0;
       return fits;
