@@ -43,7 +43,8 @@ inline double rope_frequency(attention_config const& config, int turning, int pa
     case rope_scaling_kind::linear: keep = 0.0; break;
     case rope_scaling_kind::llama3: {
       auto const turns = scaling.original_positions * plain / two_pi;  // of the original context: original / λ
-      keep = at_most_1((turns - scaling.low_freq_factor) / (scaling.high_freq_factor - scaling.low_freq_factor));
+      auto const band = scaling.high_freq_factor - scaling.low_freq_factor;
+      keep = band > 0 ? at_most_1((turns - scaling.low_freq_factor) / band) : turns < scaling.low_freq_factor ? 0.0 : 1.0;
       break;
     }
     case rope_scaling_kind::yarn: {

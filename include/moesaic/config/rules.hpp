@@ -131,9 +131,9 @@ MOESAIC_RULE(block_config, scaling_stretches,
     "attention.scaling.factor must be at least 1, because scaling stretches the positions a model was trained on",
     c.attention.scaling.kind == rope_scaling_kind::none || c.attention.scaling.factor >= 1.0, real{c.attention.scaling.factor});
 MOESAIC_RULE(block_config, scaling_bands_are_ordered,
-    "attention.scaling.low_freq_factor must be positive and below high_freq_factor, because llama3 scaling blends the frequencies between",
+    "attention.scaling.low_freq_factor must be positive and at most high_freq_factor, because llama3 scaling blends the frequencies between",
     c.attention.scaling.kind != rope_scaling_kind::llama3 ||
-        (c.attention.scaling.low_freq_factor > 0 && c.attention.scaling.low_freq_factor < c.attention.scaling.high_freq_factor),
+        (c.attention.scaling.low_freq_factor > 0 && c.attention.scaling.low_freq_factor <= c.attention.scaling.high_freq_factor),
     real{c.attention.scaling.low_freq_factor}, real{c.attention.scaling.high_freq_factor});
 MOESAIC_RULE(block_config, scaling_knows_original_positions,
     "attention.scaling.original_positions must be positive, and above 1 for longrope, because llama3 and yarn count turns in so many positions, and "
@@ -143,9 +143,9 @@ MOESAIC_RULE(block_config, scaling_knows_original_positions,
         c.attention.scaling.original_positions > (c.attention.scaling.kind == rope_scaling_kind::longrope ? 1 : 0),
     c.attention.scaling.original_positions);
 MOESAIC_RULE(block_config, yarn_bands_are_ordered,
-    "attention.scaling.beta_slow must be positive and below beta_fast, because yarn scaling blends the frequencies between",
+    "attention.scaling.beta_slow must be positive and at most beta_fast, because yarn scaling blends the frequencies between",
     c.attention.scaling.kind != rope_scaling_kind::yarn ||
-        (c.attention.scaling.beta_slow > 0 && c.attention.scaling.beta_slow < c.attention.scaling.beta_fast),
+        (c.attention.scaling.beta_slow > 0 && c.attention.scaling.beta_slow <= c.attention.scaling.beta_fast),
     real{c.attention.scaling.beta_slow}, real{c.attention.scaling.beta_fast});
 MOESAIC_RULE(block_config, yarn_has_a_theta_above_1,
     "attention.rope_theta must be above 1 for yarn scaling, because the borders of its bands are logarithms to this base",
@@ -326,12 +326,37 @@ MOESAIC_RULE(block_config, group_settings_have_groups,
         (c.router.group_worth == router_config{}.group_worth && c.router.group_mask == router_config{}.group_mask),
     c.router.group_worth, c.router.group_mask);
 MOESAIC_RULE(block_config, ones_are_not_scaled,
-    "router.renormalize and router.routed_scale need combine_weight::scores, because weights that are ones are used as they are",
-    c.router.weights == combine_weight::scores || (!c.router.renormalize && c.router.routed_scale == 1.0),
+    "router.renormalize and router.routed_scale need combine_weight::scores or on_input, because weights that are ones are used as they are",
+    c.router.weights != combine_weight::ones || (!c.router.renormalize && c.router.routed_scale == 1.0),
     c.router.renormalize, real{c.router.routed_scale});
 MOESAIC_RULE(block_config, routed_scale_is_positive,
     "router.routed_scale must be positive, because it multiplies what the chosen experts add",
     c.router.routed_scale > 0, real{c.router.routed_scale});
+
+// ---- what an expert computes
+
+MOESAIC_RULE(block_config, limit_is_not_negative,
+    "expert.limit must be finite and positive, or 0 for none, because gate and up are clamped to it",
+    not_negative(c.expert.limit), real{c.expert.limit});
+MOESAIC_RULE(block_config, alpha_is_of_swiglu,
+    "expert.alpha must be finite and positive, and 1 for all but swiglu, because it stands in that one's sigmoid",
+    c.expert.alpha == 1.0 || (c.expert.alpha > 0 && is_finite(c.expert.alpha) && c.expert.activation == activation::swiglu),
+    real{c.expert.alpha}, c.expert.activation);
+MOESAIC_RULE(block_config, up_offset_is_finite,
+    "expert.up_offset must be finite, because it is added to what the gate multiplies",
+    is_finite(c.expert.up_offset), real{c.expert.up_offset});
+MOESAIC_RULE(block_config, gate_settings_have_a_gate,
+    "expert.limit and expert.up_offset need swiglu, geglu_tanh or geglu_erf, because they are about a gate and what it multiplies",
+    gated(c.expert.activation) || (c.expert.limit == 0 && c.expert.up_offset == 0), c.expert.activation);
+MOESAIC_RULE(block_config, latent_is_not_negative,
+    "expert.latent must be positive, or 0 for experts that work on x itself, because it is a width",
+    c.expert.latent >= 0, c.expert.latent);
+MOESAIC_RULE(block_config, mixture_settings_have_a_mixture,
+    "expert.latent and expert.mixture_bias need router.experts, because they are about the sum of routed experts, and a dense layer has none",
+    c.router.experts != 0 || (c.expert.latent <= 0 && !c.expert.mixture_bias), c.expert.latent, c.expert.mixture_bias);
+MOESAIC_RULE(block_config, changed_inputs_are_of_feed_forwards,
+    "expert.latent and combine_weight::on_input need expert.zero, expert.copy and expert.constant = 0, because those are made from x itself",
+    special(c) <= 0 || (c.expert.latent <= 0 && c.router.weights != combine_weight::on_input), c.expert.latent, c.router.weights, special(c));
 
 // ---- kinds of experts
 
@@ -515,6 +540,8 @@ struct of_block : list<
     logit_softcap_is_not_negative, groups_are_1_to_64, groups_divide_experts, top_groups_is_within_groups, top_groups_hold_top_k,
     top2_sum_has_two_experts, group_settings_have_groups, group_gate_divides_top_k, group_gate_has_softmax_scores, group_gate_decides,
     cosine_is_not_negative, cosine_has_no_bias, ones_are_not_scaled, routed_scale_is_positive,
+    limit_is_not_negative, alpha_is_of_swiglu, up_offset_is_finite, gate_settings_have_a_gate, latent_is_not_negative,
+    mixture_settings_have_a_mixture, changed_inputs_are_of_feed_forwards,
     kinds_are_not_negative, feed_forwards_are_left, widths_stand_for_intermediate, widths_are_few, widths_are_positive,
     widths_cover_the_feed_forwards,
     shared_is_not_negative, shared_has_experts_beside_it, shared_gate_has_a_shared_expert, epsilon_is_positive,

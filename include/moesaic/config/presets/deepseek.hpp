@@ -1,4 +1,4 @@
-// DeepSeekMoE: many narrow experts beside two shared ones, after one dense layer. arXiv 2401.06066.
+// DeepSeekMoE (many narrow experts beside shared ones, after dense layers; arXiv 2401.06066), V2 and V3, whose attention is by latents.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -29,5 +29,95 @@ struct deepseek_moe_16b {
   static constexpr decoder_config config{.vocabulary = 102400, .norm = {.epsilon = 1e-6}};
   using layers = moesaic::layers<dense_layer, repeat<layer, 27>>;
 };
+
+/// deepseek-ai/DeepSeek-V2-Lite; arXiv 2405.04434. Queries are projected from x. Scores are scaled by (0.0707 ln 40 + 1)² / √192.
+struct deepseek_v2_lite {
+  static constexpr attention_config attention{
+      .heads = 16, .head_dim = 128, .value_dim = 128, .rope_theta = 1e4, .layout = rope_layout::interleaved,
+      .scaling = {.kind = rope_scaling_kind::yarn, .factor = 40, .original_positions = 4096, .magnitude = 1},
+      .scale = 0.11472138679292612, .latent = {.kv_rank = 512, .rope_dim = 64}};
+  struct dense_layer {
+    static constexpr block_config config{
+        .hidden = 2048,
+        .attention = attention,
+        .expert = {.intermediate = 10944},
+        .norm = {.epsilon = 1e-6},
+        .storage = {.weights = dtype::bf16, .activations = dtype::bf16}};
+  };
+  struct layer {
+    static constexpr block_config config{
+        .hidden = 2048,
+        .attention = attention,
+        .router = {.experts = 64, .top_k = 6, .score = score::softmax, .renormalize = false},
+        .expert = {.intermediate = 1408},
+        .shared = {.intermediate = 2 * 1408},
+        .norm = {.epsilon = 1e-6},
+        .storage = {.weights = dtype::bf16, .activations = dtype::bf16}};
+  };
+  static constexpr decoder_config config{.vocabulary = 102400, .norm = {.epsilon = 1e-6}};
+  using layers = moesaic::layers<dense_layer, repeat<layer, 26>>;
+};
+
+/// deepseek-ai/DeepSeek-V2; arXiv 2405.04434. A token's experts come from 3 of 8 groups, by the best of each.
+struct deepseek_v2 {
+  static constexpr attention_config attention{
+      .heads = 128, .head_dim = 128, .value_dim = 128, .rope_theta = 1e4, .layout = rope_layout::interleaved,
+      .scaling = {.kind = rope_scaling_kind::yarn, .factor = 40, .original_positions = 4096, .magnitude = 1},
+      .scale = 0.11472138679292612, .latent = {.kv_rank = 512, .q_rank = 1536, .rope_dim = 64}};
+  struct dense_layer {
+    static constexpr block_config config{
+        .hidden = 5120,
+        .attention = attention,
+        .expert = {.intermediate = 12288},
+        .norm = {.epsilon = 1e-6},
+        .storage = {.weights = dtype::bf16, .activations = dtype::bf16}};
+  };
+  struct layer {
+    static constexpr block_config config{
+        .hidden = 5120,
+        .attention = attention,
+        .router = {.experts = 160, .top_k = 6, .score = score::softmax, .groups = 8, .top_groups = 3, .group_worth = group_worth::max,
+                   .renormalize = false, .routed_scale = 16},
+        .expert = {.intermediate = 1536},
+        .shared = {.intermediate = 2 * 1536},
+        .norm = {.epsilon = 1e-6},
+        .storage = {.weights = dtype::bf16, .activations = dtype::bf16}};
+  };
+  static constexpr decoder_config config{.vocabulary = 102400, .norm = {.epsilon = 1e-6}};
+  using layers = moesaic::layers<dense_layer, repeat<layer, 59>>;
+};
+
+/// deepseek-ai/DeepSeek-V3, without its prediction layer; arXiv 2412.19437. Scores are scaled by (0.1 ln 40 + 1)² / √192.
+struct deepseek_v3 {
+  static constexpr attention_config attention{
+      .heads = 128, .head_dim = 128, .value_dim = 128, .rope_theta = 1e4, .layout = rope_layout::interleaved,
+      .scaling = {.kind = rope_scaling_kind::yarn, .factor = 40, .original_positions = 4096, .magnitude = 1},
+      .scale = 0.1352337788608801, .latent = {.kv_rank = 512, .q_rank = 1536, .rope_dim = 64}};
+  struct dense_layer {
+    static constexpr block_config config{
+        .hidden = 7168,
+        .attention = attention,
+        .expert = {.intermediate = 18432},
+        .norm = {.epsilon = 1e-6},
+        .storage = {.weights = {dtype::e4m3, 128}, .activations = dtype::bf16}};
+  };
+  struct layer {
+    static constexpr block_config config{
+        .hidden = 7168,
+        .attention = attention,
+        .router = {.experts = 256, .top_k = 8, .score = score::sigmoid, .groups = 8, .top_groups = 4, .group_worth = group_worth::top2_sum,
+                   .renormalize = true, .routed_scale = 2.5, .score_bias = true},
+        .expert = {.intermediate = 2048},
+        .shared = {.intermediate = 2048},
+        .norm = {.epsilon = 1e-6},
+        .storage = {.weights = {dtype::e4m3, 128}, .activations = dtype::bf16}};
+  };
+  static constexpr decoder_config config{.vocabulary = 129280, .norm = {.epsilon = 1e-6}};
+  using layers = moesaic::layers<repeat<dense_layer, 3>, repeat<layer, 58>>;
+};
+
+/// deepseek-ai/DeepSeek-R1 (arXiv 2501.12948) and DeepSeek-V3.1: V3 trained further. V3.1 rounds scales to powers of two.
+using deepseek_r1 = deepseek_v3;
+using deepseek_v3_1 = deepseek_v3;
 
 }  // namespace moesaic::presets
