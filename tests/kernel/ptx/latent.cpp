@@ -1,0 +1,47 @@
+// Latent attention: the cache's rows, queries down to latents and sums up to values, and what lies between.
+// SPDX-License-Identifier: Apache-2.0
+#include <moesaic/cuda/latent.hpp>
+
+#include "leg.hpp"
+
+namespace moesaic::test::ptx {
+namespace {
+
+template <class T, dtype Stored>
+void attend(cuda::stream_ref& where, memory& m, std::int64_t tokens) {
+  constexpr latent_shape s{.heads = 3, .head_dim = 16, .rope_dim = 8, .value_dim = 16, .rank = 48};
+  cuda::latent_cache c;
+  c.storage = Stored, c.sequences = 2, c.rank = s.rank, c.rope_dim = s.rope_dim, c.max_tokens = 96;
+  c.data = reinterpret_cast<std::byte*>(m.random<scalar_of<Stored>>(static_cast<std::int64_t>(cuda::bytes(c)) * 8 / bits(Stored)));
+  c.first_position = m.of<std::int32_t>({0, 3});
+  auto* const sequence = m.zeros<std::int32_t>(tokens);
+  auto* const position = m.zeros<std::int32_t>(tokens);
+  for (std::int32_t t = 0; t + 1 < tokens; ++t) position[t] = 17 + t;
+  sequence[tokens - 1] = 1, position[tokens - 1] = 40;   // a single token of the other sequence
+  auto const latent = m.random_rows<T>(tokens, s.rank), key = m.random_rows<T>(tokens, s.rope_dim);
+  cuda::multiply<T>(where, 1.25, latent);
+  where.record(cuda::append<T, Stored>(where, c, latent, key, {sequence, tokens}, {position, tokens}, m.zeros<call_flags>(1)));
+  attention_weights w;
+  w.key_up_transposed = random_weights(m, {dtype::bf16, s.rank, s.head_dim, 1, s.heads, nullptr});
+  w.value_up = random_weights(m, {dtype::bf16, s.value_dim, s.rank, 1, s.heads, nullptr});
+  using rows = latent_memory<T>;
+  auto const at_once = tokens < rows::tokens ? tokens : rows::tokens;
+  rows work{};
+  auto const filled = [&](std::int64_t width) { return view<float>(m.zeros<float>(at_once * width), at_once, width); };
+  work.query = filled(std::int64_t{s.heads} * s.slot_dim()), work.latent = filled(s.heads * rows::state_width(s.rank));
+  where.record(cuda::attend_latent<T, dtype::bf16, Stored>(where, latent_form::by_shape, 0.4, s, c, w, m.random_rows<T>(tokens, std::int64_t{s.heads} * s.key_dim()),
+                                                           {sequence, tokens}, {position, tokens}, work,
+                                                           m.result_rows<T>(tokens, std::int64_t{s.heads} * s.value_dim)));
+}
+
+void few(cuda::stream_ref& where, memory& m) { attend<bf16, dtype::bf16>(where, m, 3); }
+void many(cuda::stream_ref& where, memory& m) { attend<float, dtype::fp32>(where, m, 66); }
+
+constexpr family families[] = {
+    {"append_latents multiply_rows gemm_of_heads attend_latents_simt", few, 4},
+    {"append_latents multiply_rows gemm_of_heads attend_latents_simt", many, 4},
+};
+MOESAIC_LEG(latent, families)
+
+}  // namespace
+}  // namespace moesaic::test::ptx
