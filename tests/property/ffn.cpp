@@ -23,8 +23,8 @@ activation_rule const activations[] = {activation::swiglu, activation::geglu_tan
 
 double exact(activation_rule const& rule, double x) {
   auto const a = rule.act;
-  if (gated(a)) x = std::fmin(x, static_cast<double>(rule.limit));
-  if (a == activation::swiglu) return x / (1 + std::exp(-static_cast<double>(rule.alpha) * x));
+  if (gated(a)) x = std::fmin(x, rule.limit);
+  if (a == activation::swiglu) return x / (1 + std::exp(-rule.alpha * x));
   if (a == activation::relu) return x < 0 ? 0 : x;
   if (a == activation::relu_squared) return x < 0 ? 0 : x * x;
   if (a == activation::geglu_erf) return 0.5 * x * std::erfc(-x / std::sqrt(2.0));
@@ -33,7 +33,7 @@ double exact(activation_rule const& rule, double x) {
 
 // The sum of up as it meets the gate.
 exact_sum limited(exact_sum up, activation_rule const& rule) {
-  double const most = static_cast<double>(rule.limit), offset = static_cast<double>(rule.up_offset);
+  double const most = rule.limit, offset = rule.up_offset;
   up.value = std::fmax(-most, std::fmin(most, up.value)) + offset;
   up.magnitude += std::fabs(offset);
   return up;

@@ -44,6 +44,8 @@ struct moe_weights {
   ffn_weights experts;                                         ///< the feed-forwards; of several widths, those of the first
   ffn_weights more_experts[width_runs::most - 1] = {};         ///< of the other widths, a run each; empty without
   constant_weights constant = {};                              ///< empty without constant experts
+  packed_matrix latent_down = {}, latent_up = {};              ///< [latent, hidden] and [hidden, latent] around latent experts, or empty
+  list<const float> mixture_bias = {};                         ///< [hidden] added once to the weighted sum, or empty
   ffn_weights shared;                  ///< empty without shared expert
   packed_matrix shared_gate;           ///< [1, hidden], fp32; empty without gate
 };
@@ -98,6 +100,7 @@ constexpr void for_each_weight(F&& f, Weights const&... w) {
   f("router.length", w.ffn.router.length...);
   for_each_weight(f, w.ffn.shared...);
   f("shared_gate", w.ffn.shared_gate...);
+  f("latent_down", w.ffn.latent_down...), f("latent_up", w.ffn.latent_up...), f("mixture_bias", w.ffn.mixture_bias...);
 }
 
 /// Whether one part is there and of the shape and format of another, wherever both lie.

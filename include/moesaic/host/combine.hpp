@@ -16,10 +16,12 @@ namespace moesaic::host {
 /// y[t] = residual[t] + scale · (Σ_i weights[t, i] · expert_out[slot_of_choice[t, i]] + gate[t] · shared[t]), the slots in order, best first.
 /// Sums are in accumulator<T>; the mixture, the shared term, their sum and y are each rounded to T, so that a tap sees what is added.
 /// expert_out [slots, hidden]; shared [tokens, hidden] or empty; gate [tokens] logits, used as sigmoid, or empty; residual [tokens, hidden] or
-/// empty: zeros; y may be residual. `carried` [tokens, hidden], where it is not empty, takes the mixture, which is then not added.
+/// empty: zeros; y may be residual. weights may be empty: ones; and with them slot_of_choice, where expert_out [tokens, hidden] is mixed already.
+/// bias [hidden] or empty joins the mixture before it is rounded. `carried` [tokens, hidden], where it is not empty, takes the mixture, which is then not added.
 template <class T>
 void combine(pool& where, view<const T> expert_out, view<const std::int32_t> slot_of_choice, view<const accumulator<T>> weights, view<const T> shared,
-             list<const accumulator<T>> gate, view<const T> residual, view<T> y, combine_parts<T> const& parts = {}, double scale = 1.0, view<T> carried = {}) {
+             list<const accumulator<T>> gate, view<const T> residual, view<T> y, combine_parts<T> const& parts = {}, double scale = 1.0, view<T> carried = {},
+             list<const float> bias = {}) {
   using sum = accumulator<T>;
   constexpr std::int64_t block = 256;                                       // columns summed at a time, on the stack
   where.for_each(y.rows, [&](std::int64_t t) {
@@ -27,13 +29,16 @@ void combine(pool& where, view<const T> expert_out, view<const std::int32_t> slo
       auto const width = y.columns - first < block ? y.columns - first : block;
       sum mixture[block];
       for (auto& m : mixture) m = -sum(0);                                  // −0 + x is x for every x, so one expert of weight 1 passes bit for bit
-      for (std::int64_t i = 0; i < slot_of_choice.columns; ++i) {
-        auto const slot = slot_of_choice(t, i);
+      bool const mixed = slot_of_choice.data == nullptr;
+      for (std::int64_t i = 0; i < (mixed ? 1 : slot_of_choice.columns); ++i) {
+        auto const slot = mixed ? t : slot_of_choice(t, i);
         if (slot < 0) continue;
         T const* const out = expert_out.row(slot) + first;
-        sum const w = weights(t, i);
+        sum const w = weights.data != nullptr ? weights(t, i) : sum(1);
         for (std::int64_t c = 0; c < width; ++c) mixture[c] += w * static_cast<sum>(out[c]);
       }
+      if (!bias.empty())
+        for (std::int64_t c = 0; c < width; ++c) mixture[c] += static_cast<sum>(bias[first + c]);
       sum const g = gate.empty() ? sum(1) : sigmoid(gate[t]);
       if (parts.shared_gate.data != nullptr) parts.shared_gate(t, 0) = g;
       for (std::int64_t c = 0; c < width; ++c) {
@@ -53,6 +58,21 @@ void combine(pool& where, view<const T> expert_out, view<const std::int32_t> slo
         sum const added = static_cast<sum>(scale) * static_cast<sum>(together);
         y(t, first + c) = static_cast<T>(residual.data != nullptr ? static_cast<sum>(residual(t, first + c)) + added : added);
       }
+    }
+  });
+}
+
+/// y[slot_of_choice[t, i]] = weights[t, i] · x[t]: what experts read whose weights are on their input. The weight is rounded to T, and the product
+/// again (Llama 4). x [tokens, width], y [slots, width]; rows of no choice are left as they are.
+template <class T>
+void weigh_choices(pool& where, view<const T> x, view<const std::int32_t> slot_of_choice, view<const accumulator<T>> weights, view<T> y) {
+  using sum = accumulator<T>;
+  where.for_each(slot_of_choice.rows, [&](std::int64_t t) {
+    for (std::int64_t i = 0; i < slot_of_choice.columns; ++i) {
+      auto const slot = slot_of_choice(t, i);
+      if (slot < 0) continue;
+      sum const w = static_cast<sum>(static_cast<T>(weights(t, i)));
+      for (std::int64_t c = 0; c < y.columns; ++c) y(slot, c) = static_cast<T>(w * static_cast<sum>(x(t, c)));
     }
   });
 }

@@ -16,9 +16,5 @@ constexpr bool device_has_attention(attention_config const& c) {
   return c.qk_norm != qk_norm::weightless && !c.qk_norm_after_rope &&
          c.qkv_clip == 0 && !c.output_gate && c.temperature.scale == 0 && device_has_latent(c);
 }
-constexpr bool device_has_experts(block_config const& c) {
-  auto const& e = c.expert;
-  return e.limit == 0 && e.alpha == 1 && e.up_offset == 0 && !e.mixture_bias && e.latent == 0 && c.router.weights != combine_weight::on_input;
-}
 
 }  // namespace moesaic

@@ -16,22 +16,24 @@ struct expert_runs {
   static constexpr auto kinds = validated<Spec>::config.expert;
   static constexpr auto shape = shapes(validated<Spec>::config);
   static constexpr bool has_special = shape.feed_forwards < shape.experts;
+  static constexpr bool by_slot = validated<Spec>::config.router.weights == combine_weight::on_input;   // x has a row a slot
+  static constexpr int width = kinds.latent != 0 ? kinds.latent : shape.hidden;                         // of rows of x and y
   using scalar = scalar_of<shape.activations>;
   template <int Run>
-  using feed_forwards = ffn<Spec, shape.widths.run[Run].experts, shape.widths.run[Run].intermediate>;
+  using feed_forwards = ffn<Spec, shape.widths.run[Run].experts, shape.widths.run[Run].intermediate, width>;
 
   struct scratch {
     view<scalar> activated;              // [slots, intermediate] of the widest run: the runs have it one after another
   };
   static constexpr scratch carve(arena& memory, std::int64_t slots) { return {memory.take<scalar>(slots, shape.intermediate)}; }
 
-  /// x [tokens, hidden] -> y [tokens · slots, hidden], by expert: the rows that the plan uses.
+  /// x [tokens, width] (by_slot: [tokens · slots, width]) -> y [tokens · slots, width], by expert: the rows that the plan uses.
   template <class Where>
   static void forward(Where& where, moe_weights const& w, view<const scalar> x, dispatch_plan const& plan, scratch const& s,
                       view<scalar> y) {
     auto const& offsets = plan.expert_offsets;
     auto const offsets_from = [&](int first) { return list<const std::int32_t>{offsets.data + first, offsets.size - first}; };
-    auto const* const token_of_slot = plan.token_of_slot.data;
+    auto const* const token_of_slot = by_slot ? nullptr : plan.token_of_slot.data;
     each_run([&]<int Run>(int first) {
       view<scalar> const activated{s.activated.data, y.rows, shape.widths.run[Run].intermediate};
       feed_forwards<Run>::forward(where, run_of(w, Run), x, offsets_from(first), token_of_slot, {{}, activated}, y);

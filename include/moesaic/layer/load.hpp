@@ -85,6 +85,8 @@ class loader {
 
   /// A vector of fp32 from a tensor of that many elements; a piece of it where `into` is part of a longer list.
   void vector(spellings const& name, const char* suffix, list<const float> into, int expert = 0) {
+    auto const* const stored = look(name, suffix, expert).first;
+    if (stored != nullptr && stored->shape.size == 2 && stored->shape[0] == 1) return values(name, suffix, into, {1, into.size}, expert);   // (ERNIE-4.5)
     values(name, suffix, into, {into.size}, expert);
   }
   /// The same from a tensor of any shape.

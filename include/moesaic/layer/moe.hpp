@@ -23,6 +23,7 @@ struct moe : moe_memory<Spec> {
     using experts = typename memory::routed_experts;   // each by its kind; a feed-forward: gate and up with activation, then down
     using shared = typename memory::shared_expert;
     constexpr double scale = memory::config.residual_scale;
+    constexpr auto stored = memory::shape.ffn_format.type;
     if (s.expert_out.rows != x.rows * memory::slots)
       return invalid("the workspace must be carved for as many tokens as x has", x.rows * memory::slots, s.expert_out.rows);
 
@@ -35,14 +36,25 @@ struct moe : moe_memory<Spec> {
       auto const routed = router<Spec>::forward(where, w.router, x, state, s.router, flags, tap, layer);        // ids, weights [tokens, slots]
       if (!routed) return routed;
       if constexpr (!fuses_plan<Where>) plan(where, s.router.slots.ids, s.plan);                       // expert_offsets [experts + 1]
-      experts::forward(where, w, x, s.plan, s.experts, s.expert_out);                                  // [tokens · slots, hidden]
+      auto read = x;                                                                                   // what experts read
+      if constexpr (memory::has_latent) linear<stored>(where, w.latent_down, x, {}, s.latent), read = s.latent;                   // [tokens, latent]
+      if constexpr (memory::on_input)
+        weigh_choices<scalar>(where, read, s.plan.slot_of_choice, s.router.slots.weights, s.weighed), read = s.weighed;           // [tokens · slots, ·]
+      experts::forward(where, w, read, s.plan, s.experts, s.expert_out);                               // [tokens · slots, hidden or latent]
       if constexpr (memory::has_shared) {
         shared::forward(where, w.shared, x, s.shared, s.shared_out);                                   // [tokens, hidden]
         if constexpr (memory::has_shared_gate) linear<dtype::fp32>(where, w.shared_gate, x, {}, s.shared_gate);   // [tokens, 1]
       }
-      combine<scalar>(where, s.expert_out, s.plan.slot_of_choice, s.router.slots.weights, s.shared_out,
-                      {s.shared_gate.data, s.shared_gate.rows}, residual, y, s.parts, residual.data != nullptr ? scale : 1.0,
-                      carried);                                                                        // [tokens, hidden]
+      view<const scalar> out = s.expert_out;
+      view<const std::int32_t> slot_of_choice = s.plan.slot_of_choice;
+      view<const sum> weights = memory::on_input ? view<sum>() : s.router.slots.weights;
+      if constexpr (memory::has_latent) {
+        combine<scalar>(where, out, slot_of_choice, weights, {}, {}, {}, s.latent);                    // [tokens, latent]
+        linear<stored>(where, w.latent_up, view<const scalar>(s.latent), {}, s.lifted);                // [tokens, hidden]
+        out = s.lifted, slot_of_choice = {}, weights = {};
+      }
+      combine<scalar>(where, out, slot_of_choice, weights, s.shared_out, {s.shared_gate.data, s.shared_gate.rows}, residual, y, s.parts,
+                      residual.data != nullptr ? scale : 1.0, carried, w.mixture_bias);                // [tokens, hidden]
       show(where, s, tap, layer);
     }
     return finish(where);

@@ -31,6 +31,8 @@ struct soft_moe {
   static_assert(Each > 0, "soft_moe needs at least one slot an expert, because an expert without slots computes nothing");
   static_assert(shape.feed_forwards == shape.experts && shape.widths.count == 1,
                 "soft_moe needs experts that are feed-forwards of one width, because all of them run side by side over equally many slots");
+  static_assert(config.expert.latent == 0 && !config.expert.mixture_bias && config.router.weights != combine_weight::on_input,
+                "soft_moe needs experts that read and write rows of hidden, without a bias or a weight of their own on them, because its slots are mixed");
   static constexpr int slots = shape.experts * Each;
   using scalar = scalar_of<shape.activations>;
   using sum = accumulator<scalar>;

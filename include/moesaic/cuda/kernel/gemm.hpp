@@ -49,7 +49,7 @@ struct gemm_params {
   std::int32_t const* offsets = nullptr;        ///< [count + 1], on the device; null: one matrix, slots 0 .. rows − 1
   std::int32_t const* token_of_slot = nullptr;  ///< [rows], on the device, or null
   bool activated = false;
-  activation_rule act = activation::relu;
+  activation_rule_in<float> act = activation::relu;
 
   MOESAIC_DEVICE X const* row(std::int64_t slot) const { return x + (token_of_slot != nullptr ? token_of_slot[slot] : slot) * x_stride; }
 };

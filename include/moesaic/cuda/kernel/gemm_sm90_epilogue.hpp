@@ -57,7 +57,7 @@ MOESAIC_DEVICE void by_turns(float (&d)[Count], F&& f) {
 
 /// The activation of each, a few at a time.
 template <int Count>
-MOESAIC_DEVICE void activate_each(activation_rule const& rule, float (&x)[Count]) {
+MOESAIC_DEVICE void activate_each(activation_rule_in<float> const& rule, float (&x)[Count]) {
   constexpr int few = Count < 4 ? Count : 4;
   float done[few];
   auto const each = [&](auto f) {
@@ -82,7 +82,7 @@ MOESAIC_DEVICE void activate_each(activation_rule const& rule, float (&x)[Count]
 /// Sums with their bias, twice as many as a lane writes at a time: gates and what they meet (two parts), or outputs and further outputs (one). Activates,
 /// and calls write(values, 0), and for one part write(values, 1).
 template <int Count, class F>
-MOESAIC_DEVICE void finish(bool gated, bool activated, activation_rule const& act, float (&lower)[Count], float (&upper)[Count], F&& write) {
+MOESAIC_DEVICE void finish(bool gated, bool activated, activation_rule_in<float> const& act, float (&lower)[Count], float (&upper)[Count], F&& write) {
   auto const exchange = [&] {
     MOESAIC_UNROLL
     for (int i = 0; i < Count; ++i) {

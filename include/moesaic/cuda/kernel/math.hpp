@@ -69,7 +69,7 @@ MOESAIC_DEVICE float gelu_erf(float x) {
 }
 
 /// act(gate), which for a gated activation meets the up projection next.
-MOESAIC_DEVICE float activate(activation_rule const& rule, float x) {
+MOESAIC_DEVICE float activate(activation_rule_in<float> const& rule, float x) {
   switch (rule.act) {
     case activation::swiglu: return silu(x, rule.alpha);
     case activation::geglu_tanh:
@@ -82,8 +82,8 @@ MOESAIC_DEVICE float activate(activation_rule const& rule, float x) {
 }
 
 /// Gate and up as the rule lets them in; NaN stays NaN.
-MOESAIC_DEVICE float limited_gate(activation_rule const& rule, float gate) { return gate > rule.limit ? rule.limit : gate; }
-MOESAIC_DEVICE float limited_up(activation_rule const& rule, float up) {
+MOESAIC_DEVICE float limited_gate(activation_rule_in<float> const& rule, float gate) { return gate > rule.limit ? rule.limit : gate; }
+MOESAIC_DEVICE float limited_up(activation_rule_in<float> const& rule, float up) {
   return (up > rule.limit ? rule.limit : up < -rule.limit ? -rule.limit : up) + rule.up_offset;
 }
 

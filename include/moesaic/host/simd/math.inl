@@ -61,7 +61,7 @@ MOESAIC_HOST f32 gelu_erf(f32 x) {
 MOESAIC_HOST f32 relu(f32 x) { return select_less(x, set1(0.0f), set1(0.0f), x); }
 
 // act(gate), which for a gated activation meets the up projection next.
-MOESAIC_HOST f32 activate(activation_rule const& rule, f32 x) {
+MOESAIC_HOST f32 activate(activation_rule_in<float> const& rule, f32 x) {
   switch (rule.act) {
     case activation::swiglu: return silu(x, set1(rule.alpha));
     case activation::geglu_tanh:

@@ -26,7 +26,7 @@ struct product {
   Out* y = nullptr;                           // [rows, outputs]
   std::int64_t y_stride = 0;
   bool activated = false;
-  activation_rule act = activation::relu;
+  activation_rule_in<accumulator<T>> act = activation::relu;
 
   const T* row(std::int64_t r) const { return x + (row_of != nullptr ? row_of[r] : r) * x_stride; }
 };
@@ -81,7 +81,7 @@ double weight(packed_matrix const& m, std::int64_t pair, int panel, int lane, st
 
 inline double activate(activation_rule const& rule, double x) {
   switch (rule.act) {
-    case activation::swiglu: return x / (1.0 + std::exp(-static_cast<double>(rule.alpha) * x));
+    case activation::swiglu: return x / (1.0 + std::exp(-rule.alpha * x));
     case activation::geglu_tanh:
     case activation::gelu_tanh: return gelu_tanh(x);
     case activation::geglu_erf: return gelu_erf(x);
@@ -108,10 +108,10 @@ void multiply_pairs(product<double, double> const& p, std::int64_t first, std::i
       };
       auto value = sum(0);
       if (m.parts == 2) {
-        auto const limit = static_cast<double>(p.act.limit);
+        auto const limit = p.act.limit;
         auto const most = [&](double x) { return x > limit ? limit : x; };
         auto const up = most(sum(1));
-        value = activate(p.act, most(value)) * ((up < -limit ? -limit : up) + static_cast<double>(p.act.up_offset));
+        value = activate(p.act, most(value)) * ((up < -limit ? -limit : up) + p.act.up_offset);
       } else if (p.activated) {
         value = activate(p.act, value);
       }
