@@ -48,6 +48,52 @@ TEST_CASE_TEMPLATE("combine", T, float, bf16) {
       }
 }
 
+TEST_CASE_TEMPLATE("combine of what is mixed already, of ones, and with a bias", T, float, bf16) {
+  for (std::int64_t const hidden : {80, 13}) {
+    constexpr std::int64_t tokens = 4, top_k = 3;
+    random_stream random(34);
+    auto const expert_out = random_matrix<T>(tokens * top_k, hidden, random), shared = random_matrix<T>(tokens, hidden, random);
+    auto const bias = random_matrix<float>(1, hidden, random);
+    std::vector<std::int32_t> const slot{5, 0, -1, 11, 3, 2, -1, -1, -1, 7, -1, 8};
+    for (bool const mixed : {false, true}) {
+      CAPTURE(hidden);
+      CAPTURE(mixed);
+      auto const slots = mixed ? view<const std::int32_t>{} : view<const std::int32_t>(slot.data(), tokens, top_k);
+      auto const call = [&](auto&& op, matrix<T>& y) {
+        op(expert_out.view(), slots, view<const float>{}, mixed ? shared.view() : view<const T>{}, list<const float>{}, view<const T>{}, y.view(),
+           combine_parts<T>{}, 1.0, view<T>{}, list<const float>(bias.data));
+      };
+      host::pool pool;
+      matrix<T> want(tokens, hidden);
+      call([&](auto const&... a) { host::combine<T>(pool, a...); }, want);
+      under_every_schedule([&](cuda::stream_ref& where) {
+        auto y = unwritten<T>(tokens, hidden);
+        call([&](auto const&... a) { cuda::combine<T>(where, a...); }, y);
+        check_bits(y, want);
+      });
+    }
+  }
+}
+
+TEST_CASE_TEMPLATE("weigh_choices", T, float, bf16) {
+  for (std::int64_t const width : {32, 9}) {
+    CAPTURE(width);
+    random_stream random(35);
+    auto const x = random_matrix<T>(3, width, random);
+    auto const weights = random_matrix<float>(3, 2, random);
+    std::vector<std::int32_t> const slot{4, 0, -1, 2, 1, -1};
+    view<const std::int32_t> const slots(slot.data(), 3, 2);
+    host::pool pool;
+    auto want = unwritten<T>(5, width);
+    host::weigh_choices<T>(pool, x.view(), slots, weights.view(), want.view());
+    under_every_schedule([&](cuda::stream_ref& where) {
+      auto y = unwritten<T>(5, width);
+      cuda::weigh_choices<T>(where, x.view(), slots, weights.view(), y.view());
+      check_bits(y, want);
+    });
+  }
+}
+
 TEST_CASE_TEMPLATE("add, gather_choices and pick_rows", T, float, bf16) {
   for (std::int64_t const hidden : {32, 9}) {
     random_stream random(32);

@@ -6,13 +6,16 @@
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
+#include <deque>
 #include <initializer_list>
 #include <limits>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
 #include <moesaic/base/arena.hpp>
+#include <moesaic/base/groups.hpp>
 #include <moesaic/base/packed.hpp>
 #include <moesaic/base/status.hpp>
 #include <moesaic/config/shapes.hpp>
@@ -46,13 +49,16 @@ inline void check_memory(list<const std::byte> memory, std::size_t bytes) {
 }
 
 /// Reads one layer's (or a model's) tensors. Throws moesaic::error: what was expected, what was found, in which file.
+/// A matrix of e4m3 has its scales in a tensor NAME_scale_inv, [⌈rows / 128⌉, ⌈inputs / 128⌉]; one of mxfp4 is two tensors, NAME_blocks
+/// [..., rows, inputs / 32, 16] and NAME_scales [..., rows, inputs / 32], for the NAME that others have. They keep codes and scales where they
+/// are stored in the same format, and become numbers otherwise.
 template <class Where, tensor_source Source>
 class loader {
  public:
   tensor_names const& names;
 
-  loader(Where& where, Source const& source, std::string_view prefix, tensor_names const& spelled)
-      : names(spelled), where_(where), source_(source), prefix_(prefix) {}
+  loader(Where& where, Source const& source, std::string_view prefix, tensor_names const& spelled, int sublayer = 0)
+      : names(spelled), where_(where), source_(source), prefix_(prefix), sublayer_(std::to_string(sublayer)) {}
 
   /// `rows` rows of a stored matrix, from `first` on, as inputs of a packed one: side by side, or `run` of them every `period` rows.
   struct rows_of {
@@ -73,20 +79,20 @@ class loader {
     list<const std::int64_t> const wanted(shape.begin(), static_cast<std::int64_t>(shape.size()));
     if (stored == nullptr)
       throw error(source_.where(full) + ": expected a tensor '" + full + "' " + text(wanted) + ", found none of that name");
-    auto shape_of = stored->shape;                                          // a vector may be stored as [1, n]
+    if (full.ends_with("_blocks")) stored = &mxfp4_of(*stored, full);
+    auto shape_of = stored->shape;                                          // a vector may be stored as [1, n] (ERNIE-4.5)
     while (shape_of.size > wanted.size && shape_of[0] == 1) shape_of = {shape_of.data + 1, shape_of.size - 1};
     bool same = shape_of.size == wanted.size;
     for (std::int64_t i = 0; same && i < wanted.size; ++i) same = shape_of[i] == wanted[i];
     if (!same) refuse(full, "shape " + text(wanted), text(stored->shape));
-    if (!widens(stored->type)) refuse(full, "a floating-point type", moesaic::name(stored->type));
+    if (stored->type == dtype::e4m3 && stored->shape.size == 2) stored = &e4m3_of(*stored, full);
+    if (!widens(stored->type) && stored->scales == nullptr) refuse(full, "a floating-point type", moesaic::name(stored->type));
     return {stored, wanted[0]};
   }
   bool has(spellings const& name, const char* suffix, int expert = 0) { return look(name, suffix, expert).first != nullptr; }
 
   /// A vector of fp32 from a tensor of that many elements; a piece of it where `into` is part of a longer list.
   void vector(spellings const& name, const char* suffix, list<const float> into, int expert = 0) {
-    auto const* const stored = look(name, suffix, expert).first;
-    if (stored != nullptr && stored->shape.size == 2 && stored->shape[0] == 1) return values(name, suffix, into, {1, into.size}, expert);   // (ERNIE-4.5)
     values(name, suffix, into, {into.size}, expert);
   }
   /// The same from a tensor of any shape.
@@ -124,12 +130,7 @@ class loader {
   /// Stored: its type where that is known, so that only code for that is made.
   template <dtype Stored = dtype::same>
   void matrix(packed_matrix const& into, std::int64_t index, std::initializer_list<rows_of> pieces) {
-    pack<Stored>(where_, into, index, [&into, pieces](int part, std::int64_t output, float* row) {
-      auto at = part * into.outputs + output;
-      auto piece = pieces.begin();
-      for (; at >= piece->rows; ++piece) at -= piece->rows;
-      widen(*piece->stored, piece->row(at) * into.inputs, into.inputs, row);
-    });
+    pack<Stored>(where_, into, index, rows_of_pieces{into, pieces});
   }
 
   /// A stored matrix of which each row is an input, [inputs, outputs] from row `first` on, as one of fp32 [outputs, inputs] in `memory`.
@@ -155,6 +156,67 @@ class loader {
   }
 
  private:
+  // What packing reads: a row, and its scales where stored codes are of the packed format.
+  struct rows_of_pieces {
+    packed_matrix const& into;
+    std::initializer_list<rows_of> pieces;
+
+    void operator()(int part, std::int64_t output, float* row) const {
+      auto const [stored, first] = find(part, output);
+      widen(*stored, first, into.inputs, row);
+    }
+    bool scales(int part, std::int64_t output, group_scale* out) const {
+      auto const [stored, first] = find(part, output);
+      if (stored->scales == nullptr || into.stored != format(stored->type)) return false;
+      for_each_scale(*stored, first, into.inputs, [&](float scale, std::int64_t, std::int64_t) { *out++ = {scale, 0}; });
+      return true;
+    }
+    std::pair<tensor const*, std::int64_t> find(int part, std::int64_t output) const {
+      auto at = part * into.outputs + output;
+      auto piece = pieces.begin();
+      for (; at >= piece->rows; ++piece) at -= piece->rows;
+      return {piece->stored, piece->row(at) * into.inputs};
+    }
+  };
+
+  // A tensor of codes and the scales found for it.
+  struct coded {
+    std::vector<std::int64_t> shape;
+    tensor value;
+  };
+  tensor const& with_scales(tensor const& codes, dtype type, std::vector<std::int64_t> shape, std::string const& codes_name, std::string const& name,
+                            std::vector<std::int64_t> const& wanted) {
+    auto const* const scales = source_.find(name);
+    if (scales == nullptr) throw error(source_.where(name) + ": expected a tensor '" + name + "' of the scales of '" + codes_name + "', found none of that name");
+    bool same = scales->shape.size == static_cast<std::int64_t>(wanted.size());
+    for (std::size_t i = 0; same && i < wanted.size(); ++i) same = scales->shape[static_cast<std::int64_t>(i)] == wanted[i];
+    if (!same) refuse(name, "shape " + text(wanted), text(scales->shape));
+    bool const exponents = scales->type == dtype::uint8 || scales->type == dtype::e8m0;
+    if (!exponents && (type == dtype::mxfp4 || scales->type != dtype::fp32))
+      refuse(name, type == dtype::mxfp4 ? "bytes of exponents" : "fp32 or e8m0", moesaic::name(scales->type));
+    std::int64_t count = 1;
+    for (auto const n : wanted) count *= n;
+    for (std::int64_t i = 0; i < count; ++i)
+      if (auto const scale = scale_of(*scales, i); !(std::fabs(scale) <= std::numeric_limits<float>::max()))
+        refuse(name, "finite numbers", std::to_string(scale) + " at " + std::to_string(i));
+    auto& made = coded_.emplace_back(coded{std::move(shape), {}});
+    made.value = {type, made.shape, codes.data, codes.bytes, scales};
+    return made.value;
+  }
+  tensor const& e4m3_of(tensor const& codes, std::string const& name) {
+    auto const extent = groups::scales_of(codes.shape[0], codes.shape[1], groups::extent_of(dtype::e4m3));
+    return with_scales(codes, dtype::e4m3, {codes.shape[0], codes.shape[1]}, name, name + "_scale_inv", {extent.rows, extent.inputs});
+  }
+  tensor const& mxfp4_of(tensor const& blocks, std::string const& name) {
+    auto const last = blocks.shape.size - 1;
+    if (blocks.type != dtype::uint8) refuse(name, "bytes", moesaic::name(blocks.type));
+    if (last < 2 || blocks.shape[last] != 16) refuse(name, "shape [..., rows, inputs / 32, 16]", text(blocks.shape));
+    std::vector<std::int64_t> shape(blocks.shape.begin(), blocks.shape.end() - 1);
+    auto const of_scales = shape;
+    shape.back() *= 32;
+    return with_scales(blocks, dtype::mxfp4, std::move(shape), name, name.substr(0, name.size() - 6) + "scales", of_scales);
+  }
+
   // The first spelling that the source has; else the first spelling, for the message.
   std::pair<tensor const*, std::string> look(spellings const& name, const char* suffix, int expert) {
     std::string first;
@@ -162,7 +224,10 @@ class loader {
       if (option == nullptr) break;
       auto full = prefix_ + option + suffix;
       if (auto const hole = full.find("{}"); hole != std::string::npos) full.replace(hole, 2, std::to_string(expert));
+      constexpr std::string_view sublayer = "{sublayer}";
+      if (auto const hole = full.find(sublayer); hole != std::string::npos) full.replace(hole, sublayer.size(), sublayer_);
       if (auto const* stored = source_.find(full)) return {stored, full};
+      if (auto const* stored = source_.find(full + "_blocks")) return {stored, full + "_blocks"};
       if (first.empty()) first = std::move(full);
     }
     return {nullptr, std::move(first)};
@@ -185,7 +250,8 @@ class loader {
 
   Where& where_;
   Source const& source_;
-  std::string prefix_;
+  std::string prefix_, sublayer_;
+  std::deque<coded> coded_;                                // stay where they are: pieces point at them
 };
 
 }  // namespace moesaic
