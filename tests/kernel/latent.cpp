@@ -1,8 +1,13 @@
 // Multi-head latent attention on the CUDA backend, against the host's absorbed form: whole layers, and slots that lie outside the cache.
 // SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
 #include <moesaic/config/random_source.hpp>
 #include <moesaic/cuda/cuda.hpp>
-#include <moesaic/moesaic.hpp>
+#include <moesaic/host/host.hpp>
+#include <moesaic/layer/latent_attention.hpp>
 
 #include "schedules.hpp"
 
@@ -45,28 +50,54 @@ std::vector<step> steps() {
   return all;
 }
 
+/// The attention of one layer where it runs: weights, and a call with memory of its own.
+template <class Spec, class Where>
+struct layer_on {
+  using kind = attention_of<Spec>;
+  using T = typename kind::scalar;
+  Where& where;
+  decltype(allocate_staging(where, std::size_t{})) memory;
+  attention_weights w;
+
+  explicit layer_on(Where& on) : where(on), memory(allocate_staging(on, bytes())) {
+    arena over(memory.data(), memory.size());
+    w = kind::carve_weights(over);
+    random_source const source{3};
+    tensor_names const names;
+    loader<Where, random_source> from(where, source, "", names);
+    kind::load(w, from);
+  }
+  static std::size_t bytes() {
+    arena counting;
+    kind::carve_weights(counting);
+    return counting.used();
+  }
+  template <class Cache>
+  matrix<T> operator()(matrix<T> const& x, list<const std::int32_t> sequence, list<const std::int32_t> position, Cache const& cache, call_flags* flags = nullptr) const {
+    arena counting;
+    kind::carve(counting, x.rows);
+    moesaic::buffer scratch(counting.used());
+    arena over(scratch.data(), scratch.size());
+    auto const s = kind::carve(over, x.rows);
+    auto const done = kind::forward(where, w, x.view(), {sequence, position, flags}, cache, s);
+    REQUIRE_MESSAGE(done, to_string(done));
+    matrix<T> y(x.rows, s.out.columns);
+    std::copy(s.out.data, s.out.data + y.data.size(), y.data.begin());
+    return y;
+  }
+};
+
 template <class Spec, class Where>
 auto run(Where& where) {
-  using layer = attention_of<Spec>;
-  using T = typename layer::scalar;
-  auto const weights = block<Spec>::load(where, random_source{3}, "");
-  block_weights const& w = weights;
+  layer_on<Spec, Where> const attend(where);
+  using T = typename layer_on<Spec, Where>::T;
   auto const cache = make_attention_cache<Spec>(where, 2, 24);
   std::vector<matrix<T>> results;
   random_stream random(61);
   for (auto const& s : steps()) {
     auto const tokens = static_cast<std::int64_t>(s.sequence.size());
     auto const x = random_matrix<T>(tokens, Spec::config.hidden, random);
-    arena counting;
-    layer::carve(counting, tokens);
-    moesaic::buffer memory(counting.used());
-    arena over(memory.data(), memory.size());
-    auto const scratch = layer::carve(over, tokens);
-    auto const done = layer::forward(where, w.attention, x.view(), {s.sequence, s.position}, cache, scratch);
-    REQUIRE_MESSAGE(done, to_string(done));
-    matrix<T> y(tokens, scratch.out.columns);
-    std::copy(scratch.out.data, scratch.out.data + y.data.size(), y.data.begin());
-    results.push_back(std::move(y));
+    results.push_back(attend(x, s.sequence, s.position, cache));
   }
   return results;
 }
@@ -90,18 +121,19 @@ TEST_CASE("latent attention of fp32") { check_layer<scaled<dtype::fp32, dtype::b
 
 TEST_CASE("a token without a slot attends to nothing, and is told of") {
   using spec = narrow<dtype::bf16, dtype::bf16, dtype::bf16>;
-  using layer = block<spec>;
   under_every_schedule([&](cuda::stream_ref& where) {
-    auto const weights = layer::load(where, random_source{3}, "");
-    auto const cache = layer::make_cache(where, 2, 4);
+    layer_on<spec, cuda::stream_ref> const attend(where);
+    auto const cache = make_attention_cache<spec>(where, 2, 4);
     random_stream random(5);
     auto const x = random_matrix<bf16>(3, 32, random);
-    auto y = unwritten<bf16>(3, 32);
     std::vector<std::int32_t> const sequence{0, 2, 1}, position{0, 0, 4};
-    moesaic::buffer workspace(layer::workspace_bytes(3));
-    list<std::byte> const bytes{workspace.data(), static_cast<std::int64_t>(workspace.size())};
-    REQUIRE(layer::forward(where, weights, {x.view(), sequence, position}, cache, y.view(), bytes));
-    CHECK(check(where, bytes).code == status_code::out_of_range);
-    for (auto const value : y.data) CHECK(std::isfinite(static_cast<float>(value)));
+    call_flags flags;
+    auto const y = attend(x, sequence, position, cache, &flags);
+    CHECK(flags.site != 0);
+    for (int c = 0; c < 32; ++c) {
+      CHECK(std::isfinite(static_cast<float>(y(0, c))));
+      CHECK(static_cast<float>(y(1, c)) == 0);
+      CHECK(static_cast<float>(y(2, c)) == 0);
+    }
   });
 }
