@@ -18,7 +18,7 @@ template <storage_config Storage>
 struct dense {
   static constexpr block_config config{.hidden = 64, .attention = {.heads = 4, .kv_heads = 2, .head_dim = 16}, .expert = {.intermediate = 96}, .storage = Storage};
 };
-/// Attention by more than a scale, of heads that turn in part.
+/// Attention by more than a scale, of heads that turn in part and are changed before and after.
 struct ruled {
   static constexpr block_config config{.hidden = 64,
                                        .attention = {.heads = 4,
@@ -28,10 +28,15 @@ struct ruled {
                                                      .tiled_kv = true,
                                                      .rotary_dim = 8,
                                                      .scaling = {.kind = rope_scaling_kind::yarn, .factor = 4, .original_positions = 16, .rounded = false},
+                                                     .qk_norm = qk_norm::weightless,
+                                                     .qk_norm_after_rope = true,
+                                                     .qkv_clip = 0.75,
                                                      .softcap = 3,
                                                      .window = 6,
                                                      .chunk = 8,
-                                                     .sinks = true},
+                                                     .sinks = true,
+                                                     .output_gate = true,
+                                                     .temperature = {0.3, 4}},
                                        .expert = {.intermediate = 96},
                                        .storage = storage<dtype::bf16, dtype::bf16>};
 };

@@ -8,6 +8,7 @@
 #include <moesaic/cuda/cosine.hpp>
 #include <moesaic/cuda/embedding.hpp>
 #include <moesaic/cuda/ffn.hpp>
+#include <moesaic/cuda/heads.hpp>
 #include <moesaic/cuda/kv_cache.hpp>
 #include <moesaic/cuda/latent.hpp>
 #include <moesaic/cuda/launch.hpp>

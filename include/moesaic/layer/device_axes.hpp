@@ -6,15 +6,10 @@
 
 namespace moesaic {
 
-/// Latents that a device's kernels keep in registers and move 16 elements at once.
-constexpr bool device_has_latent(attention_config const& c) {
+/// Whether kernels of a device do all that a layer's configuration asks for: they keep latents in registers and move 16 elements at once.
+constexpr bool device_has_attention(attention_config const& c) {
   auto const& l = c.latent;
   return l.kv_rank <= 512 && l.kv_rank + l.rope_dim <= 576 && l.kv_rank % 16 == 0 && l.q_rank % 16 == 0 && (l.kv_rank == 0 || c.head_dim % 16 == 0);
-}
-/// Whether kernels of a device do all that a layer's configuration asks for.
-constexpr bool device_has_attention(attention_config const& c) {
-  return c.qk_norm != qk_norm::weightless && !c.qk_norm_after_rope &&
-         c.qkv_clip == 0 && !c.output_gate && c.temperature.scale == 0 && device_has_latent(c);
 }
 
 }  // namespace moesaic

@@ -3,6 +3,7 @@
 #include <moesaic/cuda/combine.hpp>
 #include <moesaic/cuda/cosine.hpp>
 #include <moesaic/cuda/embedding.hpp>
+#include <moesaic/cuda/heads.hpp>
 #include <moesaic/cuda/kv_cache.hpp>
 #include <moesaic/cuda/logits.hpp>
 #include <moesaic/cuda/norm.hpp>
