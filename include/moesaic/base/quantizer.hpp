@@ -75,15 +75,21 @@ auto with_type(packed_matrix const& m, F f) {
 }
 
 /// A caller's `source(part, output, float* row)`, which writes the inputs of one output, without its type, so that the rest is compiled once.
+/// Where weights are code · scale already, in e4m3 or mxfp4, `source.scales(part, output, group_scale* scales)` writes those of that output's
+/// groups and answers true: codes and scales then stay what they were.
 struct row_source {
   void* self;
   void (*read)(void* self, int part, std::int64_t output, float* row);
+  bool (*scales)(void* self, int part, std::int64_t output, group_scale* scales) = nullptr;
 };
 template <class RowSource>
 row_source as_row_source(RowSource& source) {
   using plain = std::remove_const_t<RowSource>;
-  return {const_cast<void*>(static_cast<const void*>(std::addressof(source))),
-          [](void* self, int part, std::int64_t output, float* row) { (*static_cast<plain*>(self))(part, output, row); }};
+  row_source r{const_cast<void*>(static_cast<const void*>(std::addressof(source))),
+               [](void* self, int part, std::int64_t output, float* row) { (*static_cast<plain*>(self))(part, output, row); }};
+  if constexpr (requires(plain& p, group_scale* s) { p.scales(0, std::int64_t{}, s); })
+    r.scales = [](void* self, int part, std::int64_t output, group_scale* s) { return (*static_cast<plain*>(self)).scales(part, output, s); };
+  return r;
 }
 
 /// Throws where matrix `index` of m cannot be packed.
@@ -107,13 +113,17 @@ inline void check(packed_matrix const& m, std::int64_t index) {
 /// One row at a time with the scales of its groups.
 class quantizer {
  public:
-  quantizer(packed_matrix const& m, std::int64_t index, row_source source)
-      : m_(m), index_(index), source_(source), row_(static_cast<std::size_t>(m.inputs)), largest_(largest_of(m.stored)) {}
+  /// scales_by_row: the layout holds scales of each row for e4m3 too, so that blocks which begin at any row can be kept.
+  quantizer(packed_matrix const& m, std::int64_t index, row_source source, bool scales_by_row = false)
+      : m_(m), index_(index), source_(source), row_(static_cast<std::size_t>(m.inputs)), largest_(largest_of(m.stored)),
+        scales_by_row_(scales_by_row) {}
 
   /// Reads an output's row and finds its scales; a block of rows that share scales is read once more, when its first row comes.
   /// Throws for a weight that is NaN, infinite or too large for the format.
   template <dtype D>
   void take(int part, std::int64_t output) {
+    if constexpr (D == dtype::e4m3 || D == dtype::mxfp4)
+      if (source_.scales != nullptr && keep<D>(part, output)) return read(part, output);
     if constexpr (D == dtype::e4m3) measure_block(part, output / m_.stored.group);
     read(part, output);
     if constexpr (has_scales(D) && D != dtype::e4m3) {
@@ -143,6 +153,7 @@ class quantizer {
   };
   struct known_block {
     std::int64_t block = -1;
+    bool kept = false;           // as the source gave them
     std::vector<group_scale> scales;
   };
 
@@ -189,6 +200,43 @@ class quantizer {
     for (auto const seen : ranges_) scales_.push_back(groups::scale_for<D>(seen.least, seen.most, m_.stored.zero_point));
   }
 
+  // Takes the scales that the source has of a row, if it has, and the layout has a place for them.
+  template <dtype D>
+  bool keep(int part, std::int64_t output) {
+    if constexpr (D == dtype::e4m3)
+      if (!scales_by_row_) {
+        auto& known = blocks_[part];
+        if (auto const block = output / m_.stored.group; known.block != block) {
+          known.kept = shared(part, block);
+          if (!known.kept) return false;
+          known = {block, true, scales_};
+        }
+        scales_ = known.scales;
+        return known.kept;
+      }
+    return given(part, output);
+  }
+  bool given(int part, std::int64_t output) {
+    scales_.assign(static_cast<std::size_t>(packed::groups(m_.stored, m_.inputs)), {});
+    if (!source_.scales(source_.self, part, output, scales_.data())) return false;
+    // By scales so small that code · scale may be rounded codes cannot be found again; and these are as good as 0.
+    for (auto& s : scales_)
+      if (s.scale < 0x1p-100f && s.scale > -0x1p-100f && m_.stored.type == dtype::e4m3) s = groups::scale_for<dtype::e4m3>(0, 0);
+    return true;
+  }
+  // Whether all rows of a block are given the same scales.
+  bool shared(int part, std::int64_t block) {
+    auto const first = block * m_.stored.group;
+    if (!given(part, first)) return false;
+    auto const of_first = scales_;
+    for (auto n = first + 1; n < first + m_.stored.group && n < m_.outputs; ++n) {
+      if (!given(part, n)) return false;
+      for (std::size_t g = 0; g < scales_.size(); ++g)
+        if (scales_[g].scale != of_first[g].scale) return false;
+    }
+    return true;
+  }
+
   void measure_block(int part, std::int64_t block) {
     auto& known = blocks_[part];
     if (known.block != block) {
@@ -198,7 +246,7 @@ class quantizer {
         widen();
       }
       take_scales<dtype::e4m3>();
-      known = {block, scales_};
+      known = {block, false, scales_};
     }
     scales_ = known.scales;
   }
@@ -211,6 +259,7 @@ class quantizer {
   std::vector<group_scale> scales_;    // [groups]
   known_block blocks_[2];              // e4m3, one a part
   float largest_;
+  bool scales_by_row_;
 };
 
 }  // namespace moesaic::packing

@@ -11,16 +11,20 @@
 
 #include <moesaic/base/dtype.hpp>
 #include <moesaic/base/floats.hpp>
+#include <moesaic/base/groups.hpp>
 #include <moesaic/base/view.hpp>
 
 namespace moesaic {
 
-/// A stored tensor: row-major, `data` valid as long as its source.
+/// A stored tensor: row-major, `data` valid as long as its source. Of codes whose scales are another tensor, as the loader makes it of the two:
+///   e4m3    a scale for each 128 rows × 128 inputs, a short block last (DeepSeek)
+///   mxfp4   a scale for each 32 inputs of a row; input 2j is the low half of byte j (gpt-oss)
 struct tensor {
   dtype type = dtype::same;
   list<const std::int64_t> shape;
   const std::byte* data = nullptr;     ///< may be unaligned
   std::int64_t bytes = 0;
+  const tensor* scales = nullptr;      ///< of codes; weight = code · scale
 };
 
 /// Where tensors come from: a checkpoint file, a folder of shards, memory. `find` answers nullptr for a name it does not have;
@@ -36,8 +40,36 @@ constexpr bool widens(dtype t) {
   return t == dtype::fp64 || t == dtype::fp32 || t == dtype::bf16 || t == dtype::fp16 || t == dtype::e4m3 || t == dtype::e5m2;
 }
 
-/// Elements [first, first + count) of a stored float tensor as fp32. The type must be one that `widens`.
+/// Scale i of codes, whose tensor is one of floats, or of exponents: e8m0, or bytes that are.
+inline float scale_of(tensor const& scales, std::int64_t i) {
+  float scale = 0;
+  if (scales.type == dtype::uint8 || scales.type == dtype::e8m0) return e8m0::from_bits(static_cast<std::uint8_t>(scales.data[i]));
+  std::memcpy(&scale, scales.data + i * 4, sizeof scale);
+  return scale;
+}
+
+/// Calls f(scale, i, j) for elements [i, j) of [first, first + count) that share one.
+template <class F>
+void for_each_scale(tensor const& t, std::int64_t first, std::int64_t count, F f) {
+  auto const group = groups::extent_of(t.type);
+  auto const inputs = t.shape[t.shape.size - 1], along = groups::scales_of(1, inputs, group).inputs;
+  for (auto i = first; i < first + count;) {
+    auto const row = i / inputs, k = i % inputs;
+    auto const in_group = group.inputs - k % group.inputs, in_row = inputs - k, wanted = first + count - i;
+    auto const shorter = in_group < in_row ? in_group : in_row, n = shorter < wanted ? shorter : wanted;
+    f(scale_of(*t.scales, row / group.rows * along + k / group.inputs), i, i + n);
+    i += n;
+  }
+}
+
+/// Elements [first, first + count) of a stored tensor as fp32: code · scale where it has scales; else its type must be one that `widens`.
 inline void widen(tensor const& t, std::int64_t first, std::int64_t count, float* out) {
+  if (t.scales != nullptr)
+    return for_each_scale(t, first, count, [&](float scale, std::int64_t i, std::int64_t end) {
+      for (; i < end; ++i)
+        *out++ = t.type == dtype::e4m3 ? groups::decode<dtype::e4m3>(static_cast<std::uint32_t>(t.data[i]), {scale, 0})
+                                       : groups::decode<dtype::mxfp4>(static_cast<std::uint32_t>(t.data[i / 2]) >> i % 2 * 4 & 15u, {scale, 0});
+    });
   auto const copy = [&]<class X>(X) {
     for (std::int64_t i = 0; i < count; ++i) {
       X x;
@@ -56,7 +88,8 @@ inline void widen(tensor const& t, std::int64_t first, std::int64_t count, float
   }
 }
 
-/// How published checkpoints spell one weight, relative to its layer; the first that exists is taken. `{}` stands for the expert's number.
+/// How published checkpoints spell one weight, relative to its layer; the first that exists is taken. `{}` stands for the expert's number,
+/// `{sublayer}` for that of a layer among those that share a number.
 struct spellings {
   const char* options[4] = {};
 };
@@ -116,6 +149,7 @@ struct tensor_names {
 
   // of a whole model
   spellings layer = {"model.layers.{}."};
+  int sublayers = 1;                   ///< layers that share a number there (LongCat-Flash: 2, mixture and dense): {sublayer} tells them apart
   spellings embedding = {"model.embed_tokens.weight"};
   spellings final_norm = {"model.norm.weight"}, final_norm_bias = {"model.norm.bias"};
   spellings head = {"lm_head.weight"}, head_bias = {"lm_head.bias"};

@@ -99,7 +99,8 @@ void pack(packed_matrix const& m, std::int64_t index, packing::row_source source
 
 }  // namespace pack_detail
 
-/// Packs matrix `index` of `m` into the host memory that m.data points to; codes and scales are those of host::pack.
+/// Packs matrix `index` of `m` into the host memory that m.data points to; codes and scales are those of host::pack, but that scales which a source
+/// of e4m3 has are kept only where blocks begin at the same rows: this layout has one for a block.
 /// `source(part, output, float* row)` writes the inputs of one output, [inputs], and may be asked for a row twice.
 /// Throws `error` for a matrix that cannot be packed and for a weight that is NaN, infinite or too large for the format.
 /// Promised: the stored type where it is known, so that only code for that is made.

@@ -85,7 +85,7 @@ void pack_pairs(packed_matrix const& m, std::int64_t index, row_source source, s
   check(m, index, first_pair, last_pair);
   with_type<Promised>(m, [&](auto type) {
     auto const bytes = packed::pair_bytes(m.stored, m.inputs);
-    quantizer rows(m, index, source);
+    quantizer rows(m, index, source, true);
     for (auto pair = first_pair; pair < last_pair; ++pair) {
       auto* const at = out + index * packed::matrix_bytes(m) + pair * bytes;
       std::memset(at, 0, static_cast<std::size_t>(bytes));
@@ -122,7 +122,7 @@ float weight(packed_matrix const& m, const std::byte* pair, int panel, int lane,
 /// Packs pairs [first_pair, last_pair) of matrix `index` (0 .. count - 1); pairs are independent, so threads may share a matrix.
 /// `source(part, output, float* row)` writes the inputs of one output, [inputs], and may be asked for a row twice.
 /// `out` holds all `count` matrices, packed::bytes(m); m.data is not used. Formats narrower than fp32 are rounded or quantised as
-/// base/groups.hpp says. What lies beyond the matrix becomes zero.
+/// base/groups.hpp says; rows whose source has scales (packing::row_source) keep these and their codes. What lies beyond the matrix becomes zero.
 /// Throws `error` for a matrix that cannot be packed and for a weight that is NaN, infinite or too large for the format.
 /// Promised: the stored type where it is known, so that only code for that is made.
 template <dtype Promised = dtype::same, class RowSource>

@@ -89,7 +89,10 @@ struct ffn {
   static void load_stacked(ffn_weights const& w, Loader& from, bool together) {
     using rows_of = typename Loader::rows_of;
     auto const& n = from.names;
-    auto const layout = n.stacked;
+    auto layout = n.stacked;
+    // Codes of mxfp4 go along inputs, so that their rows are outputs whatever the layout of floats.
+    layout.transposed = layout.transposed && !from.has(together ? n.stacked_gate_up : n.stacked_up, "_blocks");
+    layout.down_transposed = layout.down_transposed && !from.has(n.stacked_down, "_blocks");
     constexpr std::int64_t width = Intermediate, both = shape.gate_parts * width;
     auto const stack = [&](spellings const& name, bool transposed, std::int64_t outputs, std::int64_t inputs) {
       auto const rows = transposed ? inputs : outputs, columns = transposed ? outputs : inputs;
