@@ -4,39 +4,27 @@
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
+#include <utility>
 #include <vector>
 
 #include <moesaic/config/random_source.hpp>
 #include <moesaic/moesaic.hpp>
 
+#include "published_models.hpp"
+
 using namespace moesaic;
 
-// DeepSeek-V2 (arXiv:2405.04434): a latent of 512 elements and a rotated key of 64 that all 128 heads share.
-struct deepseek_v2 {
-  static constexpr int layers = 60;
-  static constexpr block_config config{
-      .hidden = 5120,
-      .attention = {.heads = 128, .head_dim = 128, .layout = rope_layout::interleaved, .latent = {.kv_rank = 512, .q_rank = 1536, .rope_dim = 64}},
-      .expert = {.intermediate = 12288},
-      .storage = {.activations = dtype::bf16}};
-};
-struct deepseek_v3 : deepseek_v2 {
-  static constexpr int layers = 61;
-};
-// The same heads with keys and values of their own (the paper leaves the rotated elements out of this count).
+// DeepSeek-V2 with keys and values of every head's own (the paper leaves the rotated elements out of this count).
 struct every_head_for_itself {
-  static constexpr block_config config{
-      .hidden = 5120, .attention = {.heads = 128, .head_dim = 128}, .expert = {.intermediate = 12288}, .storage = {.activations = dtype::bf16}};
-};
-// DeepSeek-67B (arXiv:2401.02954), which DeepSeek-V2 compares itself with: 8 kv heads.
-struct deepseek_67b {
-  static constexpr int layers = 95;
-  static constexpr block_config config{
-      .hidden = 8192, .attention = {.heads = 64, .kv_heads = 8, .head_dim = 128}, .expert = {.intermediate = 22016}, .storage = {.activations = dtype::bf16}};
+  static constexpr block_config config = [] {
+    auto c = presets::deepseek_v2::layer::config;
+    c.attention.latent = {};
+    return c;
+  }();
 };
 
 template <class Model>
-constexpr double of_a_token = static_cast<double>(Model::layers * cache_bytes<Model>());
+constexpr double of_a_token = static_cast<double>(cache_bytes<Model>());
 
 // The 6 bits an element that DeepSeek-V2 was served with are no storage of this library: counted, not run.
 constexpr double in_6_bits = 6.0 / 16;
@@ -80,14 +68,14 @@ std::vector<double> run(host::pool& cpu) {
 
 int main() {
   std::printf("What a cache keeps of a token, in all layers:\n");
-  bool good = row("DeepSeek-V2 in 6 bits, for DeepSeek-67B in 16", of_a_token<deepseek_v2> * in_6_bits, of_a_token<deepseek_67b>, 93.34);
-  good &= row("DeepSeek-V2 in 16 bits, for DeepSeek-67B in 16", of_a_token<deepseek_v2>, of_a_token<deepseek_67b>, 82.24);
-  good &= row("DeepSeek-V3 in 16 bits, for DeepSeek-67B in 16", of_a_token<deepseek_v3>, of_a_token<deepseek_67b>, 81.94);
-  auto const of_heads = static_cast<double>(deepseek_v2::layers * cache_bytes<every_head_for_itself>());
-  good &= row("DeepSeek-V2 in 16 bits, for keys and values of its own 128 heads", of_a_token<deepseek_v2>, of_heads, 98.24);
+  bool good = row("DeepSeek-V2 in 6 bits, for DeepSeek-67B in 16", of_a_token<presets::deepseek_v2> * in_6_bits, of_a_token<deepseek_67b>, 93.34);
+  good &= row("DeepSeek-V2 in 16 bits, for DeepSeek-67B in 16", of_a_token<presets::deepseek_v2>, of_a_token<deepseek_67b>, 82.24);
+  good &= row("DeepSeek-V3 in 16 bits, for DeepSeek-67B in 16", of_a_token<presets::deepseek_v3>, of_a_token<deepseek_67b>, 81.94);
+  auto const of_heads = static_cast<double>(layer_count<presets::deepseek_v2::layers> * cache_bytes<every_head_for_itself>());
+  good &= row("DeepSeek-V2 in 16 bits, for keys and values of its own 128 heads", of_a_token<presets::deepseek_v2>, of_heads, 98.24);
 
   std::printf("\nGFLOPs of attention in a layer of DeepSeek-V2, by how many tokens a sequence brings and how many it sees:\n");
-  constexpr auto shape = latent_shape_of(deepseek_v2::config);
+  constexpr auto shape = latent_shape_of(presets::deepseek_v2::layer::config);
   for (auto const& [tokens, slots] : {std::pair{1, 4096}, std::pair{64, 4096}, std::pair{1024, 4096}, std::pair{4096, 4096}})
     std::printf("  %4d of %d  expanded %9.2f  absorbed %9.2f  computed %s\n", tokens, slots, 1e-9 * latent_flops(shape, latent_form::expanded, tokens, slots),
                 1e-9 * latent_flops(shape, latent_form::absorbed, tokens, slots), name(latent_form_of(shape, latent_form::by_shape, tokens, slots)));
