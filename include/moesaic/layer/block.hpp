@@ -185,20 +185,22 @@ struct block {
   }
 
   /// Packs a layer's tensors, named `prefix` + names, for this machine; quantises where storage is narrower than what is stored.
-  /// Answers an owner that converts to the weights. Throws moesaic::error for what is missing, misshapen or not a number.
+  /// Answers an owner that converts to the weights. Throws moesaic::error for what is missing, misshapen or not a number. `sublayer`: this
+  /// layer's number among those that share the prefix.
   template <class Where, tensor_source Source>
-  static auto load(Where& where, Source const& source, std::string_view prefix, tensor_names const& names = {}) {
+  static auto load(Where& where, Source const& source, std::string_view prefix, tensor_names const& names = {}, int sublayer = 0) {
     auto const bound = [](auto const& memory) { return bind({memory.data(), static_cast<std::int64_t>(memory.size())}); };
     auto staged = allocate_staging(where, weights_bytes());
-    load_into(where, bound(staged), source, prefix, names);
+    load_into(where, bound(staged), source, prefix, names, sublayer);
     auto memory = move_staged(where, std::move(staged));
     auto const w = bound(memory);
     return loaded<weights, decltype(memory)>{std::move(memory), w};
   }
   /// The same into memory of the caller's own, bound before: of the host, in the layout of `where`.
   template <class Where, tensor_source Source>
-  static void load_into(Where& where, weights const& w, Source const& source, std::string_view prefix, tensor_names const& names = {}) {
-    loader<Where, Source> from(where, source, prefix, names);
+  static void load_into(Where& where, weights const& w, Source const& source, std::string_view prefix, tensor_names const& names = {},
+                        int sublayer = 0) {
+    loader<Where, Source> from(where, source, prefix, names, sublayer);
     if constexpr (norms_before) {
       bool const pre_norm = norms_after && from.has(names.ffn_pre_norm, "");
       norm::load(config.norm, w.attention_norm, from, names.attention_norm, names.attention_norm_bias);

@@ -176,8 +176,8 @@ struct decoder {
     embedding::load<config.embedding.type>(config, w.embedding, from);
     norm::load(config.norm, w.norm, from, names.final_norm, names.final_norm_bias);
     for_each_layer<layer_list>([&]<class Spec>(int layer) {
-      auto const prefix = layer_prefix(names, layer);
-      block<Spec>::load_into(where, w.layers[static_cast<std::size_t>(layer)], source, prefix, names);
+      auto const prefix = layer_prefix(names, layer / names.sublayers);
+      block<Spec>::load_into(where, w.layers[static_cast<std::size_t>(layer)], source, prefix, names, layer % names.sublayers);
       loaded_layer(layer);
     });
     auto memory = move_staged(where, std::move(staged));
