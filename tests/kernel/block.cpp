@@ -51,6 +51,16 @@ struct qwen3 {
                                        .router = {.experts = 16, .top_k = 4, .renormalize = true}, .expert = {.intermediate = 32},
                                        .shared = {.intermediate = 64, .sigmoid_gate = true}, .norm = {.epsilon = 1e-6}, .storage = Storage};
 };
+/// Experts with weights on their input, which is a projection of x, and whose gates are clamped.
+struct weighed {
+  static constexpr block_config config{.hidden = 64,
+                                       .attention = {.heads = 4, .kv_heads = 2, .head_dim = 16},
+                                       .router = {.experts = 8, .top_k = 2, .score = score::sigmoid, .position = score_position::after_top_k,
+                                                  .weights = combine_weight::on_input},
+                                       .expert = {.intermediate = 48, .limit = 0.5, .alpha = 1.702, .up_offset = 1, .bias = true, .mixture_bias = true, .latent = 32},
+                                       .shared = {.intermediate = 32},
+                                       .storage = storage<dtype::bf16, dtype::bf16>};
+};
 /// OLMoE, with experts that cost.
 template <storage_config Storage>
 struct olmoe {
@@ -129,6 +139,7 @@ TEST_CASE("a dense layer") {
   check_layer<dense<storage<dtype::fp32, dtype::bf16>>>();
 }
 TEST_CASE("a layer whose attention has a rule") { check_layer<ruled>(); }
+TEST_CASE("a layer whose experts read a weighed projection of x") { check_layer<weighed>(); }
 TEST_CASE("a Mixtral layer") {
   check_layer<mixtral<storage<dtype::bf16, dtype::bf16>>>();
   check_layer<mixtral<storage<dtype::bf16, dtype::int4>>>();

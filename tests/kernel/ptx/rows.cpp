@@ -69,6 +69,13 @@ void combine(cuda::stream_ref& where, memory& m) {
                       m.random_rows<bf16>(tokens, hidden), {m.random<float>(tokens), tokens}, m.random_rows<bf16>(tokens, hidden),
                       m.result_rows<bf16>(tokens, hidden));
 }
+void weighed(cuda::stream_ref& where, memory& m) {
+  constexpr std::int64_t tokens = 3, width = 80;
+  view<std::int32_t const> const slots(m.of<std::int32_t>({5, 0, -1, 3, 2, -1}), tokens, 2);
+  cuda::weigh_choices<bf16>(where, m.random_rows<bf16>(tokens, width), slots, m.random_rows<float>(tokens, 2), m.result_rows<bf16>(6, width));
+  cuda::combine<bf16>(where, m.random_rows<bf16>(tokens, width), {}, {}, {}, {}, {}, m.result_rows<bf16>(tokens, width), {}, 1.0, {},
+                      {m.random<float>(width), width});
+}
 void add_and_gather(cuda::stream_ref& where, memory& m) {
   constexpr std::int64_t rows = 4, hidden = 24;
   auto const a = m.random_rows<float>(rows, hidden);
@@ -110,6 +117,7 @@ constexpr family families[] = {
     {"rotate_rows", rotary, 2},
     {"append_rows", cache},
     {"combine_rows", combine},
+    {"weigh_rows combine_rows", weighed},
     {"add_rows gather_rows", add_and_gather},
     {"special_expert_rows", special},
     {"embed_rows", embedding},
