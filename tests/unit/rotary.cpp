@@ -203,6 +203,14 @@ TEST_CASE("DeepSeek-V3's frequencies, and gpt-oss's borders and magnitude, as pu
   CHECK(rope_frequency(open, 64, 18) == doctest::Approx(plain(18) / 32).epsilon(1e-12));
 }
 
+TEST_CASE("yarn's ramp runs within the pairs of a head") {
+  rope_scaling scaling{.kind = rope_scaling_kind::yarn, .factor = 4, .original_positions = 64, .rounded = false};
+  CHECK(rope_frequency({.scaling = scaling}, 64, 0) == 1.0);        // no pair turns 32 times in 64 positions: the ramp starts at pair 0
+  scaling.original_positions = 847;
+  auto const low = 64 * std::log(847 / (32 * 6.283185307179586)) / (2 * std::log(10.0)), ramp = (31 - low) / (63 - low);
+  CHECK(rope_frequency({.rope_theta = 10, .scaling = scaling}, 64, 31) == doctest::Approx(std::pow(10.0, -31 / 32.0) * (1 - ramp * 0.75)).epsilon(1e-12));
+}
+
 TEST_CASE_TEMPLATE("the rest of a head stays, in both layouts", T, double, float, bf16) {
   constexpr int heads = 3, head_dim = 10, turning = 6;
   for (auto const layout : {rope_layout::half_split, rope_layout::interleaved}) {
