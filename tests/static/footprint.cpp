@@ -3,7 +3,10 @@
 #include <doctest/doctest.h>
 
 #include <moesaic/config/presets/deepseek.hpp>
+#include <moesaic/config/presets/gpt_oss.hpp>
+#include <moesaic/config/presets/grok.hpp>
 #include <moesaic/config/presets/llama.hpp>
+#include <moesaic/config/presets/longcat.hpp>
 #include <moesaic/config/presets/mixtral.hpp>
 #include <moesaic/config/presets/olmoe.hpp>
 #include <moesaic/config/presets/qwen.hpp>
@@ -27,6 +30,12 @@ static_assert(same_footprint<presets::llama2_7b> && same_footprint<presets::llam
 static_assert(same_footprint<presets::mixtral_8x7b> && same_footprint<presets::mixtral_8x22b> && same_footprint<presets::olmoe_1b_7b>);
 static_assert(same_footprint<presets::qwen3_30b_a3b> && same_footprint<presets::qwen3_235b_a22b>);
 static_assert(same_footprint<presets::qwen1_5_moe_a2_7b> && same_footprint<presets::deepseek_moe_16b>);
+
+// Latents with their matrices for both forms; sinks and biases; four norms; experts that are none.
+template <class... Specs>
+constexpr bool same_layers = ((block<Specs>::weights_bytes() == weight_bytes<Specs>(layout::packed).total() + rope_bytes<Specs>) && ...);
+static_assert(same_layers<presets::deepseek_v2_lite::layer, presets::deepseek_v3::layer, presets::gpt_oss_20b::layer, presets::grok_1::layer,
+                          presets::longcat_flash::layer, presets::llama_4_scout::global_layer>);
 
 // Widths that leave panels, lanes and groups half empty; no vectors but the norms, whose 32 floats fill whole lines of 64 bytes.
 template <dtype Type, int Group, bool ZeroPoint = false>
