@@ -53,7 +53,6 @@ struct model {
 
 /// Every stage of every layer.
 struct recorder {
-  static constexpr bool reads = true;
   std::map<stage, rows> of_layer[8];
   template <class X>
   void operator()(tap_point at, view<const X> v) {
