@@ -71,7 +71,7 @@ struct stored_e4m3 {
       : rows(n), inputs(k), along((k + 127) / 128), codes(static_cast<std::size_t>(n * k)), scales(static_cast<std::size_t>((n + 127) / 128 * along)) {
     random_stream random(seed);
     for (std::size_t i = 0; i < codes.size(); ++i) {
-      auto const code = static_cast<std::uint8_t>(i < 256 ? i : random.below(256));
+      auto const code = i < 256 ? static_cast<std::uint8_t>(i) : static_cast<std::uint8_t>(random.below(256));
       codes[i] = (code & 0x7f) == 0x7f ? std::uint8_t{0x80} : code;
     }
     for (auto& s : scales) s = (0.5f + random.uniform()) / static_cast<float>(1 + random.below(2000));
@@ -107,7 +107,7 @@ struct stored_mxfp4 {
   stored_mxfp4(std::int64_t e, std::int64_t n, std::int64_t k, std::uint64_t seed)
       : count(e), rows(n), inputs(k), blocks(static_cast<std::size_t>(e * n * k / 2)), scales(static_cast<std::size_t>(e * n * k / 32)) {
     random_stream random(seed);
-    for (std::size_t i = 0; i < blocks.size(); ++i) blocks[i] = static_cast<std::uint8_t>(i < 256 ? i : random.below(256));
+    for (std::size_t i = 0; i < blocks.size(); ++i) blocks[i] = i < 256 ? static_cast<std::uint8_t>(i) : static_cast<std::uint8_t>(random.below(256));
     for (auto& s : scales) s = static_cast<std::uint8_t>(random.below(252));
     scales[0] = 0, scales[1] = 251;
   }
@@ -288,6 +288,9 @@ TEST_CASE("what is wrong with scales is said") {
         "memory: 'w_scales': expected finite numbers, found nan at 0");
   CHECK(said_of_blocks([](auto& s) { s.add("w_blocks", dtype::uint8, {2, 8, 2, 8}, std::vector<std::uint8_t>(256)); }) ==
         "memory: 'w_blocks': expected shape [..., rows, inputs / 32, 16], found [2, 8, 2, 8]");
-  CHECK(said_of_blocks([](auto& s) { s.add("w_blocks", dtype::uint8, {2, 8, 1, 16}, std::vector<std::uint8_t>(256)), s.add("w_scales", dtype::uint8, {2, 8, 1}, std::vector<std::uint8_t>(16)); }) ==
+  CHECK(said_of_blocks([](auto& s) {
+          s.add("w_blocks", dtype::uint8, {2, 8, 1, 16}, std::vector<std::uint8_t>(256));
+          s.add("w_scales", dtype::uint8, {2, 8, 1}, std::vector<std::uint8_t>(16));
+        }) ==
         "memory: 'w_blocks': expected shape [2, 8, 64], found [2, 8, 32]");
 }

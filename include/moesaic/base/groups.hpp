@@ -67,6 +67,12 @@ MOESAIC_FN constexpr group_scale scale_for(float least, float most, bool zero_po
   }
 }
 
+/// The least power of two that is not below a scale: 2^⌈log2 s⌉. s: positive, a normal float of at most 2^127.
+MOESAIC_FN constexpr float power_of_two_from(float s) {
+  constexpr auto mantissa = (1u << 23) - 1;
+  return bit_cast<float>((bit_cast<std::uint32_t>(s) + mantissa) & ~mantissa);
+}
+
 /// The code of a weight: 8 or 4 bits. Signed integers are in two's complement; codes with a zero point are 0 .. 15.
 template <dtype D>
 MOESAIC_FN constexpr std::uint32_t encode(float w, group_scale s, bool zero_point = false) {

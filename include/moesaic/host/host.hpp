@@ -13,6 +13,7 @@
 #include <moesaic/host/logits.hpp>
 #include <moesaic/host/memory.hpp>
 #include <moesaic/host/norm.hpp>
+#include <moesaic/host/quantized.hpp>
 #include <moesaic/host/rotary.hpp>
 #include <moesaic/host/route.hpp>
 #include <moesaic/host/set_up.hpp>
