@@ -83,7 +83,7 @@ std::vector<carved_model> carve_model(host::pool& where, Source const& source, i
     auto const inputs = view<float>{x.data(), tokens, hidden};
     auto const neurons = view<float>{strength.data(), tokens, intermediate};
     std::int32_t const whole[] = {0, static_cast<std::int32_t>(tokens)};
-    host::expert_gate_up<shape.ffn_format.type>(where, Spec::config.expert.activation, w.ffn.experts.gate_up, w.ffn.experts.gate_up_bias,
+    host::expert_gate_up<shape.ffn_format.type>(where, activation_rule_of(Spec::config.expert), w.ffn.experts.gate_up, w.ffn.experts.gate_up_bias,
                                                 view<const float>(inputs), whole, nullptr, neurons);
     std::vector<double> squares(index(intermediate));
     auto const down = elements<float>(source, prefix + "mlp.down_proj.weight");          // [hidden, intermediate]

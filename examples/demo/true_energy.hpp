@@ -58,7 +58,7 @@ class true_energy {
     for (std::int64_t slot = 0; slot < experts * tokens; ++slot) token_of_slot_[index(slot)] = static_cast<std::int32_t>(slot % tokens);
     auto const h = view<float>{h_.data(), experts * tokens, width};
     auto const& ffn = weights_.layers[index(layer)].ffn.experts;
-    host::expert_gate_up<shape.ffn_format.type>(where_, spec::config.expert.activation, ffn.gate_up, ffn.gate_up_bias, x, whole,
+    host::expert_gate_up<shape.ffn_format.type>(where_, activation_rule_of(spec::config.expert), ffn.gate_up, ffn.gate_up_bias, x, whole,
                                                 token_of_slot_.data(), h);
     where_.for_each(experts * tokens, [&](std::int64_t slot) {
       auto const e = slot / tokens, t = slot % tokens;

@@ -48,7 +48,7 @@ class fp8_activations : public moesaic::host::pool {
 
 /// As moesaic::host's, of rounded x.
 template <moesaic::dtype W, class T>
-void expert_gate_up(fp8_activations& where, moesaic::activation act, moesaic::packed_matrix const& w, moesaic::list<const float> bias,
+void expert_gate_up(fp8_activations& where, moesaic::activation_rule const& act, moesaic::packed_matrix const& w, moesaic::list<const float> bias,
                     moesaic::view<const T> x, moesaic::list<const std::int32_t> offsets, const std::int32_t* token_of_slot, moesaic::view<T> h) {
   moesaic::host::expert_gate_up<W>(static_cast<moesaic::host::pool&>(where), act, w, bias, where.rounded(x), offsets, token_of_slot, h);
 }
