@@ -19,9 +19,9 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "cmake"))
 import config_from_hf  # noqa: E402
 
-SUPPORTED = ("llama", "llama3", "qwen2", "mixtral", "qwen3_moe", "qwen2_moe", "olmoe")    # never skipped
-ROUTED = ("dbrx", "deepseek_v2", "deepseek_v3", "ernie4_5_moe", "glm4_moe", "gpt_oss", "granitemoe", "grok1", "hunyuan_v1_moe", "jetmoe",
-          "llama4", "longcat_flash", "minimax_m2", "phimoe", "switch")                       # never without their router
+SUPPORTED = ("llama", "llama3", "qwen2", "mixtral", "qwen3_moe", "qwen2_moe", "olmoe", "llama4", "glm4_moe", "minimax_m2", "hunyuan_v1_moe",
+             "ernie4_5_moe", "granitemoe", "dbrx", "phimoe", "gpt_oss", "grok1", "deepseek_v2", "deepseek_v3", "longcat_flash")    # never skipped
+ROUTED = ("deepseek_v3", "jetmoe", "switch")          # by files or pieces of them, never without their router
 LARGEST_HEADER = 100_000_000
 CASES_A_FILE = 14             # a translation unit's fixed cost is that of about ten layers
 
@@ -144,7 +144,30 @@ def model_of(metadata, config, names):
     family = metadata.get("family")
     if not family:
         raise Unreadable("its metadata names no family")
-    return config_from_hf.describe(config, names) if family in SUPPORTED else None
+    if family not in SUPPORTED:
+        return None
+    if family == "grok1":                          # the file's own words for what published copies call so
+        scale = config.get("attention_multiplier", 1 / config["head_dim"] ** 0.5)
+        config = {"model_type": "grok-1", "hidden_size": config["hidden"], "num_hidden_layers": int(metadata.get("layers", "1")),
+                  "num_attention_heads": config["heads"], "num_key_value_heads": config["kv_heads"], "head_dim": config["head_dim"],
+                  "intermediate_size": config["inter"], "num_experts": config["experts"], "num_experts_per_tok": config["top_k"],
+                  "vocab_size": config["vocab"], "attn_output_multiplier": scale, "max_attn_value": config["attn_softcap"],
+                  "embedding_multiplier_scale": config["embed_scale"], "output_multiplier_scale": config["logit_scale"],
+                  "rms_norm_eps": config["rms_norm_eps"], "rope_theta": config["rope_theta"]}
+    if family == "deepseek_v2" and any("q_proj" in name for name in names) and not any("q_a_proj" in name for name in names):
+        config = config | {"q_lora_rank": None}    # the files leave out what is null
+    return config_from_hf.describe(config, names)
+
+
+def told_of(metadata, description):
+    """What a test is told besides the configuration: names of tensors, and what only this family's files show otherwise."""
+    family = metadata["family"]
+    fields = [f".names = names_of({quoted(description['model_type'])}{', ' + quoted('layers.{}.') if family == 'grok1' else ''})"]
+    if family in ("deepseek_v3", "longcat_flash"):
+        fields.append(".pairs = pairs_shown::apart")
+    if description["routing"]:
+        fields.append(f".epsilon = {description['routing']['epsilon']!r}")
+    return "{" + ", ".join(fields) + "}"
 
 
 def one_file(out, path, name):
@@ -158,16 +181,23 @@ def one_file(out, path, name):
     description = model_of(metadata, json_of(metadata, "config"), names) if kind != "router" else None
     if description is None:
         return one_piece(out, path, name, tensors, metadata)
+    told = told_of(metadata, description)
     types = ["fp64", "fp32"] + ["bf16"] * any(tensor.startswith("expect.bf16.") for tensor in tensors)
     if kind in ("block", "gradient"):            # of a gradient file the forward stages
         layer = int(metadata.get("layer", "0"))
-        if not 0 <= layer < len(description["layers"]):
+        if not 0 <= layer < json_of(metadata, "config").get("num_layers", len(description["layers"])):
             raise Unreadable(f"its metadata names layer {layer} of {len(description['layers'])}")
+        if description["layers"][0]["shortcut"] == "shortcut::opens":        # a layer of the file is two of ours
+            first, second = description["layers"][2 * layer:2 * layer + 2]
+            return out.models("layers", name, description | {"layers": [first, second]}, types,
+                              lambda of: f"check_halves<{of}::oracle_moe, {of}::oracle_dense>({quoted(path)}, {told});",
+                              weights="fp32", ffn="fp32")
         description = description | {"layers": [description["layers"][layer]]}
-        out.models("layers", name, description, types, lambda of: f"check_block<{of}::oracle_layer>({quoted(path)});", weights="fp32")
+        out.models("layers", name, description, types, lambda of: f"check_block<{of}::oracle_layer>({quoted(path)}, {told});",
+                   weights="fp32", ffn="fp32")
     elif kind == "decoder":
-        out.models("layers", name, description, types, lambda of: f"check_decoder<{of}::oracle>({quoted(path)});",
-                   weights="fp32", embedding="fp32")
+        out.models("layers", name, description, types, lambda of: f"check_decoder<{of}::oracle>({quoted(path)}, {told});",
+                   weights="fp32", ffn="fp32", embedding="fp32")
     else:
         raise Unreadable(f"its metadata says it is a {kind}, which is no kind of oracle known here")
 
@@ -285,8 +315,11 @@ def one_folder(out, folder, name):
         if description != described[0]:
             raise Unreadable(f"{config} describes another model than {configs[0]}")
     forms = ", ".join(map(quoted, configs))
+    stored = described[0]["layers"][0]["storage"]
+    codes = stored["weights"]["type"] == "e4m3"    # of the feed-forwards as stored; an absorbed projection is cut otherwise than its blocks
     out.models("folders", name, described[0], ["fp64", "fp32"],
-               lambda of: f"check_checkpoint<{of}::oracle>({quoted(folder)}, {{{forms}}});")
+               lambda of: f"check_checkpoint<{of}::oracle>({quoted(folder)}, {{{forms}}});",
+               **({"weights": "fp32", "ffn": "e4m3"} if codes else {}))
 
 
 def functions(out, path, name, tensors, metadata):

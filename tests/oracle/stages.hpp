@@ -25,11 +25,13 @@ struct precision {
   std::string name;
   std::string prefix;          ///< of the format's own expectations: "f32." as shipped in float32
   double stages, long_stages;  ///< allowed of most stages, and of those that the reference rounds more often
+  double clip = 0;             ///< to which the stage "qkv", shown before, is clamped; 0 = none
+  std::int64_t masked = 0;     ///< experts of a token that the limit on groups masks
 };
 template <class T>
 precision precision_of(double stages = stage_tolerance<T>) {
   constexpr bool wide = std::is_same_v<T, double>, narrow = std::is_same_v<T, bf16>;
-  return {wide ? "fp64" : narrow ? "bf16" : "fp32", wide ? "" : narrow ? "bf16." : "f32.", stages, long_stage_tolerance<T>};
+  return {wide ? "fp64" : narrow ? "bf16" : "fp32", wide ? "" : narrow ? "bf16." : "f32.", stages, long_stage_tolerance<T>, 0, 0};
 }
 
 /// The weights of a file under their HuggingFace names, as fp32, rounded to bf16 before if asked. A tensor_source that knows what was read.
@@ -73,6 +75,9 @@ recording handed_on(safetensors const& file, precision const& format, bool of_de
 
 /// CHECKs that both hold the same stages and bits, attn_probs apart, whose rows depend on the call.
 void check_same(recording const& whole, recording const& by_token);
+
+/// CHECKs that both hold the same stages, as near as allowed, and the same experts.
+void check_near(recording const& whole, recording const& by_token, double allowed);
 
 /// −log softmax(logits)[label]. logits [columns].
 double cross_entropy(double const* logits, std::int64_t columns, std::int64_t label);

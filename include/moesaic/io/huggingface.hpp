@@ -42,6 +42,9 @@ struct decoder_description {
 /// express or that is not known; no key that could change the result is passed over. `cmake/config_from_hf.py` follows the same rules.
 decoder_description describe_huggingface(nlohmann::json const& config);
 
+/// How checkpoints of a model_type spell their tensors: as published, and as the class has them in memory.
+tensor_names tensor_names_of(std::string_view model_type);
+
 /// Reads a JSON file; throws `error` with the path.
 nlohmann::json read_huggingface_json(std::string const& path);
 
@@ -85,6 +88,7 @@ class checkpoint {
   std::string const& path() const { return path_; }
   std::string const& config_path() const { return config_path_; }
   decoder_description const& description() const { return description_; }
+  tensor_names const& names() const { return names_; }
   generation_ids const& generation() const { return generation_; }
   safetensors const& tensors() const { return tensors_; }
 
@@ -93,6 +97,8 @@ class checkpoint {
 
   std::string path_, config_path_;
   decoder_description description_;
+  tensor_names names_;
+  std::int64_t prediction_layers_ = 0;   ///< that follow the model's own, and predict further tokens
   generation_ids generation_;
   safetensors tensors_;
 };
@@ -102,7 +108,7 @@ class checkpoint {
 template <class Model, class Where, class Progress>
 auto load(Where& where, checkpoint const& folder, Progress&& loaded_layer) {
   check_configuration<Model>(folder.description(), folder.config_path());
-  return decoder<Model>::load(where, folder, tensor_names{}, std::forward<Progress>(loaded_layer));
+  return decoder<Model>::load(where, folder, folder.names(), std::forward<Progress>(loaded_layer));
 }
 template <class Model, class Where>
 auto load(Where& where, checkpoint const& folder) {
@@ -789,7 +795,7 @@ inline std::vector<attention_config> read_attention(huggingface_keys const& keys
     all[i].window = spans[i].window, all[i].chunk = spans[i].chunk;
     if (normed && (turns[i] || norm != qk_norm::weightless))         // weightless: of those layers alone that turn
       all[i].qk_norm = norm, all[i].qk_norm_after_rope = flag_of(family, "qk_norm_after_rope");
-    if (!turns[i]) all[i].rotary = false, all[i].temperature = longer;
+    if (!turns[i]) all[i].rotary = false, all[i].rotary_dim = 0, all[i].scaling = {}, all[i].temperature = longer;
   }
   return all;
 }
@@ -881,6 +887,72 @@ inline decoder_description describe_huggingface(nlohmann::json const& given) {
   made.decoder.logit_scale = keys.has("logits_scaling") ? 1.0 / keys.number("logits_scaling") : number("output_multiplier_scale", 1.0);
   made.decoder.embedding = embedding;
   return made;
+}
+
+inline tensor_names tensor_names_of(std::string_view model_type) {
+  tensor_names n;
+  auto const is = [&](std::string_view name) { return model_type == name; };
+  if (is("dbrx")) {
+    n.layer = {{"transformer.blocks.{}."}}, n.embedding = {{"transformer.wte.weight"}}, n.final_norm = {{"transformer.norm_f.weight"}};
+    n.attention_norm = {{"norm_attn_norm.norm_1.weight"}}, n.ffn_norm = {{"norm_attn_norm.norm_2.weight"}};
+    n.qkv = {{"norm_attn_norm.attn.Wqkv"}}, n.out = {{"norm_attn_norm.attn.out_proj"}};
+    n.router = {{"ffn.router.layer.weight"}};
+    n.stacked_gate_up = {}, n.stacked_gate = {{"ffn.experts.mlp.w1"}}, n.stacked_up = {{"ffn.experts.mlp.v1"}};
+    n.stacked_down = {{"ffn.experts.mlp.w2"}};
+    n.stacked = {.down_transposed = true, .flat = true};
+  } else if (is("ernie4_5_moe")) {
+    n.score_bias = {{"mlp.moe_statics.e_score_correction_bias", "mlp.gate.moe_statics.e_score_correction_bias"}};
+  } else if (is("gpt_oss")) {
+    n.router = {{"mlp.router.weight"}}, n.router_bias = {{"mlp.router.bias"}};
+    n.stacked = {.interleaved = true, .transposed = true, .down_transposed = true};
+  } else if (is("granitemoe")) {
+    n.router = {{"block_sparse_moe.router.layer.weight", "block_sparse_moe.router.weight"}};
+    n.stacked_gate_up = {{"block_sparse_moe.input_linear.weight", "block_sparse_moe.experts.gate_up_proj"}};
+    n.stacked_down = {{"block_sparse_moe.output_linear.weight", "block_sparse_moe.experts.down_proj"}};
+  } else if (is("grok-1")) {
+    n.final_norm = {{"model.norm.scale", "norm.weight"}}, n.embedding = {{"model.embed_tokens.weight", "embed.weight"}};
+    n.attention_norm = {{"pre_attn_norm.scale", "attn_norm.weight"}};
+    n.attention_post_norm = {{"post_attn_norm.scale", "attn_post_norm.weight"}};
+    n.ffn_norm = {{"pre_moe_norm.scale", "ffn_norm.weight"}}, n.ffn_post_norm = {{"post_moe_norm.scale", "ffn_post_norm.weight"}};
+    n.q = {{"attn.q_proj", "attn.query"}}, n.k = {{"attn.k_proj", "attn.key"}}, n.v = {{"attn.v_proj", "attn.value"}};
+    n.out = {{"attn.o_proj", "attn.linear"}};
+    n.router = {{"moe_block.gate.weight", "moe.router.weight"}};
+    n.expert_gate = {{"moe_block.experts.{}.linear"}}, n.expert_up = {{"moe_block.experts.{}.linear_v"}};
+    n.expert_down = {{"moe_block.experts.{}.linear_1"}};
+    n.stacked_gate = {{"moe.linear.weight"}}, n.stacked_up = {{"moe.linear_v.weight"}}, n.stacked_down = {{"moe.linear_1.weight"}};
+  } else if (is("hunyuan_v1_moe")) {
+    n.q_norm = {{"self_attn.query_layernorm.weight"}}, n.k_norm = {{"self_attn.key_layernorm.weight"}};
+    n.router = {{"mlp.gate.wg.weight"}};
+    n.shared_gate_proj = {{"mlp.shared_mlp.gate_proj"}}, n.shared_up_proj = {{"mlp.shared_mlp.up_proj"}};
+    n.shared_down_proj = {{"mlp.shared_mlp.down_proj"}};
+  } else if (is("llama4_text") || is("llama4")) {
+    n.gate = {{"feed_forward.gate_proj"}}, n.up = {{"feed_forward.up_proj"}}, n.down = {{"feed_forward.down_proj"}};
+    n.router = {{"feed_forward.router.weight"}};
+    n.stacked_gate_up = {{"feed_forward.experts.gate_up_proj"}}, n.stacked_down = {{"feed_forward.experts.down_proj"}};
+    n.stacked = {.transposed = true, .down_transposed = true};
+    n.shared_gate_proj = {{"feed_forward.shared_expert.gate_proj"}}, n.shared_up_proj = {{"feed_forward.shared_expert.up_proj"}};
+    n.shared_down_proj = {{"feed_forward.shared_expert.down_proj"}};
+    if (is("llama4")) {
+      n.layer = {{"language_model.model.layers.{}."}}, n.embedding = {{"language_model.model.embed_tokens.weight"}};
+      n.final_norm = {{"language_model.model.norm.weight"}}, n.head = {{"language_model.lm_head.weight"}};
+    }
+  } else if (is("longcat_flash")) {
+    n.router = {{"mlp.router.classifier.weight"}}, n.router_bias = {{"mlp.router.classifier.bias"}};
+    n.score_bias = {{"mlp.router.e_score_correction_bias"}};
+    n.sublayers = 2;
+    n.attention_norm = {{"input_layernorm.{sublayer}.weight"}}, n.ffn_norm = {{"post_attention_layernorm.{sublayer}.weight"}};
+    n.q_down = {{"self_attn.{sublayer}.q_a_proj"}}, n.q_down_norm = {{"self_attn.{sublayer}.q_a_layernorm.weight"}};
+    n.q_up = {{"self_attn.{sublayer}.q_b_proj"}}, n.kv_down = {{"self_attn.{sublayer}.kv_a_proj_with_mqa"}};
+    n.kv_down_norm = {{"self_attn.{sublayer}.kv_a_layernorm.weight"}}, n.kv_up = {{"self_attn.{sublayer}.kv_b_proj"}};
+    n.out = {{"self_attn.{sublayer}.o_proj"}};
+    n.gate = n.shared_gate_proj = {{"mlps.{sublayer}.gate_proj"}}, n.up = n.shared_up_proj = {{"mlps.{sublayer}.up_proj"}};
+    n.down = n.shared_down_proj = {{"mlps.{sublayer}.down_proj"}};
+  } else if (is("minimax_m2")) {
+    n.score_bias = {{"block_sparse_moe.e_score_correction_bias", "mlp.e_score_correction_bias"}};
+  } else if (is("phimoe")) {
+    n.router = {{"block_sparse_moe.gate.weight", "mlp.router.weight"}};
+  }
+  return n;
 }
 
 inline nlohmann::json read_huggingface_json(std::string const& path) {
@@ -1081,6 +1153,9 @@ inline checkpoint::checkpoint(std::string const& folder, std::string const& conf
   auto const config = read_huggingface_json(config_path_);
   try {
     description_ = describe_huggingface(config);
+    names_ = tensor_names_of(config["model_type"].get<std::string>());
+    if (config.contains("num_nextn_predict_layers") && config["num_nextn_predict_layers"].is_number_unsigned())
+      prediction_layers_ = config["num_nextn_predict_layers"].get<std::int64_t>();
   } catch (error const& sentence) {
     throw error(config_path_ + ": " + sentence.what());
   }
@@ -1094,41 +1169,77 @@ inline checkpoint::checkpoint(std::string const& folder, std::string const& conf
 namespace detail {
 
 /// The tensors of a source that loading such a model reads, sorted. Of several spellings of a name the first there is, as for the loader.
-inline std::vector<tensor const*> tensors_read(decoder_description const& model, safetensors const& from) {
-  auto const n = tensor_names{};
+inline std::vector<tensor const*> tensors_read(decoder_description const& model, tensor_names const& n, safetensors const& from) {
   std::vector<tensor const*> read;
-  std::string prefix;
+  std::string prefix, sublayer;
   auto const take = [&](spellings const& name, const char* suffix = "", int number = 0) {
     for (auto const* option : name.options) {
       if (option == nullptr) return false;
-      auto full = prefix + option + suffix;
-      if (auto const hole = full.find("{}"); hole != std::string::npos) full.replace(hole, 2, std::to_string(number));
-      if (auto const* found = from.find(full)) return read.push_back(found), true;
+      auto const whole = prefix + option;
+      bool found = false;
+      // A quantised matrix is two tensors: its codes, and a scale for each of their blocks.
+      for (auto const* form : {"", "_scale_inv", "_blocks", "_scales"}) {
+        auto full = whole + suffix + form;
+        if (auto const hole = full.find("{}"); hole != std::string::npos) full.replace(hole, 2, std::to_string(number));
+        constexpr std::string_view part = "{sublayer}";
+        if (auto const hole = full.find(part); hole != std::string::npos) full.replace(hole, part.size(), sublayer);
+        if (auto const* one = from.find(full)) read.push_back(one), found = true;
+      }
+      if (found) return true;
     }
     return false;
   };
   auto const matrix = [&](spellings const& name, bool bias, int number = 0) {
-    take(name, ".weight", number);
+    bool const found = take(name, ".weight", number);
     if (bias) take(name, ".bias", number);
+    return found;
   };
   auto const feed_forward = [&](expert_config const& c, spellings const& gate, spellings const& up, spellings const& down, int number = 0) {
     if (gated(c.activation)) matrix(gate, c.bias, number);
     matrix(up, c.bias, number), matrix(down, c.bias, number);
   };
+  auto const norm_of = [&](norm_config const& c, spellings const& weight, spellings const& bias) {
+    take(weight);
+    if (c.bias) take(bias);
+  };
+  auto const attention = [&](attention_config const& a) {
+    matrix(n.out, a.out_bias);
+    if (a.sinks) take(n.sinks);
+    if (a.latent.kv_rank != 0) {
+      matrix(n.kv_down, false), take(n.kv_down_norm), matrix(n.kv_up, false);
+      if (a.latent.q_rank == 0) matrix(n.q, false);
+      else matrix(n.q_down, false), take(n.q_down_norm), matrix(n.q_up, false);
+      return;
+    }
+    if (a.output_gate || !matrix(n.qkv, a.qkv_bias))
+      for (auto const* projection : {&n.q, &n.k, &n.v}) matrix(*projection, a.qkv_bias);
+    if (a.qk_norm != qk_norm::none && a.qk_norm != qk_norm::weightless) take(n.q_norm), take(n.k_norm);
+  };
+  auto const stacked = [&](expert_config const& c) {
+    bool const together = take(n.stacked_gate_up);
+    if (!together && !take(n.stacked_up)) return false;
+    if (!together && gated(c.activation)) take(n.stacked_gate);
+    take(n.stacked_down);
+    if (c.bias) take(n.stacked_gate_up_bias), take(n.stacked_down_bias);
+    return true;
+  };
 
-  take(n.embedding), take(n.final_norm);
-  if (model.decoder.norm.bias) take(n.final_norm_bias);
+  take(n.embedding);
+  norm_of(model.decoder.norm, n.final_norm, n.final_norm_bias);
   if (!model.decoder.tied_head) take(n.head);
   if (model.decoder.head_bias) take(n.head_bias);
   for (std::size_t i = 0; i < model.layers.size(); ++i) {
     auto const& c = model.layers[i];
     prefix = n.layer.options[0];
-    prefix.replace(prefix.find("{}"), 2, std::to_string(i));
-    take(n.attention_norm), take(n.ffn_norm);
-    if (c.norm.bias) take(n.attention_norm_bias), take(n.ffn_norm_bias);
-    for (auto const* projection : {&n.q, &n.k, &n.v}) matrix(*projection, c.attention.qkv_bias);
-    matrix(n.out, c.attention.out_bias);
-    if (c.attention.qk_norm != qk_norm::none) take(n.q_norm), take(n.k_norm);
+    auto const shared = static_cast<std::size_t>(n.sublayers);
+    prefix.replace(prefix.find("{}"), 2, std::to_string(i / shared)), sublayer = std::to_string(i % shared);
+    bool const before = c.norms != norm_placement::post, after = c.norms != norm_placement::pre;
+    if (before) {
+      norm_of(c.norm, n.attention_norm, n.attention_norm_bias);
+      if (!after || !take(n.ffn_pre_norm)) norm_of(c.norm, n.ffn_norm, n.ffn_norm_bias);
+    }
+    if (after) norm_of(c.norm, n.attention_post_norm, n.attention_post_norm_bias), norm_of(c.norm, n.ffn_post_norm, n.ffn_post_norm_bias);
+    attention(c.attention);
     if (c.router.experts == 0) {
       feed_forward(c.expert, n.gate, n.up, n.down);
       continue;
@@ -1136,9 +1247,10 @@ inline std::vector<tensor const*> tensors_read(decoder_description const& model,
     take(n.router);
     if (c.router.bias) take(n.router_bias);
     if (c.router.score_bias) take(n.score_bias);
-    if (!c.expert.bias && take(n.stacked_gate_up)) take(n.stacked_down);
-    else
+    if (!stacked(c.expert))
       for (int e = 0; e < shapes(c).feed_forwards; ++e) feed_forward(c.expert, n.expert_gate, n.expert_up, n.expert_down, e);
+    if (c.expert.mixture_bias) take(n.mixture_bias);
+    if (c.expert.latent != 0) take(n.latent_down), take(n.latent_up);
     if (c.shared.intermediate != 0) feed_forward(c.expert, n.shared_gate_proj, n.shared_up_proj, n.shared_down_proj);
     if (c.shared.sigmoid_gate) take(n.shared_gate);
   }
@@ -1146,18 +1258,27 @@ inline std::vector<tensor const*> tensors_read(decoder_description const& model,
   return read;
 }
 
-/// Tensors that files carry and nobody needs: rotary frequencies, which the configuration gives, and a tied head, which is the embedding.
-inline bool needless(std::string_view name, decoder_description const& model) {
-  return name.ends_with(".rotary_emb.inv_freq") || (model.decoder.tied_head && name == tensor_names{}.head.options[0]);
+/// Tensors that files carry and nobody needs: rotary frequencies, which the configuration gives, a tied head, which is the embedding,
+/// layers that predict further tokens, and what is not of the language model.
+inline bool needless(std::string_view name, decoder_description const& model, tensor_names const& n, std::int64_t prediction_layers) {
+  for (std::int64_t i = 0; i < prediction_layers; ++i) {
+    std::string prefix = n.layer.options[0];
+    prefix.replace(prefix.find("{}"), 2, std::to_string(static_cast<std::int64_t>(model.layers.size()) + i));
+    if (name.starts_with(prefix)) return true;
+  }
+  constexpr std::string_view part = "language_model.";
+  if (std::string_view(n.layer.options[0]).starts_with(part) && !name.starts_with(part)) return true;
+  return name.ends_with(".rotary_emb.inv_freq") || (model.decoder.tied_head && name == n.head.options[0]);
 }
 
 }  // namespace detail
 
 // A tensor that nobody reads would be left out of the sum. (Loading finds what is missing.)
 inline void checkpoint::refuse_unknown_tensors() const {
-  auto const read = detail::tensors_read(description_, tensors_);
+  auto const read = detail::tensors_read(description_, names_, tensors_);
   for (auto const& entry : tensors_)
-    if (!std::binary_search(read.begin(), read.end(), &entry.value) && !detail::needless(entry.name, description_))
+    if (!std::binary_search(read.begin(), read.end(), &entry.value) &&
+        !detail::needless(entry.name, description_, names_, prediction_layers_))
       throw error(where(entry.name) + ": tensor " + detail::in_quotes(entry.name) + ": " + config_path_ + " knows nothing of it");
 }
 
