@@ -601,7 +601,8 @@ def attention_of_layers(keys, family, hidden, layers):
     if tuning:
         longer = {"temperature": {"scale": keys.number("attn_scale"), "floor": keys.integer("floor_scale")}}
     weightless = family.get("qk_norm") == "weightless"     # of those layers alone that turn
-    return [DEFAULTS["attention"] | said | span | (norm if turns or not weightless else {}) | ({} if turns else {"rotary": False} | longer)
+    still = {"rotary": False, "rotary_dim": 0, "scaling": DEFAULTS["attention"]["scaling"]} | longer
+    return [DEFAULTS["attention"] | said | span | (norm if turns or not weightless else {}) | ({} if turns else still)
             for span, turns in zip(spans(keys, family, layers), rotary_layers(keys, layers))]
 
 
