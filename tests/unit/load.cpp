@@ -15,6 +15,7 @@
 #include <moesaic/base/random.hpp>
 #include <moesaic/cuda/pack.hpp>
 #include <moesaic/host/set_up.hpp>
+#include <moesaic/io/safetensors.hpp>
 #include <moesaic/layer/load.hpp>
 #include <support/refusal.hpp>
 
@@ -192,6 +193,29 @@ TEST_CASE("rows of two tensors of e4m3 keep their scales side by side, on a devi
   }
 }
 
+TEST_CASE("a transpose of e4m3 keeps codes and scales where no group of its inputs is of two blocks") {
+  host::pool pool;
+  constexpr std::int64_t rows = 300, inputs = 144;
+  stored_e4m3 const w(rows, inputs, 8);
+  memory_source source;
+  w.into(source, "w");
+  from_memory from(pool, source, "", names);
+  auto piece = from.find(matrix_name, ".weight", {rows, inputs});
+  auto const differing = [&](std::int64_t first, std::int64_t count) {
+    piece.first = first, piece.rows = count;
+    packed_here const to({dtype::e4m3, inputs, count});
+    from.transposed<dtype::e4m3>(to.m, 0, piece);
+    std::int64_t differ = 0;
+    for (std::int64_t n = 0; n < inputs; ++n)
+      for (std::int64_t k = 0; k < count; ++k) differ += !same_bits(host::unpack(to.m, 0, 0, n, k), w.weight(first + k, n));
+    return differ;
+  };
+  CHECK(differing(0, 300) == 0);
+  CHECK(differing(128, 128) == 0);
+  CHECK(differing(140, 24) == 0);
+  CHECK(differing(120, 24) > 0);
+}
+
 TEST_CASE("other blocks than the stored ones are quantised anew, and scales too small for floats count as 0") {
   host::pool pool;
   constexpr std::int64_t rows = 40, inputs = 160;
@@ -240,6 +264,46 @@ TEST_CASE("mxfp4 as blocks and scales keeps every code and every scale, interlea
         }
   }
   CHECK(same == 2 * experts * 2 * width * inputs);
+}
+
+TEST_CASE("folders as DeepSeek-V3 and gpt-oss are published: every matrix of codes is kept") {
+  host::pool pool;
+  auto const folder = [](char const* name) { return std::string(MOESAIC_SOURCE_DIR) + "/tests/oracle/data/checkpoints/" + name; };
+  safetensors const deepseek(folder("deepseek_v3_fp8")), gpt_oss(folder("gpt_oss_mxfp4"));
+  std::int64_t matrices = 0, differ = 0;
+  loader<host::pool, safetensors> from_deepseek(pool, deepseek, "", names), from_gpt_oss(pool, gpt_oss, "", names);
+  for (auto const& entry : deepseek) {
+    if (entry.value.type != dtype::e4m3) continue;
+    auto const rows = entry.shape[0], inputs = entry.shape[1];
+    auto const scales = read<float>(deepseek, entry.name + "_scale_inv");
+    spellings const name{entry.name.c_str()};
+    packed_here const to({dtype::e4m3, rows, inputs});
+    from_deepseek.matrix<dtype::e4m3>(to.m, 0, {from_deepseek.find(name, "", {rows, inputs})});
+    for (std::int64_t n = 0; n < rows; ++n)
+      for (std::int64_t k = 0; k < inputs; ++k)
+        differ += code_in_lane(to.m, n, k) != static_cast<std::uint8_t>(entry.value.data[n * inputs + k]) ||
+                  !same_bits(scale_in_lane(to.m, n, k / 128), scales[static_cast<std::size_t>(n / 128 * ((inputs + 127) / 128) + k / 128)]);
+    ++matrices;
+  }
+  CHECK(matrices == 34);
+  for (auto const& entry : gpt_oss) {
+    if (!entry.name.ends_with("_blocks")) continue;
+    auto const plain = entry.name.substr(0, entry.name.size() - 7);
+    auto const experts = entry.shape[0], rows = entry.shape[1], inputs = entry.shape[2] * 32;
+    stored_mxfp4 want(experts, rows, inputs, 1);
+    want.blocks = read<std::uint8_t>(gpt_oss, entry.name), want.scales = read<std::uint8_t>(gpt_oss, plain + "_scales");
+    spellings const name{plain.c_str()};
+    packed_here const to({.stored = dtype::mxfp4, .outputs = rows, .inputs = inputs, .count = experts});
+    auto const* const stored = from_gpt_oss.find(name, "", {experts, rows, inputs}).stored;
+    for (std::int64_t e = 0; e < experts; ++e) {
+      from_gpt_oss.matrix<dtype::mxfp4>(to.m, e, {{stored, rows, e * rows}});
+      for (std::int64_t n = 0; n < rows; ++n)
+        for (std::int64_t k = 0; k < inputs; ++k) differ += !same_bits(host::unpack(to.m, e, 0, n, k), want.weight(e * rows + n, k));
+    }
+    ++matrices;
+  }
+  CHECK(matrices == 38);
+  CHECK(differ == 0);
 }
 
 TEST_CASE("what is wrong with scales is said") {

@@ -152,7 +152,7 @@ class loader {
   void transposed(packed_matrix const& into, std::int64_t index, rows_of piece) {
     std::vector<float> memory;
     auto const upright = turned(*piece.stored, piece.first, into.inputs, into.outputs, memory);
-    matrix<Stored>(into, index, {{&upright, into.outputs}});
+    pack<Stored>(where_, into, index, turned_rows{into, piece, upright});
   }
 
  private:
@@ -176,6 +176,27 @@ class loader {
       auto piece = pieces.begin();
       for (; at >= piece->rows; ++piece) at -= piece->rows;
       return {piece->stored, piece->row(at) * into.inputs};
+    }
+  };
+
+  // The same of a transpose, which only blocks of e4m3 have scales for, and where a group's inputs are rows of one block.
+  struct turned_rows {
+    packed_matrix const& into;
+    rows_of piece;
+    tensor const& upright;
+
+    void operator()(int, std::int64_t output, float* row) const { widen(upright, output * into.inputs, into.inputs, row); }
+    bool scales(int, std::int64_t output, group_scale* out) const {
+      auto const& stored = *piece.stored;
+      constexpr auto block = groups::extent_of(dtype::e4m3);
+      if (stored.scales == nullptr || stored.type != dtype::e4m3 || into.stored != format(dtype::e4m3)) return false;
+      auto const along = groups::scales_of(1, into.outputs, block).inputs;
+      for (std::int64_t k = 0; k < into.inputs; k += block.inputs) {
+        auto const first = piece.first + k, last = piece.first + (k + block.inputs < into.inputs ? k + block.inputs : into.inputs) - 1;
+        if (first / block.rows != last / block.rows) return false;
+        *out++ = {scale_of(*stored.scales, first / block.rows * along + output / block.inputs), 0};
+      }
+      return true;
     }
   };
 
