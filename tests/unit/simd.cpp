@@ -110,6 +110,26 @@ TEST_CASE("simd: exp within 1.1 units in the last place, the same bits on every 
   CHECK(std::isnan(first[4]));
 }
 
+TEST_CASE("simd: tanh within 2 units in the last place, the same bits on every level") {
+  random_stream random(8);
+  auto x = within(-10, 10, random);
+  for (std::size_t i = 0; i < x.size() / 2; ++i) x[i] *= 0.07f;                // where it changes from one form to the other
+  float const special[] = {0.0f, INFINITY, -INFINITY, NAN, 3e38f, -3e38f, 1e-40f, 0.625f, -0.625f};
+  std::memcpy(x.data(), special, sizeof special);
+  floats_list y(count), first;
+  on_levels([&](auto here) {
+    run_tanh(here, x.data(), y.data(), count);
+    if (first.empty()) first = y;
+    CHECK(unlike(y, first) == 0);
+  });
+  double worst = 0;
+  for (std::size_t i = 0; i < x.size(); ++i) worst = std::fmax(worst, ulps(first[i], std::tanh(static_cast<double>(x[i]))));
+  CHECK(worst < 2);
+  CHECK(first[1] == 1.0f);
+  CHECK(first[2] == -1.0f);
+  CHECK(std::isnan(first[3]));
+}
+
 TEST_CASE("simd: activations, the same bits on every level") {
   random_stream random(3);
   auto x = within(-12, 12, random);

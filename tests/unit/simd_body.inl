@@ -8,6 +8,9 @@ inline void each_lanes(std::int64_t count, F f) {
 inline void run_exp(here, const float* x, float* y, std::int64_t count) {
   each_lanes(count, [=](std::int64_t i) { store(y + i, exp(load(x + i))); });
 }
+inline void run_tanh(here, const float* x, float* y, std::int64_t count) {
+  each_lanes(count, [=](std::int64_t i) { store(y + i, tanh(load(x + i))); });
+}
 inline void run_activation(here, activation a, const float* x, float* y, std::int64_t count) {
   each_lanes(count, [=](std::int64_t i) { store(y + i, activate(a, load(x + i))); });
 }
