@@ -124,7 +124,7 @@ TEST_CASE("a layer of unequal experts is mapped as it was saved, and only as its
 
 TEST_CASE("a layer of equal experts has the text it always had") {
   CHECK(fingerprint_of<block<small<dtype::int4>>>() ==
-        "attention_norm 32, ffn_norm 32, qkv bf16 1x1x96x32, out bf16 1x1x32x32, rope 14, gate_up int4:32 4x2x24x32, down int4:32 4x1x32x24, "
+        "attention_norm 32, ffn_norm 32, qkv bf16 1x1x96x32, out bf16 1x1x32x32, rope 21, gate_up int4:32 4x2x24x32, down int4:32 4x1x32x24, "
         "router fp32 1x1x4x32, ");
 }
 
