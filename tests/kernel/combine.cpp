@@ -94,6 +94,38 @@ TEST_CASE_TEMPLATE("weigh_choices", T, float, bf16) {
   }
 }
 
+TEST_CASE_TEMPLATE("combine: a factor, no residual, and a mixture that is carried on; add with a factor", T, float, bf16) {
+  constexpr std::int64_t tokens = 3, top_k = 2;
+  for (std::int64_t const hidden : {48, 13})
+    for (bool const has_shared : {false, true})
+      for (bool const carries : {false, true})
+        for (bool const has_residual : {false, true}) {
+          CAPTURE(hidden);
+          random_stream random(35);
+          auto const expert_out = random_matrix<T>(tokens * top_k, hidden, random), shared = random_matrix<T>(tokens, hidden, random);
+          auto const residual = random_matrix<T>(tokens, hidden, random);
+          auto const weights = random_matrix<float>(tokens, top_k, random);
+          std::vector<std::int32_t> const slot{5, 0, -1, 3, -1, -1};
+          view<const std::int32_t> const slots(slot.data(), tokens, top_k);
+          auto const call = [&](auto&& op, matrix<T>& y, matrix<T>& carried) {
+            op(expert_out.view(), slots, weights.view(), has_shared ? shared.view() : view<const T>{}, list<const float>{},
+               has_residual ? residual.view() : view<const T>{}, y.view(), combine_parts<T>{}, 0.22, carries ? carried.view() : view<T>{});
+          };
+          host::pool pool;
+          matrix<T> want(tokens, hidden), want_carried(tokens, hidden), sum(tokens, hidden);
+          call([&](auto const&... a) { host::combine<T>(pool, a...); }, want, want_carried);
+          host::add<T>(pool, residual.view(), shared.view(), sum.view(), 0.22);
+          under_every_schedule([&](cuda::stream_ref& where) {
+            auto y = unwritten<T>(tokens, hidden), carried = y, z = y;
+            call([&](auto const&... a) { cuda::combine<T>(where, a...); }, y, carried);
+            check_close(y, want, sum_tolerance<T>(2));
+            if (carries) check_bits(carried, want_carried);
+            cuda::add<T>(where, residual.view(), shared.view(), z.view(), 0.22);
+            check_close(z, sum, sum_tolerance<T>(2));
+          });
+        }
+}
+
 TEST_CASE_TEMPLATE("add, gather_choices and pick_rows", T, float, bf16) {
   for (std::int64_t const hidden : {32, 9}) {
     random_stream random(32);
