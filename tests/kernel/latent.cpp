@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
 #include <cmath>
+#include <utility>
 #include <vector>
 
 #include <moesaic/config/random_source.hpp>
@@ -56,16 +57,23 @@ struct layer_on {
   using kind = attention_of<Spec>;
   using T = typename kind::scalar;
   Where& where;
-  decltype(allocate_staging(where, std::size_t{})) memory;
+  decltype(move_staged(where, allocate_staging(where, std::size_t{}))) memory;
   attention_weights w;
 
-  explicit layer_on(Where& on) : where(on), memory(allocate_staging(on, bytes())) {
-    arena over(memory.data(), memory.size());
-    w = kind::carve_weights(over);
+  explicit layer_on(Where& on) : where(on), memory(loaded_on(on)), w(bound(memory)) {}
+
+  static auto loaded_on(Where& on) {
+    auto staged = allocate_staging(on, bytes());
     random_source const source{3};
     tensor_names const names;
-    loader<Where, random_source> from(where, source, "", names);
-    kind::load(w, from);
+    loader<Where, random_source> from(on, source, "", names);
+    kind::load(bound(staged), from);
+    return move_staged(on, std::move(staged));
+  }
+  template <class Memory>
+  static attention_weights bound(Memory const& memory) {
+    arena over(const_cast<std::byte*>(memory.data()), bytes());
+    return kind::carve_weights(over);
   }
   static std::size_t bytes() {
     arena counting;
@@ -81,6 +89,7 @@ struct layer_on {
     auto const s = kind::carve(over, x.rows);
     auto const done = kind::forward(where, w, x.view(), {sequence, position, flags}, cache, s);
     REQUIRE_MESSAGE(done, to_string(done));
+    REQUIRE(finish(where));
     matrix<T> y(x.rows, s.out.columns);
     std::copy(s.out.data, s.out.data + y.data.size(), y.data.begin());
     return y;
@@ -127,9 +136,9 @@ TEST_CASE("a token without a slot attends to nothing, and is told of") {
     random_stream random(5);
     auto const x = random_matrix<bf16>(3, 32, random);
     std::vector<std::int32_t> const sequence{0, 2, 1}, position{0, 0, 4};
-    call_flags flags;
-    auto const y = attend(x, sequence, position, cache, &flags);
-    CHECK(flags.site != 0);
+    std::vector<call_flags> flags(1);
+    auto const y = attend(x, sequence, position, cache, flags.data());
+    CHECK(flags[0].site != 0);
     for (int c = 0; c < 32; ++c) {
       CHECK(std::isfinite(static_cast<float>(y(0, c))));
       CHECK(static_cast<float>(y(1, c)) == 0);
