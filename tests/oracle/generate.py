@@ -315,11 +315,8 @@ def one_folder(out, folder, name):
         if description != described[0]:
             raise Unreadable(f"{config} describes another model than {configs[0]}")
     forms = ", ".join(map(quoted, configs))
-    stored = described[0]["layers"][0]["storage"]
-    codes = stored["weights"]["type"] == "e4m3"    # of the feed-forwards as stored; an absorbed projection is cut otherwise than its blocks
     out.models("folders", name, described[0], ["fp64", "fp32"],
-               lambda of: f"check_checkpoint<{of}::oracle>({quoted(folder)}, {{{forms}}});",
-               **({"weights": "fp32", "ffn": "e4m3"} if codes else {}))
+               lambda of: f"check_checkpoint<{of}::oracle>({quoted(folder)}, {{{forms}}});")
 
 
 def functions(out, path, name, tensors, metadata):
