@@ -201,12 +201,13 @@ struct naive {
 template <block_config Config>
 void check_against_naive() {
   using spec = told_layer<Config>;
+  static constexpr auto& config = spec::config;   // clang 14 stops at a member of a template argument inside a lambda
   using T = typename moe<spec>::scalar;
-  constexpr int slots = Config.router.top_k;
+  constexpr int slots = config.router.top_k;
   CAPTURE(seed);
-  CAPTURE(std::string(name(Config.expert.activation)));
-  CAPTURE(std::string(name(Config.storage.activations)));
-  CAPTURE(std::string(name(Config.storage.ffn.type)));
+  CAPTURE(std::string(name(config.expert.activation)));
+  CAPTURE(std::string(name(config.storage.activations)));
+  CAPTURE(std::string(name(config.storage.ffn.type)));
   host::pool one;
   auto const weights = load<spec>(one);
   block_weights const& w = weights;
@@ -215,7 +216,7 @@ void check_against_naive() {
   auto const seen = run<spec>(one, w, x, {ids.view()});
   REQUIRE(same_bits<std::int32_t>(seen.ids.view(), ids.view()));
 
-  naive const exact{Config, w.ffn};
+  naive const exact{config, w.ffn};
   matrix<double> expert_out(tokens * slots, hidden), moe_out(tokens, hidden);
   for (std::int64_t t = 0; t < tokens; ++t) {
     std::vector<double> row(static_cast<std::size_t>(hidden));
