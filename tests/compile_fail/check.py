@@ -22,6 +22,7 @@ constexpr block_config sound{.hidden = 64, .attention = {.heads = 4}, .router = 
 struct spec { static constexpr block_config config = sound; };
 struct wide { static constexpr block_config config = [] { auto c = sound; c.hidden = 128; return c; }(); };
 struct exact { static constexpr block_config config = [] { auto c = sound; c.storage.activations = dtype::fp64; return c; }(); };
+struct latents { static constexpr block_config config = [] { auto c = sound; c.attention.latent = {.kv_rank = 16, .rope_dim = 8}; return c; }(); };
 struct opening { static constexpr block_config config = [] { auto c = sound; c.shortcut = shortcut::opens; return c; }(); };
 struct closing { static constexpr block_config config{.hidden = 64, .attention = {.heads = 4}, .expert = {.intermediate = 32},
                                                       .shortcut = shortcut::closes}; };

@@ -29,7 +29,7 @@ void check_changes(std::int64_t tokens, std::int64_t width) {
   host::clip<T>(pool, 0.75, part(clipped, 16, width));
   host::scale_queries<T>(pool, temperature, position, part(scaled, 16, width));
   host::gate_heads<T>(pool, part(gated, 16 + width, width), part(gated, 16, width));
-  host::normalize_heads<T>(pool, 1e-5, {}, part(unit, 16, width), 1, static_cast<int>(width));
+  host::normalize_heads<T>(pool, {.epsilon = 1e-5}, {}, part(unit, 16, width), 1, static_cast<int>(width));
   under_every_schedule([&](cuda::stream_ref& where) {
     auto y = x;
     cuda::clip<T>(where, 0.75, part(y, 16, width));
@@ -41,7 +41,7 @@ void check_changes(std::int64_t tokens, std::int64_t width) {
     cuda::gate_heads<T>(where, part(y, 16 + width, width), part(y, 16, width));
     check_bits(y, gated);
     y = x;
-    cuda::normalize_heads<T>(where, 1e-5, {}, part(y, 16, width), 1, static_cast<int>(width));   // without a weight
+    cuda::normalize_heads<T>(where, {.epsilon = 1e-5}, {}, part(y, 16, width), 1, static_cast<int>(width));   // without a weight
     check_close(y, unit, stage_tolerance<T>);
   });
 }

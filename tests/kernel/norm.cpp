@@ -77,11 +77,13 @@ TEST_CASE_TEMPLATE("heads by themselves, in columns of a wider matrix", T, float
   auto const weight = random_matrix<float>(1, head_dim, random);
   auto const columns = [](matrix<T>& m) { return view<T>(m.data.data() + 8, m.rows, heads * head_dim, m.columns); };
   host::pool pool;
-  auto want = x;
-  host::normalize_heads<T>(pool, 1e-6, weight.data, columns(want), heads, head_dim);
-  under_every_schedule([&](cuda::stream_ref& where) {
-    auto y = x;
-    cuda::normalize_heads<T>(where, 1e-6, weight.data, columns(y), heads, head_dim);
-    check_close(y, want, sum_tolerance<T>(head_dim) * 4);
-  });
+  for (norm_config const config : {norm_config{.epsilon = 1e-6}, {.epsilon = 1e-6, .cast = norm_cast::after_weight, .weight_offset = 1}}) {
+    auto want = x;
+    host::normalize_heads<T>(pool, config, weight.data, columns(want), heads, head_dim);
+    under_every_schedule([&](cuda::stream_ref& where) {
+      auto y = x;
+      cuda::normalize_heads<T>(where, config, weight.data, columns(y), heads, head_dim);
+      check_close(y, want, sum_tolerance<T>(head_dim) * 4);
+    });
+  }
 }

@@ -145,7 +145,10 @@ def model_of(metadata, config, names):
     if not family:
         raise Unreadable("its metadata names no family")
     if family not in SUPPORTED:
-        return None
+        try:
+            return config_from_hf.describe(config, names)
+        except config_from_hf.Inexpressible:
+            return None
     if family == "grok1":                          # the file's own words for what published copies call so
         scale = config.get("attention_multiplier", 1 / config["head_dim"] ** 0.5)
         config = {"model_type": "grok-1", "hidden_size": config["hidden"], "num_hidden_layers": int(metadata.get("layers", "1")),

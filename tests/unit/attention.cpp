@@ -88,7 +88,7 @@ void check_models(dtype storage) {
     auto const stage = read_matrix<double>(oracle, "expect.attn_probs");  // [heads, tokens, tokens]
     auto const found = compare(std::as_const(probabilities).view(), view<double const>(stage.data.data(), m.heads * tokens, tokens));
     INFO("attn_probs: " << to_string(found));
-    CHECK(found.worst <= long_stage_tolerance<T>);
+    CHECK(found.worst <= (rule.softcap == 0 ? stage_tolerance<T> : long_stage_tolerance<T>));   // a capped score is rounded twice more
   }
 }
 

@@ -89,10 +89,24 @@ TEST_CASE_TEMPLATE("q_norm and k_norm of the oracles, in place: full width and p
       auto x = read_matrix<T>(oracle, "expect." + which);
       auto const weight = read_matrix<float>(oracle, "weight.self_attn." + which + "_norm.weight");
       auto const heads = which == "q" ? m.q_heads : m.k_heads;
-      host::normalize_heads<T>(pool, m.epsilon, weight.data, x.view(), heads, static_cast<int>(x.columns / heads));
+      host::normalize_heads<T>(pool, {.epsilon = m.epsilon}, weight.data, x.view(), heads, static_cast<int>(x.columns / heads));
       check(x, read_matrix<double>(oracle, "expect." + which + "_norm"), stage_tolerance<T>);
     }
   }
+}
+
+TEST_CASE_TEMPLATE("heads are rows of their own, with the cast and the offset of the layer's norm", T, double, float, bf16) {
+  random_stream random(5);
+  auto const rows = random_matrix<T>(3 * 4, 24, random);
+  auto const weight = random_matrix<float>(1, 24, random).data;
+  for (auto const cast : {norm_cast::before_weight, norm_cast::after_weight})
+    for (double const offset : {0.0, 1.0}) {
+      norm_config const config{.epsilon = 1e-5, .cast = cast, .weight_offset = offset};
+      auto heads = rows;
+      host::pool pool;
+      host::normalize_heads<T>(pool, config, weight, view<T>(heads.data.data(), 3, 4 * 24), 4, 24);
+      CHECK(heads.data == normalized<T>(config, {weight, {}}, rows).data);
+    }
 }
 
 TEST_CASE_TEMPLATE("LayerNorm and RMS norm by the formula, odd widths, with and without weight and bias, and an offset of the weight", T, double, float, bf16) {
@@ -155,7 +169,7 @@ TEST_CASE("heads of a column slice: what lies between rows is left alone") {
   auto x = random_matrix<float>(3, 50, random);
   auto const before = x;
   host::pool pool;
-  host::normalize_heads<float>(pool, 1e-5, {}, view<float>(x.data.data() + 5, 3, 24, 50), 2, 12);
+  host::normalize_heads<float>(pool, {.epsilon = 1e-5}, {}, view<float>(x.data.data() + 5, 3, 24, 50), 2, 12);
   for (std::int64_t r = 0; r < 3; ++r)
     for (std::int64_t c = 0; c < 50; ++c) CHECK((x(r, c) == before(r, c)) == (c < 5 || c >= 29));
 }

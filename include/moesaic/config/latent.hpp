@@ -67,11 +67,13 @@ struct latent_memory {
   /// A running sum of weighted values, of a token and head: `width` elements, then 16 partial sums of the weights, then the largest score.
   static constexpr std::int64_t state_width(std::int64_t width) { return packed::ceil_div(width, packed::lanes) * packed::lanes + 2 * packed::lanes; }
 
-  static constexpr latent_memory carve(arena& memory, latent_shape const& s, std::int64_t all_tokens) {
+  /// What a form does not need stays empty.
+  static constexpr latent_memory carve(arena& memory, latent_shape const& s, std::int64_t all_tokens, latent_form form = latent_form::by_shape) {
     auto const at_once = all_tokens < tokens ? all_tokens : tokens;
     latent_memory m{};
     m.query = memory.take<sum>(at_once, std::int64_t{s.heads} * s.slot_dim());
     m.latent = memory.take<sum>(at_once, s.heads * state_width(s.rank));
+    if (form == latent_form::absorbed) return m;
     m.keys = memory.take<sum>(slots, std::int64_t{s.heads} * s.head_dim);
     m.values = memory.take<sum>(slots, std::int64_t{s.heads} * s.value_dim);
     m.narrow = memory.take<T>(slots, s.rank);

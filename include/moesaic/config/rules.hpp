@@ -45,7 +45,8 @@ struct layer_stack {
 
  private:
   constexpr bool agrees(block_config const& c) const {
-    return c.hidden == first.hidden && c.storage.activations == first.storage.activations;
+    return c.hidden == first.hidden && c.storage.activations == first.storage.activations &&
+           (c.attention.latent.kv_rank != 0) == (first.attention.latent.kv_rank != 0);
   }
 };
 
@@ -516,6 +517,10 @@ MOESAIC_RULE(layer_stack, layers_share_hidden,
 MOESAIC_RULE(layer_stack, layers_share_activations,
     "all layers must have the same storage.activations, because one residual stream runs through them",
     c.first.storage.activations == c.odd.storage.activations, c.first.storage.activations, c.odd.storage.activations);
+MOESAIC_RULE(layer_stack, layers_share_a_kind_of_cache,
+    "all layers must have an attention.latent.kv_rank or none of them, because a model's caches are of one kind",
+    (c.first.attention.latent.kv_rank != 0) == (c.odd.attention.latent.kv_rank != 0),
+    c.first.attention.latent.kv_rank, c.odd.attention.latent.kv_rank);
 MOESAIC_RULE(layer_stack, shortcuts_open_and_close,
     "a layer (here: this one, counted from 0) whose shortcut opens must be followed by one that closes it, and no other layer may close, "
     "because a mixture is carried over one layer",
@@ -553,7 +558,7 @@ struct of_decoder : list<
     final_norm_cast_has_an_rms_norm, final_weight_offset_is_finite, embedding_scale_is_positive, logit_scale_is_positive,
     final_logit_softcap_is_not_negative,
     embedding_has_a_weight_format, embedding_groups_fit_their_format, embedding_zero_point_is_int4> {};
-struct of_stack : list<there_are_layers, layers_share_hidden, layers_share_activations, shortcuts_open_and_close> {};
+struct of_stack : list<there_are_layers, layers_share_hidden, layers_share_activations, layers_share_a_kind_of_cache, shortcuts_open_and_close> {};
 
 constexpr of_block about(block_config const&) { return {}; }
 constexpr of_decoder about(decoder_config const&) { return {}; }

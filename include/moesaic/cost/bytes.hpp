@@ -21,8 +21,10 @@ constexpr std::int64_t stored_bytes(format f, std::int64_t outputs, std::int64_t
 }
 
 namespace detail {
-constexpr auto price_in_bytes(layout l) {
-  return [l](weight_tensor const& t) -> std::int64_t {
+// Copies: whether a matrix that is packed twice counts twice.
+constexpr auto price_in_bytes(layout l, bool copies = true) {
+  return [=](weight_tensor const& t) -> std::int64_t {
+    if (t.copy && !copies) return 0;
     if (l == layout::packed && t.matrix) return packed::matrix_bytes({t.stored, t.outputs, t.inputs, t.parts, 1, nullptr});
     if (t.copy) return 0;
     return t.parts * stored_bytes(t.stored, t.outputs, t.inputs);
@@ -93,7 +95,7 @@ constexpr step_bytes decode_bytes(decoder_config const& c, list<const block_conf
   step_bytes step;
   step.weights = static_cast<double>(besides.norm + besides.head + (besides.tied ? besides.embedding : 0) + batch * row);
   for (auto const& layer : layers) {
-    step.weights += weight_bytes(layer, l).with_experts(distinct_experts(layer.router, batch));
+    step.weights += cost_of(layer, detail::price_in_bytes(l, false)).with_experts(distinct_experts(layer.router, batch));
     step.cache += static_cast<double>(batch * keys_read(layer.attention, 1, keys) * cache_bytes(layer));
   }
   return step;

@@ -38,11 +38,12 @@ void add_and_normalize(basic_stream_ref<Tuning>& where, norm_config const& confi
   norm_detail::start_norm<true, T>(where, config, weights, x, added, sum, y, scale);
 }
 
-/// RMS norm in place of each head by itself: x [tokens, heads · head_dim], weight [head_dim], shared by the heads.
+/// RMS norm in place of each head by itself, whatever the layer's kind: x [tokens, heads · head_dim], weight [head_dim], shared by the heads.
 /// Over the whole projected width: heads 1, head_dim the width.
 template <class T, class Tuning>
-void normalize_heads(basic_stream_ref<Tuning>& where, double epsilon, list<const float> weight, view<T> x, int heads, int head_dim) {
-  start<normalize_each_head<T>>(where, {.x = blocks_for(x.rows * heads, 4), .early = true}, {x, weight.data, static_cast<float>(epsilon), heads, head_dim});
+void normalize_heads(basic_stream_ref<Tuning>& where, norm_config const& config, list<const float> weight, view<T> x, int heads, int head_dim) {
+  start<normalize_each_head<T>>(where, {.x = blocks_for(x.rows * heads, 4), .early = true},
+                                {x, weight.data, static_cast<float>(config.epsilon), heads, head_dim, config.cast, static_cast<float>(config.weight_offset)});
 }
 
 }  // namespace moesaic::cuda

@@ -47,15 +47,15 @@ void add_and_normalize(pool& where, norm_config const& config, norm_weights cons
   normalize<T>(where, config, weights, sum, y);
 }
 
-/// RMS norm in place of each head by itself: x [tokens, heads · head_dim], weight [head_dim], shared by the heads.
+/// RMS norm in place of each head by itself, whatever the layer's kind: x [tokens, heads · head_dim], weight [head_dim], shared by the heads.
 /// Over the whole projected width: heads 1, head_dim the width.
 template <class T>
-void normalize_heads(pool& where, double epsilon, list<float const> weight, view<T> x, int heads, int head_dim) {
+void normalize_heads(pool& where, norm_config const& config, list<float const> weight, view<T> x, int heads, int head_dim) {
   at_level<T>(where.level(), [&](auto here) {
     where.for_each(x.rows, [&](std::int64_t t) {
       for (std::int64_t h = 0; h < heads; ++h) {
         auto* const head = x.row(t) + h * head_dim;
-        rms_row<T>(here, {.epsilon = epsilon}, weight.data, head, head, head_dim);
+        rms_row<T>(here, config, weight.data, head, head, head_dim);
       }
     });
   });

@@ -91,8 +91,8 @@ struct attention {
   template <class Where>
   static void normalize_queries_and_keys(Where& where, attention_weights const& w, view<scalar> q, view<scalar> k) {
     constexpr bool full = config.qk_norm == qk_norm::full_width;
-    normalize_heads(where, whole.norm.epsilon, w.q_norm, q, full ? 1 : shape.heads, full ? shape.q_width : shape.key_dim);
-    normalize_heads(where, whole.norm.epsilon, w.k_norm, k, full ? 1 : shape.kv_heads, full ? shape.k_width : shape.key_dim);
+    normalize_heads(where, whole.norm, w.q_norm, q, full ? 1 : shape.heads, full ? shape.q_width : shape.key_dim);
+    normalize_heads(where, whole.norm, w.k_norm, k, full ? 1 : shape.kv_heads, full ? shape.k_width : shape.key_dim);
   }
 
   static constexpr attention_weights carve_weights(arena& memory) {

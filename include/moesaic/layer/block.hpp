@@ -90,8 +90,9 @@ struct block {
                     policy_state const& state, Tap& tap, int layer) {
     static_assert(!std::is_same_v<scalar, double> || !requires { requires Where::on_device; },
                   "storage.activations of a layer on a device must be bf16 or fp32, because fp64 is the host's reference and has no kernels there");
-    static_assert(device_has_attention(config.attention) || !requires { requires Where::on_device; },
-                  "attention of a layer on a device must be of the kinds that layer/device_axes.hpp lists, because there are no kernels for others yet");
+    static_assert(device_has_attention(config) || !requires { requires Where::on_device; },
+                  "attention.latent of a layer on a device must have a kv_rank of at most 512, of at most 576 with its rope_dim, and kv_rank, q_rank and head_dim that "
+                  "are multiples of 16, because its kernels keep a latent in registers and move 16 inputs at once");
     static_assert(takes_widths<Where>(), "hidden, heads · value_dim and every intermediate of a layer on a device must be multiples of 16, because its kernels move 16 inputs at once");
     static_assert(may_tap<Where, Tap>(), "this tap reads its views on the host, so it needs a call that runs there: on a device, copy what is wanted first");
     auto const show = [&](stage what, view<scalar> values) { tap(tap_point{layer, what}, view<const scalar>(values)); };

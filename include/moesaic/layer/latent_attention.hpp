@@ -30,6 +30,10 @@ struct latent_attention {
     else return whole.purpose == purpose::batch_invariant ? latent_form::absorbed : latent_form::by_shape;
   }();
 
+  static_assert(whole.purpose != purpose::batch_invariant || form != latent_form::by_shape,
+                "attention_form of a layer whose purpose is batch_invariant must be absorbed or expanded, because by_shape depends on how many tokens a "
+                "call brings");
+
   struct scratch {
     view<scalar> down;                   // [tokens, q_columns + kv_rank + rope_dim]
     view<scalar> q;                      // [tokens, q_width], or empty where it is part of `down`
@@ -40,13 +44,15 @@ struct latent_attention {
   static constexpr scratch carve(arena& memory, std::int64_t tokens) {
     auto const rows = [&](std::int64_t width) { return memory.take<scalar>(tokens, width); };
     return {rows(q_columns + heads.slot_dim()), rows(low_rank_q ? shape.q_width : 0), rows(shape.heads_width), rows(shape.hidden),
-            latent_memory<scalar>::carve(memory, heads, tokens)};
+            latent_memory<scalar>::carve(memory, heads, tokens, form)};
   }
 
   /// x [tokens, hidden], normalised -> s.out = attention(x). The tokens' latents and keys are in the cache afterwards.
   template <class Where, class Cache, class Tap = no_tap>
   static status forward(Where& where, attention_weights const& w, view<const scalar> x, row_sites sites, Cache const& cache, scratch const& s, Tap&& tap = {},
                         int layer = 0) {
+    static_assert(form != latent_form::expanded || !requires { requires Where::on_device; },
+                  "attention_form of a layer on a device must be absorbed or by_shape, because its kernels attend to the latents themselves");
     auto const columns = [&](std::int64_t first, std::int64_t width) { return view<scalar>(s.down.data + first, s.down.rows, width, s.down.stride); };
     auto const c = columns(q_columns, heads.rank), key = columns(q_columns + heads.rank, heads.rope_dim);   // the latent, the key that all heads share
     auto const q = low_rank_q ? s.q : columns(0, shape.q_width);

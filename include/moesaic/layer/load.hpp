@@ -86,6 +86,8 @@ class loader {
     for (std::int64_t i = 0; same && i < wanted.size; ++i) same = shape_of[i] == wanted[i];
     if (!same) refuse(full, "shape " + text(wanted), text(stored->shape));
     if (stored->type == dtype::e4m3 && stored->shape.size == 2) stored = &e4m3_of(*stored, full);
+    else if (stored->type == dtype::e4m3 && source_.find(full + "_scale_inv") != nullptr)
+      refuse(full, "a matrix, where e4m3 has scales", "shape " + text(stored->shape));
     if (!widens(stored->type) && stored->scales == nullptr) refuse(full, "a floating-point type", moesaic::name(stored->type));
     return {stored, wanted[0]};
   }

@@ -26,7 +26,7 @@ void norms(cuda::stream_ref& where, memory& m) {
                                 m.result_rows<bf16>(tokens, width), m.result_rows<bf16>(tokens, width), 0.22);
   cuda::normalize<float>(where, {.kind = norm_kind::layer, .bias = true}, {weight, {m.random<float>(narrow), narrow}},
                          m.random_rows<float>(tokens, narrow), m.result_rows<float>(tokens, narrow));
-  cuda::normalize_heads<bf16>(where, 1e-6, weight, m.random_rows<bf16>(tokens, 2 * 40), 2, 40);
+  cuda::normalize_heads<bf16>(where, {.epsilon = 1e-6}, weight, m.random_rows<bf16>(tokens, 2 * 40), 2, 40);
 }
 
 void heads(cuda::stream_ref& where, memory& m) {
@@ -35,7 +35,7 @@ void heads(cuda::stream_ref& where, memory& m) {
   cuda::clip<float>(where, 0.5, m.random_rows<float>(tokens, narrow));
   cuda::scale_queries<float>(where, {.scale = 0.3, .floor = 4}, {m.of<std::int32_t>({2, 40, 100000}), tokens}, m.random_rows<float>(tokens, width));
   cuda::gate_heads<bf16>(where, m.random_rows<bf16>(tokens, width, 8.0f), m.random_rows<bf16>(tokens, width));
-  cuda::normalize_heads<float>(where, 1e-6, {}, m.random_rows<float>(tokens, 2 * 40), 2, 40);
+  cuda::normalize_heads<float>(where, {.epsilon = 1e-6}, {}, m.random_rows<float>(tokens, 2 * 40), 2, 40);
 }
 
 cuda::kv_cache cache_of(memory& m) {

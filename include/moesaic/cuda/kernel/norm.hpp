@@ -12,6 +12,14 @@
 
 namespace moesaic::cuda {
 
+/// A unit value times its weight, where there is one: rounded before they meet, or not, as the host does.
+template <class T>
+MOESAIC_DEVICE float weighed_unit(float unit, float const* weight, std::int64_t at, norm_cast cast, float offset) {
+  if (weight == nullptr) return unit;
+  if (cast == norm_cast::before_weight) unit = rounded<T>(unit);
+  return unit * (weight[at] + offset);
+}
+
 /// y = x normalised along its columns, times weight and its offset, plus bias; with `Adds` of x + factor · added, which is written to `sum` first,
 /// rounded to T: the residual stream and its norm in one pass. `Count` elements at a time: 1, or wide<T>.
 template <class T, int Count, bool Adds>
@@ -82,12 +90,9 @@ struct normalize_rows {
   }
 
  private:
-  // RMS rounds the unit value before it meets the weight, or not, as the host does; LayerNorm rounds once.
+  // LayerNorm rounds once.
   MOESAIC_DEVICE static float finished(params const& p, std::int64_t at, float unit) {
-    if (p.weight != nullptr) {
-      if (p.kind == norm_kind::rms && p.cast == norm_cast::before_weight) unit = rounded<T>(unit);
-      unit *= p.weight[at] + p.weight_offset;
-    }
+    unit = weighed_unit<T>(unit, p.weight, at, p.kind == norm_kind::rms ? p.cast : norm_cast::after_weight, p.weight_offset);
     return p.bias != nullptr ? unit + p.bias[at] : unit;
   }
 };
@@ -102,6 +107,8 @@ struct normalize_each_head {
     float const* weight;
     float epsilon;
     int heads, head_dim;
+    norm_cast cast = norm_cast::before_weight;
+    float weight_offset = 0.0f;
   };
   struct shared {};
 
@@ -119,8 +126,7 @@ struct normalize_each_head {
       }
       float const scale = 1.0f / std::sqrt(device::warp_sum(squares) / static_cast<float>(p.head_dim) + p.epsilon);
       for (int i = device::lane_id(); i < p.head_dim; i += device::warp_size) {
-        auto const unit = static_cast<float>(head[i]) * scale;
-        head[i] = static_cast<T>(p.weight != nullptr ? rounded<T>(unit) * p.weight[i] : unit);
+        head[i] = static_cast<T>(weighed_unit<T>(static_cast<float>(head[i]) * scale, p.weight, i, p.cast, p.weight_offset));
       }
     }
   }
