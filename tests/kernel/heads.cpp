@@ -14,7 +14,9 @@ namespace {
 
 /// `first` columns into a wider row, as a part of a fused projection.
 template <class T>
-view<T> part(matrix<T>& m, std::int64_t first, std::int64_t width) { return {m.data.data() + first, m.rows, width, m.columns}; }
+view<T> part(matrix<T>& m, std::int64_t first, std::int64_t width) {
+  return {m.rows == 0 ? nullptr : m.data.data() + first, m.rows, width, m.columns};
+}
 
 template <class T>
 void check_changes(std::int64_t tokens, std::int64_t width) {

@@ -843,7 +843,7 @@ inline decoder_description describe_huggingface(nlohmann::json const& given) {
   dense.norm.bias = keys.trait(family, "norm_bias");
   dense.norm.cast = detail::said_of(family, "cast") == "after_weight" ? norm_cast::after_weight : norm_cast::before_weight;
   auto const embedding = detail::read_storage(keys, dense.storage);
-  auto const number = [&, &keys = keys](const char* key, double otherwise) { return keys.has(key) ? keys.number(key) : otherwise; };
+  auto const number = [&, &read = keys](const char* key, double otherwise) { return read.has(key) ? read.number(key) : otherwise; };
   int const width = keys.integer("intermediate_size");
   dense.expert.activation = keys.word<activation>("hidden_act", {{"silu", activation::swiglu},
                                                                  {"swish", activation::swiglu},
