@@ -1,9 +1,13 @@
-// Activations to e4m3 with scales of 128: the bits that base/groups.hpp gives.
+// Activations to e4m3 with scales of 128, or to the numbers that these are: the bits that base/groups.hpp and the host give.
 // SPDX-License-Identifier: Apache-2.0
 #include <cstdint>
+#include <limits>
+#include <utility>
 
 #include <moesaic/base/groups.hpp>
 #include <moesaic/cuda/quantize.hpp>
+#include <moesaic/cuda/quantized.hpp>
+#include <moesaic/host/quantized.hpp>
 
 #include "schedules.hpp"
 
@@ -34,6 +38,47 @@ TEST_CASE_TEMPLATE("codes and scales are those of groups::quantize", T, float, b
         CHECK(unlike == 0);
       });
     }
+}
+
+TEST_CASE_TEMPLATE("scales that are powers of two, and what codes say in place of them: as the host's", T, float, bf16) {
+  for (std::int64_t const inputs : {16, 128, 272, 133}) {
+    CAPTURE(inputs);
+    constexpr std::int64_t rows = 5;
+    random_stream random(33);
+    auto x = random_matrix<T>(rows, inputs, random);
+    for (std::int64_t k = 0; k < inputs; ++k) x(rows - 1, k) = static_cast<T>(k % 5 == 0 ? 0.0f : static_cast<float>(x(rows - 1, k)) * 1e-6f);
+    x(1, 3) = not_a_number<T>;
+    x(2, inputs - 1) = static_cast<T>(std::numeric_limits<float>::infinity());
+    host::pool pool;
+    matrix<std::uint8_t> want(rows, inputs);
+    matrix<float> want_scales(rows, (inputs + 127) / 128);
+    host::quantize(pool, x.view(), want.view(), want_scales.view(), nullptr, input_codes::e4m3_power_of_two);
+    matrix<float> want_numbers(rows, inputs);
+    matrix<T> want_narrow(rows, inputs);
+    host::code_inputs<input_codes::e4m3>(pool, std::as_const(x).view(), list<float>(want_numbers.data));
+    host::code_inputs<input_codes::e4m3_power_of_two>(pool, std::as_const(x).view(), list<T>(want_narrow.data));
+    under_every_schedule([&](cuda::stream_ref& where) {
+      matrix<std::uint8_t> codes(rows, inputs);
+      auto scales = unwritten<float>(rows, (inputs + 127) / 128);
+      cuda::quantize(where, x.view(), codes.view(), scales.view(), nullptr, input_codes::e4m3_power_of_two);
+      std::int64_t unlike = 0;
+      for (std::size_t i = 0; i < codes.data.size(); ++i) unlike += codes.data[i] != want.data[i];
+      for (std::size_t i = 0; i < scales.data.size(); ++i) unlike += !(scales.data[i] == want_scales.data[i]);
+      CHECK(unlike == 0);
+    });
+    under_every_schedule([&](cuda::stream_ref& where) {
+      auto numbers = unwritten<float>(rows, inputs);
+      auto narrow = unwritten<T>(rows, inputs);
+      auto const got = cuda::code_inputs<input_codes::e4m3>(where, std::as_const(x).view(), list<float>(numbers.data));
+      auto const got_narrow = cuda::code_inputs<input_codes::e4m3_power_of_two>(where, std::as_const(x).view(), list<T>(narrow.data));
+      CHECK((!got.has_codes() && !got_narrow.has_codes()));
+      std::int64_t unlike = 0;                             // NaN is one here
+      auto const same = [](float a, float b) { return a == b || (a != a && b != b); };
+      for (std::size_t i = 0; i < numbers.data.size(); ++i)
+        unlike += !same(numbers.data[i], want_numbers.data[i]) + !same(static_cast<float>(narrow.data[i]), static_cast<float>(want_narrow.data[i]));
+      CHECK(unlike == 0);
+    }, 80);
+  }
 }
 
 TEST_CASE("rows that the device does not count stay as they are") {

@@ -1,4 +1,5 @@
-// An expert feed-forward in e4m3 throughout: quantise, gate and up, quantise, down, against the host on the numbers that the codes are.
+// An expert feed-forward in e4m3 throughout: quantise, gate and up, quantise, down, against the host on the numbers that the codes are; and a layer's
+// products that read codes, on either backend.
 // SPDX-License-Identifier: Apache-2.0
 #include <string>
 #include <utility>
@@ -9,6 +10,9 @@
 #include <moesaic/cuda/quantized.hpp>
 #include <moesaic/host/ffn.hpp>
 #include <moesaic/host/linear.hpp>
+#include <moesaic/host/quantized.hpp>
+#include <moesaic/layer/ffn.hpp>
+#include <moesaic/layer/inputs.hpp>
 
 #include "both_packed.hpp"
 #include "schedules.hpp"
@@ -36,6 +40,12 @@ matrix<float> through_codes(matrix<T> const& x) {
   groups::dequantize<dtype::e4m3>(std::as_const(codes).view(), rows, {1, 128}, y.view());
   return y;
 }
+
+template <input_codes Codes>
+struct coded_layer {
+  static constexpr block_config config{.hidden = 144, .attention = {.heads = 2, .head_dim = 16}, .router = {.experts = 3, .top_k = 2},
+                                       .expert = {.intermediate = 80}, .storage = {.weights = dtype::e4m3, .activations = dtype::bf16, .inputs = Codes}};
+};
 
 }  // namespace
 
@@ -91,3 +101,46 @@ TEST_CASE("linear, and what it refuses") {
   cuda::linear(on_hopper, other.device, of_x.view(), {}, y.view());
   CHECK(std::string(cuda::finish(on_hopper).what) == "products of codes with codes need e4m3 weights with a scale for 128 x 128");
 }
+
+// Codes by wgmma, and what they say by other kernels, are the host's products but for the order of sums. Down is compared on the same h, of which another
+// rounding may move a code.
+TEST_CASE_TEMPLATE_DEFINE("a layer whose products read codes: as on the host, by every rung", Spec, coded_on_device) {
+  constexpr std::int64_t hidden = 144, intermediate = 80, experts = 3, tokens = 9, slots = 13;
+  using feed_forward = ffn<Spec, experts, intermediate>;
+  using inputs = product_inputs<Spec, dtype::e4m3>;
+  std::vector<std::int32_t> const offsets{0, 4, 4, slots};
+  cuda::stream nowhere;
+  both_packed const gate_up(nowhere, {.stored = dtype::e4m3, .outputs = intermediate, .inputs = hidden, .parts = 2, .count = experts}, 6);
+  both_packed const down(nowhere, {.stored = dtype::e4m3, .outputs = hidden, .inputs = intermediate, .count = experts}, 7);
+  both_packed const projection(nowhere, {dtype::e4m3, 48, hidden}, 8);
+  random_stream random(9);
+  auto const x = random_matrix<bf16>(tokens, hidden, random);
+  std::vector<std::int32_t> token_of_slot;
+  for (std::int64_t s = 0; s < slots; ++s) token_of_slot.push_back(static_cast<std::int32_t>(random.below(tokens)));
+  std::vector<std::byte> room(1 << 16);
+  auto const run = [&](auto& where, ffn_weights const& w, packed_matrix const& project, matrix<bf16>& h, matrix<bf16>& y, matrix<bf16>& projected) {
+    arena memory(room.data(), room.size());
+    auto s = feed_forward::carve(memory, slots);
+    REQUIRE(memory.fits());
+    s.activated = h.view();
+    linear<dtype::e4m3>(where, project, inputs::of(where, x.view(), s.codes), list<const float>{}, projected.view());
+    feed_forward::forward(where, w, x.view(), offsets, token_of_slot.data(), s, y.view());
+  };
+  host::pool pool;
+  auto want_h = unwritten<bf16>(slots, intermediate), want = unwritten<bf16>(slots, hidden), want_projected = unwritten<bf16>(tokens, 48);
+  run(pool, {gate_up.host, down.host, {}, {}}, projection.host, want_h, want, want_projected);
+  for (int const architecture : {90, 80}) {
+    CAPTURE(architecture);
+    under_every_schedule([&](cuda::stream_ref& where) {
+      auto h = unwritten<bf16>(slots, intermediate), y = unwritten<bf16>(slots, hidden), projected = unwritten<bf16>(tokens, 48);
+      run(where, {gate_up.device, down.device, {}, {}}, projection.device, h, y, projected);
+      check_close(projected, want_projected, sum_tolerance<bf16>(hidden) * 4);
+      check_close(h, want_h, sum_tolerance<bf16>(hidden) * 4);
+      constexpr auto codes = Spec::config.storage.inputs;
+      std::vector<coded<codes, bf16>> numbers(static_cast<std::size_t>(slots * intermediate));
+      host::expert_down<dtype::e4m3>(pool, down.host, {}, host::code_inputs<codes>(pool, std::as_const(h).view(), numbers), offsets, want.view());
+      check_close(y, want, sum_tolerance<bf16>(intermediate) * 4);
+    }, architecture);
+  }
+}
+TEST_CASE_TEMPLATE_INVOKE(coded_on_device, coded_layer<input_codes::e4m3>, coded_layer<input_codes::e4m3_power_of_two>);

@@ -1,24 +1,26 @@
-// host/quantized.hpp: codes of activations, products of codes with codes, and what a short accumulator costs with and without promotion.
+// host/quantized.hpp: codes of activations, products of codes with codes, what a short accumulator costs with and without promotion; and a layer whose
+// products read codes.
 // SPDX-License-Identifier: Apache-2.0
 #include <cmath>
 #include <cstdint>
 #include <limits>
+#include <map>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
 #include <doctest/doctest.h>
 
 #include <moesaic/base/random.hpp>
-#include <moesaic/host/linear.hpp>
-#include <moesaic/host/memory.hpp>
-#include <moesaic/host/quantized.hpp>
+#include <moesaic/config/random_source.hpp>
+#include <moesaic/host/host.hpp>
+#include <moesaic/layer/block.hpp>
 #include <support/matrix.hpp>
 #include <support/refusal.hpp>
 #include <support/tolerance.hpp>
 
 using namespace moesaic;
 using namespace moesaic::test;
-using moesaic::host::activation_scale;
 
 namespace {
 
@@ -33,7 +35,7 @@ struct codes_and_scales {
 };
 
 template <class X>
-codes_and_scales quantized(host::pool& pool, matrix<X> const& x, activation_scale kind = activation_scale::exact) {
+codes_and_scales quantized(host::pool& pool, matrix<X> const& x, input_codes kind = input_codes::e4m3) {
   codes_and_scales out(x.rows, x.columns);
   host::quantize(pool, x.view(), out.codes.view(), out.scales.view(), nullptr, kind);
   return out;
@@ -104,13 +106,13 @@ TEST_CASE("activations: a power of two changes scales and no code; a scale that 
   auto scaled = x;
   for (std::int64_t t = 0; t < 3; ++t)
     for (std::int64_t k = 0; k < 272; ++k) scaled(t, k) *= 0x1p5f;
-  for (auto const kind : {activation_scale::exact, activation_scale::power_of_two}) {
+  for (auto const kind : {input_codes::e4m3, input_codes::e4m3_power_of_two}) {
     auto const one = quantized(pool, x, kind), other = quantized(pool, scaled, kind);
     CHECK(one.codes.data == other.codes.data);
     for (std::int64_t t = 0; t < 3; ++t)
       for (std::int64_t g = 0; g < 3; ++g) CHECK(other.scales(t, g) == 32 * one.scales(t, g));
   }
-  auto const exact = quantized(pool, x), power = quantized(pool, x, activation_scale::power_of_two);
+  auto const exact = quantized(pool, x), power = quantized(pool, x, input_codes::e4m3_power_of_two);
   for (std::int64_t t = 0; t < 3; ++t)
     for (std::int64_t g = 0; g < 3; ++g) {
       auto const s = power.scales(t, g), least = exact.scales(t, g);
@@ -148,7 +150,7 @@ TEST_CASE("products of codes: exact but for fp32 sums of blocks, inputs that 128
 
 TEST_CASE("products of codes: NaN and infinity are not lost, other weights are refused") {
   host::pool pool;
-  weights const w(40, 160, 5);
+  weights w(40, 160, 5);
   for (auto const bad : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {
     auto x = normal_matrix(2, 160, 6);
     x(1, 130) = bad;
@@ -159,6 +161,13 @@ TEST_CASE("products of codes: NaN and infinity are not lost, other weights are r
       CHECK(std::isnan(y(1, n)));
     }
   }
+  std::byte const whole = w.memory.data()[0];
+  w.memory.data()[0] = std::byte{0x7f};                  // a weight that is NaN
+  matrix<float> z(1, 40);
+  auto const x = quantized(pool, normal_matrix(1, 160, 6));
+  host::linear(pool, w.m, x.view(), {}, z.view());
+  for (std::int64_t n = 0; n < 40; ++n) CHECK(std::isnan(z(0, n)) == (n == 0));
+  w.memory.data()[0] = whole;
   packed_matrix const other{dtype::bf16, 40, 160};
   matrix<float> y(2, 40);
   CHECK(refusal([&] { host::linear(pool, other, quantized(pool, normal_matrix(2, 160, 6)).view(), {}, y.view()); }) ==
@@ -189,3 +198,142 @@ TEST_CASE("an accumulator of 14 bits: promotion every 128 inputs keeps what 4096
     CHECK(promoted < 0.5 * narrow);
   }
 }
+
+TEST_CASE("what products read in place of activations is code times scale: as products of codes, with every type of activations") {
+  host::pool pool(2);
+  constexpr std::int64_t inputs = 272, outputs = 40, tokens = 5;
+  weights const w(outputs, inputs, 9);
+  auto const of = [&]<class T, input_codes Codes>() {
+    auto const x = convert<T>(normal_matrix(tokens, inputs, 10));
+    auto const codes = quantized(pool, x, Codes);
+    std::vector<coded<Codes, T>> memory(static_cast<std::size_t>(tokens * inputs));
+    std::int32_t const some = tokens - 1;
+    auto const values = host::code_inputs<Codes>(pool, x.view(), memory, &some);
+    for (std::int64_t t = 0; t < some; ++t)
+      for (std::int64_t k = 0; k < inputs; ++k) CHECK(std::fabs(static_cast<double>(values(t, k)) - codes.value(t, k)) <= std::fabs(codes.value(t, k)) * 0x1p-24);
+    for (std::int64_t k = 0; k < inputs; ++k) CHECK(static_cast<float>(values(some, k)) == 0.0f);
+    matrix<float> want(tokens, outputs);
+    matrix<T> y(tokens, outputs);
+    host::linear(pool, w.m, codes.view(), {}, want.view());
+    host::linear<dtype::e4m3>(pool, w.m, values, {}, y.view());
+    for (std::int64_t t = 0; t < some; ++t)
+      for (std::int64_t n = 0; n < outputs; ++n) {
+        double size = 0;
+        for (std::int64_t k = 0; k < inputs; ++k) size += std::fabs(static_cast<double>(host::unpack(w.m, 0, 0, n, k)) * codes.value(t, k));
+        CHECK(std::fabs(static_cast<double>(y(t, n)) - static_cast<double>(want(t, n))) <= size * sum_tolerance<T>(inputs));
+      }
+  };
+  of.template operator()<float, input_codes::e4m3>();
+  of.template operator()<float, input_codes::e4m3_power_of_two>();
+  of.template operator()<bf16, input_codes::e4m3>();
+  of.template operator()<bf16, input_codes::e4m3_power_of_two>();
+}
+
+namespace {
+
+using rows = matrix<double>;
+
+template <input_codes Codes>
+struct layer_of {
+  static constexpr block_config config{.hidden = 144, .attention = {.heads = 3, .head_dim = 16}, .router = {.experts = 3, .top_k = 2, .renormalize = true},
+                                       .expert = {.intermediate = 136}, .shared = {.intermediate = 40},
+                                       .storage = {.weights = dtype::e4m3, .activations = dtype::fp64, .inputs = Codes}};
+};
+
+struct recorder {
+  std::map<stage, rows> of;
+  std::vector<std::int32_t> experts;
+  template <class X>
+  void operator()(tap_point at, view<const X> v) {
+    if constexpr (std::is_same_v<X, double>) {
+      rows copy(v.rows, v.columns);
+      for (std::int64_t r = 0; r < v.rows; ++r)
+        for (std::int64_t c = 0; c < v.columns; ++c) copy(r, c) = v(r, c);
+      of[at.stage] = copy;
+    } else if (at.stage == stage::topk_index) {
+      for (std::int64_t r = 0; r < v.rows; ++r)
+        for (std::int64_t c = 0; c < v.columns; ++c) experts.push_back(static_cast<std::int32_t>(v(r, c)));
+    }
+  }
+};
+
+// The numbers that codes of a row say, in plain loops.
+std::vector<double> through_codes(std::vector<double> x, bool power_of_two) {
+  for (std::size_t k = 0; k < x.size(); k += 128) {
+    float largest = 1e-4f;
+    for (auto i = k; i < std::min(x.size(), k + 128); ++i) largest = std::max(largest, std::fabs(static_cast<float>(x[i])));
+    float scale = largest / 448.0f;
+    if (power_of_two) scale = std::exp2(std::ceil(std::log2(scale)));
+    for (auto i = k; i < std::min(x.size(), k + 128); ++i)
+      x[i] = static_cast<double>(static_cast<float>(e4m3(static_cast<float>(x[i]) / scale))) * static_cast<double>(scale);
+  }
+  return x;
+}
+std::vector<double> row_of(rows const& m, std::int64_t t) { return {m.view().row(t), m.view().row(t) + m.columns}; }
+
+std::vector<double> product(packed_matrix const& m, int part, std::int64_t index, std::vector<double> const& x) {
+  std::vector<double> y;
+  for (std::int64_t n = 0; n < m.outputs; ++n) {
+    double sum = 0;
+    for (std::int64_t k = 0; k < m.inputs; ++k) sum += static_cast<double>(host::unpack(m, index, part, n, k)) * x[static_cast<std::size_t>(k)];
+    y.push_back(sum);
+  }
+  return y;
+}
+std::vector<double> feed_forward(ffn_weights const& w, std::int64_t expert, std::vector<double> const& x, bool power_of_two) {
+  auto const read = through_codes(x, power_of_two);
+  auto h = product(w.gate_up, 0, expert, read);
+  auto const up = product(w.gate_up, 1, expert, read);
+  for (std::size_t i = 0; i < h.size(); ++i) h[i] = h[i] / (1 + std::exp(-h[i])) * up[i];
+  return product(w.down, 0, expert, through_codes(h, power_of_two));
+}
+void check_row(rows const& got, std::int64_t t, std::vector<double> const& want, std::int64_t first = 0) {
+  double worst = 0, size = 0;
+  for (std::size_t i = 0; i < want.size(); ++i) {
+    auto const d = std::fabs(got(t, first + static_cast<std::int64_t>(i)) - want[i]);
+    CHECK(!std::isnan(d));
+    worst = std::max(worst, d), size = std::max(size, std::fabs(want[i]));
+  }
+  CHECK(worst <= size * sum_tolerance<double>(1024));
+}
+
+}  // namespace
+
+// hidden is 128 and 16 more, intermediate 128 and 8, or 40: no width is a multiple of 128.
+TEST_CASE_TEMPLATE_DEFINE("a layer's products read codes: projections, experts and the shared one; router and attention do not", Spec, layers_of_codes) {
+  using layer = block<Spec>;
+  constexpr bool power = Spec::config.storage.inputs == input_codes::e4m3_power_of_two;
+  constexpr std::int64_t tokens = 6, hidden = Spec::config.hidden;
+  host::pool pool(2);
+  auto const loaded = layer::load(pool, random_source(11), "");
+  block_weights const& w = loaded;
+  auto const cache = layer::make_cache(pool, 1, tokens);
+  host::buffer workspace{layer::template workspace_bytes<recorder>(tokens)};
+  auto const x = convert<double>(normal_matrix(tokens, hidden, 12));
+  rows y(tokens, hidden);
+  std::vector<std::int32_t> const sequence(tokens), position{0, 1, 2, 3, 4, 5};
+  recorder seen;
+  auto const done = layer::forward(pool, w, {x.view(), sequence, position}, cache, y.view(), workspace, {}, seen);
+  REQUIRE(done);
+  for (std::int64_t t = 0; t < tokens; ++t) {
+    CAPTURE(t);
+    auto const normed = row_of(seen.of[stage::attn_norm], t), read = through_codes(normed, power);
+    auto const qkv = product(w.attention.qkv, 0, 0, read), plain = product(w.attention.qkv, 0, 0, normed);
+    check_row(seen.of[stage::q], t, {qkv.begin(), qkv.begin() + 48});
+    check_row(seen.of[stage::v], t, {qkv.begin() + 96, qkv.end()});
+    for (std::int64_t n = 0; n < 48; ++n) {              // half a step of three bits, or of the smallest codes: steps are twice as long where a scale is rounded up
+      double bound = 0;
+      for (std::size_t k = 0; k < normed.size(); ++k)
+        bound += std::fabs(static_cast<double>(host::unpack(w.attention.qkv, 0, 0, n, static_cast<std::int64_t>(k)))) * (std::fabs(normed[k]) * 0x1p-4 + 0x1p-14);
+      auto const off = std::fabs(seen.of[stage::q](t, n) - plain[static_cast<std::size_t>(n)]);
+      CHECK((off > 0 && off <= bound));
+    }
+    check_row(seen.of[stage::attn_out], t, product(w.attention.out, 0, 0, through_codes(row_of(seen.of[stage::attn_heads], t), power)));
+    auto const mixed = row_of(seen.of[stage::ffn_norm], t);
+    check_row(seen.of[stage::router_logits], t, product(w.ffn.router.weight, 0, 0, mixed));
+    check_row(seen.of[stage::shared_out], t, feed_forward(w.ffn.shared, 0, mixed, power));
+    for (std::int64_t slot = 0; slot < 2; ++slot)
+      check_row(seen.of[stage::expert_out], 2 * t + slot, feed_forward(w.ffn.experts, seen.experts[static_cast<std::size_t>(2 * t + slot)], mixed, power));
+  }
+}
+TEST_CASE_TEMPLATE_INVOKE(layers_of_codes, layer_of<input_codes::e4m3>, layer_of<input_codes::e4m3_power_of_two>);

@@ -81,6 +81,13 @@ struct format {
   friend constexpr bool operator==(format const&, format const&) = default;
 };
 
+/// What products with weights of e4m3 read: activations as they are, or as codes of e4m3 that are found as they come (DeepSeek-V3, arXiv:2412.19437
+/// section 3.3), with a scale for every 128 of a row: largest / 448, or the next power of two (2^⌈log2⌉, DeepSeek-V3.1), by which no number is rounded but
+/// to its code.
+enum class input_codes : std::uint8_t { none, e4m3, e4m3_power_of_two };
+
+constexpr const char* name(input_codes c) { return c == input_codes::none ? "none" : c == input_codes::e4m3 ? "e4m3" : "e4m3_power_of_two"; }
+
 MOESAIC_FN constexpr bool has_scales(dtype t) { return t == dtype::int8 || t == dtype::int4 || t == dtype::mxfp4 || t == dtype::e4m3; }
 
 }  // namespace moesaic

@@ -73,6 +73,14 @@ MOESAIC_FN constexpr float power_of_two_from(float s) {
   return bit_cast<float>((bit_cast<std::uint32_t>(s) + mantissa) & ~mantissa);
 }
 
+/// Inputs of a row that share a scale where activations become codes, and that scale: of up to so many of which `largest` is the largest magnitude.
+inline constexpr int input_group = 128;
+MOESAIC_FN constexpr group_scale input_scale(input_codes codes, float largest) {
+  auto s = scale_for<dtype::e4m3>(0, largest);
+  if (codes == input_codes::e4m3_power_of_two) s.scale = power_of_two_from(s.scale);
+  return s;
+}
+
 /// The code of a weight: 8 or 4 bits. Signed integers are in two's complement; codes with a zero point are 0 .. 15.
 template <dtype D>
 MOESAIC_FN constexpr std::uint32_t encode(float w, group_scale s, bool zero_point = false) {

@@ -16,6 +16,10 @@ namespace moesaic {
 template <class T>
 using accumulator = std::conditional_t<std::is_same_v<T, double>, double, float>;
 
+/// What holds code · scale of activations of T: T itself where scales are powers of two, since codes have four bits.
+template <input_codes Codes, class T>
+using coded = std::conditional_t<Codes == input_codes::e4m3_power_of_two, T, accumulator<T>>;
+
 namespace math_detail {
 // 4-bit formats have no element type: two of them share a byte.
 template <dtype D> struct scalar;

@@ -233,6 +233,7 @@ struct storage_config {
   format weights = dtype::bf16;        ///< attention projections, and whatever is not named below
   format ffn = dtype::same;            ///< expert, shared and dense feed-forward matrices
   dtype activations = dtype::fp32;     ///< the residual stream and what passes between ops: fp32, bf16, or fp64 (the reference)
+  input_codes inputs = input_codes::none;   ///< what matrices of e4m3 multiply; not the router, not the head, not latents on their way up to keys and values
   dtype cache = dtype::same;           ///< keys and values: same = as activations; fp32 or bf16 (with fp64 activations: fp64)
 
   friend constexpr bool operator==(storage_config const&, storage_config const&) = default;

@@ -4,6 +4,7 @@
 
 #include <limits>
 
+#include <moesaic/base/groups.hpp>
 #include <moesaic/base/packed.hpp>
 #include <moesaic/base/view.hpp>
 #include <moesaic/config/shapes.hpp>
@@ -459,6 +460,15 @@ MOESAIC_RULE(block_config, activations_have_an_activation_format,
     "storage.activations must be fp32, bf16 or fp64, because these are the formats that ops are compiled for",
     c.storage.activations == dtype::fp32 || c.storage.activations == dtype::bf16 || c.storage.activations == dtype::fp64,
     c.storage.activations);
+MOESAIC_RULE(block_config, coded_inputs_meet_e4m3,
+    "storage.inputs needs e4m3 in storage.weights or storage.ffn, because weights of any other format are multiplied by activations as they are",
+    c.storage.inputs == input_codes::none || c.storage.weights.type == dtype::e4m3 || c.storage.ffn.type == dtype::e4m3,
+    c.storage.inputs, c.storage.weights.type, c.storage.ffn.type);
+MOESAIC_RULE(block_config, coded_inputs_meet_blocks_of_128,
+    "storage.inputs needs e4m3 in groups of 128, because an input's scale and a weight's belong to the same 128 products",
+    c.storage.inputs == input_codes::none || ((c.storage.weights.type != dtype::e4m3 || c.storage.weights.group == groups::input_group) &&
+                                              (c.storage.ffn.type != dtype::e4m3 || c.storage.ffn.group == groups::input_group)),
+    c.storage.inputs, c.storage.weights.group, c.storage.ffn.group);
 MOESAIC_RULE(block_config, cache_has_a_cache_format,
     "storage.cache must be same, or fp64 for fp64 activations, or fp32 or bf16 for others, because attention reads keys and values in one "
     "precision: fp64 throughout, or fp32",
@@ -552,7 +562,7 @@ struct of_block : list<
     shared_is_not_negative, shared_has_experts_beside_it, shared_gate_has_a_shared_expert, epsilon_is_positive,
     norm_bias_has_a_layer_norm, norm_cast_has_an_rms_norm, weight_offset_is_finite, residual_scale_is_positive,
     shortcut_opens_at_a_mixture, shortcut_closes_at_a_dense_layer, shortcut_has_no_post_norm, weights_have_a_weight_format, ffn_has_a_weight_format, groups_fit_their_format, zero_points_are_int4,
-    activations_have_an_activation_format, cache_has_a_cache_format> {};
+    activations_have_an_activation_format, coded_inputs_meet_e4m3, coded_inputs_meet_blocks_of_128, cache_has_a_cache_format> {};
 struct of_decoder : list<
     vocabulary_is_positive, head_bias_has_a_head, final_epsilon_is_positive, final_norm_bias_has_a_layer_norm,
     final_norm_cast_has_an_rms_norm, final_weight_offset_is_finite, embedding_scale_is_positive, logit_scale_is_positive,

@@ -60,14 +60,14 @@ void start_simt(stream& where, gemm_params<X, Y> const& p, std::int64_t slots_of
 }  // namespace gemm_detail
 
 /// Starts the best kernel that takes `p`, the product with matrix `m`. How long runs of slots are is known on the device alone: tiles are chosen for even
-/// ones.
-template <dtype W, class Tuning, class X, class Y>
+/// ones. Best: the highest rung that the caller leaves it.
+template <dtype W, rung Best = rung::sm90, class Tuning, class X, class Y>
 void start_gemm(basic_stream_ref<Tuning>& where, packed_matrix const& m, gemm_params<X, Y> const& p) {
   if (p.rows == 0) return;
   if (m.stored.type != W) return where.record(invalid("the weights are not of the type that the call was compiled for", static_cast<int>(W), static_cast<int>(m.stored.type)));
   if (!layout::takes(m)) return where.record(invalid("CUDA kernels need inputs that are a multiple of 16, and gate and up outputs of 8", 16, m.inputs));
   constexpr bool one_order = sums_in_one_order<Tuning>;
-  constexpr bool by_sm90 = Tuning::has(rung::sm90) && sm90_multiplies<W, X, Y> && !one_order, replaced = by_sm90 && gemm_detail::sm90_takes_as_much(W);
+  constexpr bool by_sm90 = Best == rung::sm90 && Tuning::has(rung::sm90) && sm90_multiplies<W, X, Y> && !one_order, replaced = by_sm90 && gemm_detail::sm90_takes_as_much(W);
   if constexpr (by_sm90)
     if (where.best() == rung::sm90 && multiply_sm90<W>(where, p)) return;
   auto const slots_of_matrix = packed::ceil_div(p.rows, p.offsets != nullptr ? p.w.count : 1);

@@ -16,9 +16,9 @@ namespace moesaic::host {
 namespace ffn_detail {
 
 // Every task takes a slice of outputs of all experts: slices cost the same however tokens are spread.
-template <dtype W, class T>
+template <dtype W, class X, class T>
 void each_expert(pool& where, packed_matrix const& w, list<const float> bias, list<const std::int32_t> offsets,
-                 product<T, T> const& shared) {
+                 product<X, T> const& shared) {
   auto const pairs = packed::pairs(w), step = pairs_of_task(where, pairs);
   where.for_each(packed::ceil_div(pairs, step), [&](std::int64_t task) {
     for (std::int64_t e = 0; e < w.count; ++e) {
@@ -41,20 +41,21 @@ void each_expert(pool& where, packed_matrix const& w, list<const float> bias, li
 /// (w.parts == 1).
 /// Slots of expert e are [offsets[e], offsets[e + 1]), offsets [experts + 1]; slot s reads row token_of_slot[s] of x, or row s where
 /// that is null. x [tokens, hidden], h [slots, intermediate], bias [experts, parts, intermediate] or empty. h is rounded to T once.
-template <dtype W, class T>
-void expert_gate_up(pool& where, activation_rule act, packed_matrix const& w, list<const float> bias, view<const T> x,
+/// X: T, or float for a T of bf16.
+template <dtype W, class X, class T>
+void expert_gate_up(pool& where, activation_rule act, packed_matrix const& w, list<const float> bias, view<const X> x,
                     list<const std::int32_t> offsets, const std::int32_t* token_of_slot, view<T> h) {
-  ffn_detail::each_expert<W, T>(where, w, bias, offsets,
-                                {.matrix = w, .x = x.data, .x_stride = x.stride, .row_of = token_of_slot,
-                                 .y = h.data, .y_stride = h.stride, .activated = true, .act = act});
+  ffn_detail::each_expert<W, X, T>(where, w, bias, offsets,
+                                   {.matrix = w, .x = x.data, .x_stride = x.stride, .row_of = token_of_slot,
+                                    .y = h.data, .y_stride = h.stride, .activated = true, .act = act});
 }
 
-/// y[s] = down h[s] + bias. h [slots, intermediate], y [slots, hidden], bias [experts, hidden] or empty; offsets as above.
-template <dtype W, class T>
-void expert_down(pool& where, packed_matrix const& w, list<const float> bias, view<const T> h, list<const std::int32_t> offsets,
+/// y[s] = down h[s] + bias. h [slots, intermediate], y [slots, hidden], bias [experts, hidden] or empty; offsets and X as above.
+template <dtype W, class X, class T>
+void expert_down(pool& where, packed_matrix const& w, list<const float> bias, view<const X> h, list<const std::int32_t> offsets,
                  view<T> y) {
-  ffn_detail::each_expert<W, T>(where, w, bias, offsets,
-                                {.matrix = w, .x = h.data, .x_stride = h.stride, .y = y.data, .y_stride = y.stride});
+  ffn_detail::each_expert<W, X, T>(where, w, bias, offsets,
+                                   {.matrix = w, .x = h.data, .x_stride = h.stride, .y = y.data, .y_stride = y.stride});
 }
 
 }  // namespace moesaic::host

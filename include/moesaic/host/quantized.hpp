@@ -15,6 +15,7 @@
 
 #include <moesaic/base/floats.hpp>
 #include <moesaic/base/groups.hpp>
+#include <moesaic/base/math.hpp>
 #include <moesaic/base/packed.hpp>
 #include <moesaic/base/status.hpp>
 #include <moesaic/base/view.hpp>
@@ -29,26 +30,45 @@ struct quantized_rows {
   view<const float> scales;
 };
 
-/// Scales of activations: largest / 448, or the next power of two (2^⌈log2⌉, DeepSeek-V3.1), by which no number is rounded but to its code.
-enum class activation_scale : std::uint8_t { exact, power_of_two };
+namespace quantized_detail {
 
-/// x [rows, inputs] to codes [rows, inputs] and scales [rows, ⌈inputs / 128⌉]: of every 128 inputs of a row s = max(largest, 1e-4) / 448 and codes
-/// e4m3(x / s), so that x ≈ code · s. X: float or bf16. rows: how many there are, at most x.rows; null: x.rows.
-template <class X>
-void quantize(pool& where, view<X> x, view<std::uint8_t> codes, view<float> scales, std::int32_t const* rows = nullptr,
-              activation_scale kind = activation_scale::exact) {
-  constexpr std::int64_t group = 128;
+// of_group(t, number, scale) and of_code(t, input, code, scale) of rows [0, *rows), or all.
+template <class X, class OfGroup, class OfCode>
+void each_code(pool& where, input_codes kind, view<X> x, std::int32_t const* rows, OfGroup of_group, OfCode of_code) {
+  constexpr std::int64_t group = groups::input_group;
   where.for_each(rows != nullptr ? *rows : x.rows, [&](std::int64_t t) {
     for (std::int64_t k = 0; k < x.columns; k += group) {
       auto const end = std::min(x.columns, k + group);
       float largest = 0;
       for (auto i = k; i < end; ++i) largest = groups::larger(largest, std::fabs(static_cast<float>(x(t, i))));
-      auto scale = groups::scale_for<dtype::e4m3>(0, largest);
-      if (kind == activation_scale::power_of_two) scale.scale = groups::power_of_two_from(scale.scale);
-      scales(t, k / group) = scale.scale;
-      for (auto i = k; i < end; ++i) codes(t, i) = static_cast<std::uint8_t>(groups::encode<dtype::e4m3>(static_cast<float>(x(t, i)), scale));
+      auto const scale = groups::input_scale(kind, largest);
+      of_group(t, k / group, scale.scale);
+      for (auto i = k; i < end; ++i) of_code(t, i, static_cast<std::uint8_t>(groups::encode<dtype::e4m3>(static_cast<float>(x(t, i)), scale)), scale.scale);
     }
   });
+}
+
+}  // namespace quantized_detail
+
+/// x [rows, inputs] to codes [rows, inputs] and scales [rows, ⌈inputs / 128⌉]: of every 128 inputs of a row s = max(largest, 1e-4) / 448, or the next
+/// power of two, and codes e4m3(x / s), so that x ≈ code · s. X: float or bf16. rows: how many there are, at most x.rows; null: x.rows.
+template <class X>
+void quantize(pool& where, view<X> x, view<std::uint8_t> codes, view<float> scales, std::int32_t const* rows = nullptr,
+              input_codes kind = input_codes::e4m3) {
+  quantized_detail::each_code(where, kind, x, rows, [&](auto t, auto group, float scale) { scales(t, group) = scale; },
+                              [&](auto t, auto i, std::uint8_t code, float) { codes(t, i) = code; });
+}
+
+/// What a layer's products read in place of x where their inputs are codes (storage.inputs): the numbers that these are, code · scale, rounded once.
+/// x [rows, inputs]; memory for as many; rows as above.
+template <input_codes Codes, class T>
+view<const coded<Codes, T>> code_inputs(pool& where, view<const T> x, list<coded<Codes, T>> memory, std::int32_t const* rows = nullptr) {
+  using sum = accumulator<T>;
+  view<coded<Codes, T>> const values(memory.data, x.rows, x.columns);
+  quantized_detail::each_code(where, Codes, x, rows, [](auto, auto, float) {}, [&](auto t, auto i, std::uint8_t code, float scale) {
+    values(t, i) = static_cast<coded<Codes, T>>(static_cast<sum>(static_cast<float>(e4m3::from_bits(code))) * static_cast<sum>(scale));
+  });
+  return values;
 }
 
 /// How products of a block of 128 inputs are added.
@@ -70,6 +90,7 @@ inline constexpr auto whole_codes = [] {
     if ((i & 0x7f) != 0x7f) whole[i] = static_cast<std::int32_t>(static_cast<float>(e4m3::from_bits(static_cast<std::uint8_t>(i))) * 512.0f);
   return whole;
 }();
+inline constexpr bool is_nan(std::uint32_t code) { return (code & 0x7f) == 0x7f; }
 inline constexpr double unit = 0x1p-18;              // of a product of two
 
 // `sum` plus the products, in an accumulator of so many bits.
@@ -99,7 +120,7 @@ void linear(pool& where, packed_matrix const& w, quantized_rows const& x, list<c
                 name(w.stored.type) + " in groups of " + std::to_string(w.stored.group));
   constexpr std::int64_t group = 128, together = 32;
   auto const blocks = packed::groups(w.stored, w.inputs), tokens = x.codes.rows, per_task = 2 * std::int64_t{packed::lanes};
-  // Rows of x once. A code that is NaN makes its scale NaN.
+  // Rows of x once. A code that is NaN makes its scale NaN, as one of a weight does.
   std::vector<std::int32_t> of_x(static_cast<std::size_t>(tokens * w.inputs));
   std::vector<float> scale_of_x(static_cast<std::size_t>(tokens * blocks));
   where.for_each(tokens, [&](std::int64_t t) {
@@ -107,7 +128,7 @@ void linear(pool& where, packed_matrix const& w, quantized_rows const& x, list<c
     for (std::int64_t k = 0; k < w.inputs; ++k) {
       auto const code = x.codes(t, k);
       of_x[static_cast<std::size_t>(t * w.inputs + k)] = whole_codes[code];
-      if ((code & 0x7f) == 0x7f) scale_of_x[static_cast<std::size_t>(t * blocks + k / group)] = std::numeric_limits<float>::quiet_NaN();
+      if (is_nan(code)) scale_of_x[static_cast<std::size_t>(t * blocks + k / group)] = std::numeric_limits<float>::quiet_NaN();
     }
   });
   where.for_each(packed::pairs(w), [&](std::int64_t pair) {
@@ -116,13 +137,16 @@ void linear(pool& where, packed_matrix const& w, quantized_rows const& x, list<c
     auto const* const data = w.data + pair * packed::pair_bytes(w.stored, w.inputs);
     for (auto n = pair * per_task; n < std::min(w.outputs, (pair + 1) * per_task); ++n) {
       auto const at = pack_detail::place_of(w, 0, n);
+      for (std::int64_t b = 0; b < blocks; ++b)
+        std::memcpy(&scale_of_w[static_cast<std::size_t>(b)], data + pack_detail::scales_at(w) + 4 * pack_detail::scale_index(b, at.panel, at.lane), 4);
       for (std::int64_t k = 0; k < w.inputs; k += 4) {
         std::uint32_t word;
         std::memcpy(&word, data + packed::row_offset(k / 4, at.panel, packed::rows(dtype::e4m3, w.inputs)) + 4 * at.lane, 4);
-        for (int i = 0; i < 4 && k + i < w.inputs; ++i) of_w[static_cast<std::size_t>(k + i)] = whole_codes[word >> 8 * i & 0xff];
+        for (int i = 0; i < 4 && k + i < w.inputs; ++i) {
+          of_w[static_cast<std::size_t>(k + i)] = whole_codes[word >> 8 * i & 0xff];
+          if (is_nan(word >> 8 * i)) scale_of_w[static_cast<std::size_t>(k / group)] = std::numeric_limits<float>::quiet_NaN();
+        }
       }
-      for (std::int64_t b = 0; b < blocks; ++b)
-        std::memcpy(&scale_of_w[static_cast<std::size_t>(b)], data + pack_detail::scales_at(w) + 4 * pack_detail::scale_index(b, at.panel, at.lane), 4);
       for (std::int64_t t = 0; t < tokens; ++t) {
         auto const* const xs = of_x.data() + t * w.inputs;
         float promoted = 0;

@@ -7,6 +7,7 @@
 #include <moesaic/config/spec.hpp>
 #include <moesaic/config/shapes.hpp>
 #include <moesaic/config/weights.hpp>
+#include <moesaic/layer/inputs.hpp>
 #include <moesaic/layer/load.hpp>
 #include <moesaic/layer/tap.hpp>
 
@@ -28,15 +29,18 @@ struct attention {
   static constexpr auto shape = shapes(whole);
   static constexpr auto stored = shape.attention_format.type;
   using scalar = scalar_of<shape.activations>;
+  using inputs = product_inputs<Spec, stored>;
 
   struct scratch {
     view<scalar> qkv;                    // [tokens, qkv_width]
     view<scalar> heads;                  // [tokens, heads_width]
     view<scalar> out;                    // [tokens, hidden]
+    typename inputs::memory codes;       // of x, then of heads
   };
   static constexpr scratch carve(arena& memory, std::int64_t tokens) {
     auto const rows = [&](std::int64_t width) { return memory.take<scalar>(tokens, width); };
-    return {rows(shape.qkv_width), rows(shape.heads_width), rows(shape.hidden)};
+    return {rows(shape.qkv_width), rows(shape.heads_width), rows(shape.hidden),
+            inputs::carve(memory, tokens * (shape.hidden > shape.heads_width ? shape.hidden : shape.heads_width))};
   }
 
   /// x [tokens, hidden], normalised -> s.out = attention(x). The tokens' keys and values are in the cache afterwards.
@@ -50,7 +54,7 @@ struct attention {
 
     if (auto done = check(where, cache, shape.kv_heads, shape.key_dim, shape.value_dim); !done) return done;
 
-    linear<stored>(where, w.qkv, x, w.qkv_bias, s.qkv);
+    linear<stored>(where, w.qkv, inputs::of(where, x, s.codes), w.qkv_bias, s.qkv);
     if constexpr (config.qkv_clip != 0) clip<scalar>(where, config.qkv_clip, columns(0, q_width + k_width + v_width));
     show(stage::q, q), show(stage::k, k), show(stage::v, v);
     constexpr bool norms = config.qk_norm != qk_norm::none, late = config.qk_norm_after_rope, heads_turn = config.rotary;
@@ -82,7 +86,7 @@ struct attention {
     if constexpr (gate_width != 0) gate_heads<scalar>(where, columns(q_width + k_width + v_width, gate_width), s.heads);
     show(stage::attn_heads, s.heads);
 
-    linear<stored>(where, w.out, view<const scalar>(s.heads), w.out_bias, s.out);
+    linear<stored>(where, w.out, inputs::of(where, s.heads, s.codes), w.out_bias, s.out);
     show(stage::attn_out, s.out);
     return finish(where);
   }

@@ -19,13 +19,19 @@ struct expert_runs {
   static constexpr bool by_slot = validated<Spec>::config.router.weights == combine_weight::on_input;   // x has a row a slot
   static constexpr int width = kinds.latent != 0 ? kinds.latent : shape.hidden;                         // of rows of x and y
   using scalar = scalar_of<shape.activations>;
+  using inputs = product_inputs<Spec, shape.ffn_format.type>;
   template <int Run>
   using feed_forwards = ffn<Spec, shape.widths.run[Run].experts, shape.widths.run[Run].intermediate, width>;
 
   struct scratch {
-    view<scalar> activated;              // [slots, intermediate] of the widest run: the runs have it one after another
+    view<scalar> activated;              // [slots, intermediate] of the widest run: the runs have it one after another, as the next
+    typename inputs::memory codes;
   };
-  static constexpr scratch carve(arena& memory, std::int64_t slots) { return {memory.take<scalar>(slots, shape.intermediate)}; }
+  /// With so many numbers of x read in all.
+  static constexpr scratch carve(arena& memory, std::int64_t slots, std::int64_t read) {
+    auto const activated = slots * shape.intermediate;
+    return {memory.take<scalar>(slots, shape.intermediate), inputs::carve(memory, read > activated ? read : activated)};
+  }
 
   /// x [tokens, width] (by_slot: [tokens · slots, width]) -> y [tokens · slots, width], by expert: the rows that the plan uses.
   template <class Where>
@@ -36,7 +42,7 @@ struct expert_runs {
     auto const* const token_of_slot = by_slot ? nullptr : plan.token_of_slot.data;
     each_run([&]<int Run>(int first) {
       view<scalar> const activated{s.activated.data, y.rows, shape.widths.run[Run].intermediate};
-      feed_forwards<Run>::forward(where, run_of(w, Run), x, offsets_from(first), token_of_slot, {{}, activated}, y);
+      feed_forwards<Run>::forward(where, run_of(w, Run), x, offsets_from(first), token_of_slot, {{}, activated, s.codes}, y);
     });
     if constexpr (has_special) special_experts<scalar>(where, kinds, w.constant, x, offsets_from(shape.feed_forwards), token_of_slot, y);
   }

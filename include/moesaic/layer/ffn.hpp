@@ -10,6 +10,7 @@
 #include <moesaic/config/shapes.hpp>
 #include <moesaic/config/spec.hpp>
 #include <moesaic/config/weights.hpp>
+#include <moesaic/layer/inputs.hpp>
 #include <moesaic/layer/load.hpp>
 
 namespace moesaic {
@@ -23,21 +24,28 @@ struct ffn {
   static constexpr std::int64_t hidden = Hidden;
   static constexpr bool single = Experts == 1;            // every token uses it: slots are tokens, nothing is gathered
   using scalar = scalar_of<shape.activations>;
+  using inputs = product_inputs<Spec, stored>;
 
   struct scratch {
     list<std::int32_t> offsets;          // {0, tokens} of a single one
     view<scalar> activated;              // [slots, intermediate]
+    typename inputs::memory codes;       // of x, then of what is activated
   };
-  static constexpr scratch carve(arena& memory, std::int64_t slots) {
-    return {memory.take<std::int32_t>(single ? 2 : 0), memory.take<scalar>(slots, Intermediate)};
+  static constexpr scratch carve(arena& memory, std::int64_t slots) { return carve(memory, slots, slots * hidden); }
+  /// With so many numbers of x read in all.
+  static constexpr scratch carve(arena& memory, std::int64_t slots, std::int64_t read) {
+    auto const activated = slots * Intermediate;
+    return {memory.take<std::int32_t>(single ? 2 : 0), memory.take<scalar>(slots, Intermediate), inputs::carve(memory, read > activated ? read : activated)};
   }
 
   /// x [tokens, hidden] -> y [slots, hidden]. Slots of expert e are [offsets[e], offsets[e + 1]) and read row token_of_slot[slot] of x.
   template <class Where>
   static void forward(Where& where, ffn_weights const& w, view<const scalar> x, list<const std::int32_t> offsets,
                       const std::int32_t* token_of_slot, scratch const& s, view<scalar> y) {
-    expert_gate_up<stored>(where, activation_rule_of(expert), w.gate_up, w.gate_up_bias, x, offsets, token_of_slot, s.activated);
-    expert_down<stored>(where, w.down, w.down_bias, view<const scalar>(s.activated), offsets, y);
+    auto const* const slots = offsets.data + Experts;                      // how many there are
+    expert_gate_up<stored>(where, activation_rule_of(expert), w.gate_up, w.gate_up_bias, inputs::of(where, x, s.codes, token_of_slot != nullptr ? nullptr : slots),
+                           offsets, token_of_slot, s.activated);
+    expert_down<stored>(where, w.down, w.down_bias, inputs::of(where, s.activated, s.codes, slots), offsets, y);
   }
   /// The same for a single one: slots are the tokens themselves.
   template <class Where>

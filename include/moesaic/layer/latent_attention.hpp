@@ -6,6 +6,7 @@
 
 #include <moesaic/config/latent.hpp>
 #include <moesaic/layer/attention.hpp>
+#include <moesaic/layer/inputs.hpp>
 
 namespace moesaic {
 
@@ -24,6 +25,7 @@ struct latent_attention {
   static constexpr bool low_rank_q = latent.q_rank != 0;
   static constexpr std::int64_t q_columns = low_rank_q ? latent.q_rank : shape.q_width;   ///< of the first projection: then the latent, then the key
   using scalar = scalar_of<shape.activations>;
+  using inputs = product_inputs<Spec, stored>;
 
   static constexpr latent_form form = [] {
     if constexpr (requires { Spec::attention_form; }) return Spec::attention_form;
@@ -40,11 +42,17 @@ struct latent_attention {
     view<scalar> heads;                  // [tokens, heads_width]
     view<scalar> out;                    // [tokens, hidden]
     latent_memory<scalar> memory;
+    typename inputs::memory codes;       // of x, of the latent of queries, of heads
   };
+  static constexpr std::int64_t widest = [] {              // of what its projections read
+    std::int64_t width = shape.hidden;
+    for (std::int64_t const other : {shape.heads_width, latent.q_rank}) width = width > other ? width : other;
+    return width;
+  }();
   static constexpr scratch carve(arena& memory, std::int64_t tokens) {
     auto const rows = [&](std::int64_t width) { return memory.take<scalar>(tokens, width); };
     return {rows(q_columns + heads.slot_dim()), rows(low_rank_q ? shape.q_width : 0), rows(shape.heads_width), rows(shape.hidden),
-            latent_memory<scalar>::carve(memory, heads, tokens, form)};
+            latent_memory<scalar>::carve(memory, heads, tokens, form), inputs::carve(memory, tokens * widest)};
   }
 
   /// x [tokens, hidden], normalised -> s.out = attention(x). The tokens' latents and keys are in the cache afterwards.
@@ -60,13 +68,13 @@ struct latent_attention {
 
     if (auto done = check(where, cache, heads); !done) return done;
 
-    linear<stored>(where, w.qkv, x, {}, s.down);
+    linear<stored>(where, w.qkv, inputs::of(where, x, s.codes), {}, s.down);
     if constexpr (low_rank_q) {
       auto const q_latent = columns(0, q_columns);
       show(stage::q_a, q_latent);
       normalize<scalar>(where, latent_norm, norm_weights{w.q_norm, {}}, q_latent, q_latent);
       show(stage::q_a_norm, q_latent);
-      linear<stored>(where, w.q_up, view<const scalar>(q_latent), {}, q);
+      linear<stored>(where, w.q_up, inputs::of(where, q_latent, s.codes), {}, q);
     }
     show(stage::q, q), show(stage::kv_a, columns(q_columns, heads.slot_dim()));
     normalize<scalar>(where, latent_norm, norm_weights{w.k_norm, {}}, c, c);
@@ -98,7 +106,7 @@ struct latent_attention {
       }
     show(stage::attn_heads, s.heads);
 
-    linear<stored>(where, w.out, view<const scalar>(s.heads), w.out_bias, s.out);
+    linear<stored>(where, w.out, inputs::of(where, s.heads, s.codes), w.out_bias, s.out);
     show(stage::attn_out, s.out);
     return finish(where);
   }

@@ -24,6 +24,7 @@ struct moe : moe_memory<Spec> {
     using shared = typename memory::shared_expert;
     constexpr double scale = memory::config.residual_scale;
     constexpr auto stored = memory::shape.ffn_format.type;
+    using inputs = product_inputs<Spec, stored>;       // what its products read
     if (s.expert_out.rows != x.rows * memory::slots)
       return invalid("the workspace must be carved for as many tokens as x has", x.rows * memory::slots, s.expert_out.rows);
 
@@ -37,7 +38,7 @@ struct moe : moe_memory<Spec> {
       if (!routed) return routed;
       if constexpr (!fuses_plan<Where>) plan(where, s.router.slots.ids, s.plan);                       // expert_offsets [experts + 1]
       auto read = x;                                                                                   // what experts read
-      if constexpr (memory::has_latent) linear<stored>(where, w.latent_down, x, {}, s.latent), read = s.latent;                   // [tokens, latent]
+      if constexpr (memory::has_latent) linear<stored>(where, w.latent_down, inputs::of(where, x, s.experts.codes), {}, s.latent), read = s.latent;   // [tokens, latent]
       if constexpr (memory::on_input)
         weigh_choices<scalar>(where, read, s.plan.slot_of_choice, s.router.slots.weights, s.weighed), read = s.weighed;           // [tokens · slots, ·]
       experts::forward(where, w, read, s.plan, s.experts, s.expert_out);                               // [tokens · slots, hidden or latent]
@@ -50,7 +51,7 @@ struct moe : moe_memory<Spec> {
       view<const sum> weights = memory::on_input ? view<sum>() : s.router.slots.weights;
       if constexpr (memory::has_latent) {
         combine<scalar>(where, out, slot_of_choice, weights, {}, {}, {}, s.latent);                    // [tokens, latent]
-        linear<stored>(where, w.latent_up, view<const scalar>(s.latent), {}, s.lifted);                // [tokens, hidden]
+        linear<stored>(where, w.latent_up, inputs::of(where, s.latent, s.experts.codes), {}, s.lifted);        // [tokens, hidden]
         out = s.lifted, slot_of_choice = {}, weights = {};
       }
       combine<scalar>(where, out, slot_of_choice, weights, s.shared_out, {s.shared_gate.data, s.shared_gate.rows}, residual, y, s.parts,

@@ -55,7 +55,8 @@ struct moe_memory {
     if constexpr (has_shared) s.shared = shared_expert::carve(memory, tokens);
     if constexpr (has_shared_gate) s.shared_gate = memory.take<sum>(tokens, 1);
     s.shared_out = rows(has_shared, tokens);
-    s.experts = routed_experts::carve(memory, choices);
+    auto const read = tokens * (shape.hidden > width ? shape.hidden : width);
+    s.experts = routed_experts::carve(memory, choices, on_input && choices * width > read ? choices * width : read);
     s.latent = narrow(has_latent, tokens), s.lifted = rows(has_latent, tokens), s.weighed = narrow(on_input && !dense, choices);
     s.expert_out = narrow(true, choices);
     auto const shown = [&](stage what, bool has = true) { return !dense && has && wants<Tap>(what); };

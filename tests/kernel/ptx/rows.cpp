@@ -102,6 +102,12 @@ void logits(cuda::stream_ref& where, memory& m) {
 void quantize(cuda::stream_ref& where, memory& m) {
   cuda::quantize(where, m.random_rows<bf16>(3, 192, 30.0f), view<std::uint8_t>(m.bits<std::uint8_t>(3 * 192), 3, 192),
                  m.result_rows<float>(3, 2));
+  cuda::quantize(where, m.random_rows<float>(3, 144, 30.0f), view<std::uint8_t>(m.bits<std::uint8_t>(3 * 144), 3, 144),
+                 m.result_rows<float>(3, 2), nullptr, input_codes::e4m3_power_of_two);
+  auto const numbers = m.result_rows<float>(3, 192);
+  auto const narrow = m.result_rows<bf16>(3, 144);
+  cuda::quantize_detail::start<bf16, float>(where, {.x = m.random_rows<bf16>(3, 192, 30.0f), .codes = numbers});
+  cuda::quantize_detail::start<bf16, bf16>(where, {.x = m.random_rows<bf16>(3, 144, 30.0f), .codes = narrow, .kind = input_codes::e4m3_power_of_two});
 }
 void cosines(cuda::stream_ref& where, memory& m) {
   auto* const length = m.zeros<double>(5);
