@@ -1,10 +1,6 @@
 // Whole layers and a whole model on the CUDA backend, against the host's: expert ids exactly, values within the format's bound.
 // SPDX-License-Identifier: Apache-2.0
-#include <moesaic/config/random_source.hpp>
-#include <moesaic/cuda/cuda.hpp>
-#include <moesaic/moesaic.hpp>
-
-#include "schedules.hpp"
+#include "layers.hpp"
 
 using namespace moesaic;
 using namespace moesaic::test;
@@ -51,6 +47,15 @@ struct qwen3 {
                                        .router = {.experts = 16, .top_k = 4, .renormalize = true}, .expert = {.intermediate = 32},
                                        .shared = {.intermediate = 64, .sigmoid_gate = true}, .norm = {.epsilon = 1e-6}, .storage = Storage};
 };
+/// Attention whose queries and output are projected by experts of a token's choice.
+struct mixed_heads {
+  static constexpr block_config config{.hidden = 64,
+                                       .attention = {.heads = 4, .kv_heads = 2, .head_dim = 16, .tiled_kv = true, .qk_norm = qk_norm::per_head, .out_bias = true,
+                                                     .router = {.experts = 6, .top_k = 2, .position = score_position::after_top_k, .bias = true}},
+                                       .router = {.experts = 8, .top_k = 2, .position = score_position::after_top_k},
+                                       .expert = {.intermediate = 48, .mixture_bias = true},
+                                       .storage = storage<dtype::bf16, dtype::bf16>};
+};
 /// Experts with weights on their input, which is a projection of x, and whose gates are clamped.
 struct weighed {
   static constexpr block_config config{.hidden = 64,
@@ -69,69 +74,6 @@ struct olmoe {
   using routing = moesaic::routing::cost_aware<moesaic::costs::table>;
 };
 
-/// What a call showed: the ids that were chosen, and the output.
-template <class T>
-struct seen {
-  std::vector<std::vector<std::int32_t>> ids;
-  static constexpr bool wants(stage s) { return s == stage::topk_index; }
-  void operator()(tap_point at, view<const std::int32_t> v) {
-    if (at.stage == stage::topk_index) ids.emplace_back(v.data, v.data + v.rows * v.columns);
-  }
-  template <class X>
-  void operator()(tap_point, view<const X>) {}
-};
-
-struct step {
-  std::vector<std::int32_t> sequence, position;
-};
-/// A prompt and a piece of one, then single tokens.
-std::vector<step> steps() {
-  std::vector<step> all(3);
-  for (std::int32_t i = 0; i < 11; ++i) all[0].sequence.push_back(0), all[0].position.push_back(i);
-  for (std::int32_t i = 0; i < 3; ++i) all[0].sequence.push_back(1), all[0].position.push_back(i);
-  all[1] = {{0, 1}, {11, 3}};
-  all[2] = {{1}, {4}};
-  return all;
-}
-
-template <class Spec, class Where, class State>
-std::vector<matrix<scalar_of<Spec::config.storage.activations>>> run(Where& where, seen<float>& tap, State const& state) {
-  using layer = block<Spec>;
-  using T = typename layer::scalar;
-  auto const weights = layer::load(where, random_source{3}, "");
-  auto const cache = layer::make_cache(where, 2, 24);
-  std::vector<matrix<T>> results;
-  random_stream random(61);
-  for (auto const& s : steps()) {
-    auto const tokens = static_cast<std::int64_t>(s.sequence.size());
-    auto const x = random_matrix<T>(tokens, Spec::config.hidden, random);
-    auto y = unwritten<T>(tokens, Spec::config.hidden);
-    moesaic::buffer workspace(layer::template workspace_bytes<seen<float>>(tokens));
-    list<std::byte> const bytes{workspace.data(), static_cast<std::int64_t>(workspace.size())};
-    auto const done = layer::forward(where, weights, {x.view(), s.sequence, s.position}, cache, y.view(), bytes, state, tap);
-    REQUIRE_MESSAGE(done, to_string(done));
-    REQUIRE(check(where, bytes));
-    results.push_back(std::move(y));
-  }
-  return results;
-}
-
-template <class Spec>
-void check_layer(typename policy_of<Spec>::state const& state = {}) {
-  using T = typename block<Spec>::scalar;
-  host::pool pool;
-  seen<float> wanted_ids;
-  auto const want = run<Spec>(pool, wanted_ids, state);
-  for (int const architecture : {75, 80, 90})
-    under_every_schedule([&](cuda::stream_ref& where) {
-      CAPTURE(architecture);
-      seen<float> ids;
-      auto const got = run<Spec>(where, ids, state);
-      CHECK(ids.ids == wanted_ids.ids);
-      for (std::size_t i = 0; i < want.size(); ++i) check_close(got[i], want[i], long_stage_tolerance<T>);
-    }, architecture);
-}
-
 }  // namespace
 
 TEST_CASE("a dense layer") {
@@ -139,6 +81,7 @@ TEST_CASE("a dense layer") {
   check_layer<dense<storage<dtype::fp32, dtype::bf16>>>();
 }
 TEST_CASE("a layer whose attention has a rule") { check_layer<ruled>(); }
+TEST_CASE("a layer whose attention has experts") { check_layer<mixed_heads>(); }
 TEST_CASE("a layer whose experts read a weighed projection of x") { check_layer<weighed>(); }
 TEST_CASE("a Mixtral layer") {
   check_layer<mixtral<storage<dtype::bf16, dtype::bf16>>>();

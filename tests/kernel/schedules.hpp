@@ -14,7 +14,19 @@
 
 namespace moesaic::test {
 
-/// f(where) on a device of architecture 90 or older ones, under each schedule; results must be checked inside.
+/// f(where) on the model with these options; results must be checked inside.
+template <class F>
+void under_schedule(F&& f, device_model::options const& how) {
+  INFO("delivery ", static_cast<int>(how.when), ", seed ", how.seed);
+  device_model::scope const options(how);
+  cuda::stream_ref where;
+  f(where);
+  auto const done = cuda::finish(where);
+  CHECK_MESSAGE(done, to_string(done));
+  for (auto const& finding : device_model::take_findings()) FAIL_CHECK(finding);
+}
+
+/// The same on a device of architecture 90 or older ones, under each schedule.
 template <class F>
 void under_every_schedule(F&& f, int architecture = 90) {
   using device_model::delivery;
@@ -23,15 +35,8 @@ void under_every_schedule(F&& f, int architecture = 90) {
     std::uint64_t seed;
     int blocks;                          // side by side; 0: one after another, in the order that the seed draws
   };
-  for (auto const& s : {schedule{delivery::eager, 0, 0}, {delivery::late, 0, 0}, {delivery::late, 7, 3}, {delivery::random, 8, 0}}) {
-    INFO("delivery ", static_cast<int>(s.when), ", seed ", s.seed);
-    device_model::scope const options({.when = s.when, .seed = s.seed, .architecture = architecture, .resident_blocks = s.blocks});
-    cuda::stream_ref where;
-    f(where);
-    auto const done = cuda::finish(where);
-    CHECK_MESSAGE(done, to_string(done));
-    for (auto const& finding : device_model::take_findings()) FAIL_CHECK(finding);
-  }
+  for (auto const& s : {schedule{delivery::eager, 0, 0}, {delivery::late, 0, 0}, {delivery::late, 7, 3}, {delivery::random, 8, 0}})
+    under_schedule(f, {.when = s.when, .seed = s.seed, .architecture = architecture, .resident_blocks = s.blocks});
 }
 
 /// Of T, all NaN: what a kernel does not write shows.
