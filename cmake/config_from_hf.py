@@ -443,17 +443,17 @@ def rope(keys, head_dim, family):
             squared = yarn_magnitude(factor, inside.number(all_dim)) ** 2
             said["scale"] = squared / math.sqrt(float(keys.integer("qk_nope_head_dim") + head_dim))
     if kind == "longrope":
-        positions = original()
+        positions, pairs = original(), turning // 2
         longer = keys.integer("max_position_embeddings") > positions
-        which = "long" if longer else "short"
         factor = either("factor", keys.integer("max_position_embeddings") / positions)
-        factors = values.get(f"{which}_factor")
-        pairs = turning // 2
-        if (not isinstance(factors, list) or len(factors) != pairs or pairs > MOST_PAIRS or
-                not all(is_number(f) and 0 < f < 1e300 for f in factors)):
-            fail(f"{name}.{which}_factor", factors, f"which should be a list of {pairs} numbers above 0, and at most {MOST_PAIRS}")
-        scaling |= {"factor": factor, "original_positions": positions, "factors": [float(f) for f in factors],
-                    "magnitude": either(f"{which}_mscale", either("attention_factor", 0.0 if factor > 1 else 1.0))}
+        scaling |= {"factor": factor, "original_positions": positions}
+        for which, prefix in (("short", ""), ("long", "long_"))[:2 if longer else 1]:
+            factors = values.get(f"{which}_factor")
+            if (not isinstance(factors, list) or len(factors) != pairs or pairs > MOST_PAIRS or
+                    not all(is_number(f) and 0 < f < 1e300 for f in factors)):
+                fail(f"{name}.{which}_factor", factors, f"which should be a list of {pairs} numbers above 0, and at most {MOST_PAIRS}")
+            scaling |= {f"{prefix}factors": [float(f) for f in factors],
+                        f"{prefix}magnitude": either(f"{which}_mscale", either("attention_factor", 0.0 if factor > 1 else 1.0))}
     return said | {"scaling": DEFAULTS["attention"]["scaling"] | scaling}
 
 
@@ -712,7 +712,7 @@ DEFAULTS = {
                   "rope_theta": 1e4, "layout": "rope_layout::half_split",
                   "scaling": {"kind": "rope_scaling_kind::none", "factor": 1.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
                               "original_positions": 8192, "beta_fast": 32.0, "beta_slow": 1.0, "rounded": True, "magnitude": 0.0,
-                              "factors": []},
+                              "factors": [], "long_factors": [], "long_magnitude": 0.0},
                   "qk_norm": "qk_norm::none", "qk_norm_after_rope": False, "qkv_bias": False, "out_bias": False, "qkv_clip": 0.0,
                   "scale": 0.0, "softcap": 0.0, "window": 0, "chunk": 0, "sinks": False, "output_gate": False,
                   "temperature": {"scale": 0.0, "floor": 8192},

@@ -36,7 +36,7 @@ SPEC = {
 
 NO_SPEC = "a spec names `static constexpr moesaic::block_config config`, and a model a decoder_config and `layers`"
 NO_POLICY = "routing must be a policy with the hooks score, price, limit, select, cut and weigh"
-WORKSPACE = {"block": "workspace_bytes(1)", "decoder": "workspace_bytes(1, 1)"}
+WORKSPACE = {"block": "workspace_bytes(1)", "decoder": "workspace_bytes(1, 1)", "soft": "workspace_bytes(1, 1)"}
 FOR = ("struct %s { static constexpr block_config config = [] { auto c = sound; c.purpose = purpose::%s; return c; }(); "
        "struct routing : moesaic::routing::standard { %s }; };")
 COUPLED = ("static constexpr bool coupled = true; "
@@ -97,6 +97,9 @@ TYPES = [   # what it is used as, the type, the sentence (None: it is sound)
     ("block", ASKS % ("%s", "", "knapsack<costs::table, cost_aware<costs::bytes>>"), None),
     ("block", "struct neighbourly : moesaic::routing::standard { %s };\n" % COUPLED.replace("%", "%%") +
      ASKS % ("%s", "", "knapsack<costs::table, neighbourly>"), "knapsack needs a separable base"),
+    *(("soft", SPEC["block_config"] % ("%s", change), "soft_moe needs residual_scale, shared and shortcut to be left alone")
+      for change in ("", "c.shared = {}; c.residual_scale = 0.22", "c.shared = {}; c.shortcut = shortcut::opens")),
+    ("soft", SPEC["block_config"] % ("%s", "c.shared = {}"), None),
     ("decoder", "struct %s { static constexpr decoder_config config{.vocabulary = 256}; };", NO_SPEC),
     ("decoder", "struct %s { decoder_config config{.vocabulary = 256}; using layers = moesaic::layers<spec>; };", NO_SPEC),
     ("decoder", SPEC["layer_stack"] % ("%s", "layers<>"), "layers must name at least one layer"),
@@ -189,8 +192,8 @@ def check_twins(compiler, includes, known, tried):
 def check_types(compiler, includes):
     """Types that are no specs or models, or whose routing does not fit their purpose, used as a caller uses them: each is answered by its
     sentence, and by nothing else; sound ones by nothing."""
-    headers = "layer/decoder", *(f"route/{policy}" for policy in POLICIES)
-    source = "".join(f"#include <moesaic/{header}.hpp>\n" for header in headers) + SOUND + "using namespace moesaic::routing;\n"
+    headers = "layer/decoder", "layer/soft_moe", "host/host", *(f"route/{policy}" for policy in POLICIES)
+    source = "".join(f"#include <moesaic/{header}.hpp>\n" for header in headers) + SOUND + "using namespace moesaic::routing;\ntemplate <class Spec>\nusing soft = soft_moe<Spec, 1>;\n"
     for number, (kind, text, _) in enumerate(TYPES):
         used = f"{kind}<type_{number}>"
         source += text % f"type_{number}" + f"\nauto use_{number}() {{ return {used}::weights_bytes() + {used}::{WORKSPACE[kind]}; }}\n"

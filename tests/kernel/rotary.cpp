@@ -31,6 +31,29 @@ TEST_CASE_TEMPLATE("rotate", T, float, bf16) {
     }
 }
 
+TEST_CASE_TEMPLATE("of two lists of factors the one for how far a sequence reaches", T, float, bf16) {
+  constexpr int heads = 3, head_dim = 8, tokens = 70;                          // more rows than a warp looks at once
+  attention_config const config{.scaling = {.kind = rope_scaling_kind::longrope, .factor = 4, .original_positions = 64, .factors = {1, 1.5, 2, 4},
+                                            .long_factors = {1, 3, 8, 20}, .long_magnitude = 1.5}};
+  std::vector<std::int32_t> sequence, positions;
+  for (int t = 0; t < tokens; ++t) sequence.push_back(t < 30 ? 0 : 1 + t % 3), positions.push_back(t < 30 ? 40 + t : t % 3 == 2 ? t : t / 2);
+  random_stream random(23);
+  auto const x = random_matrix<T>(tokens, heads * head_dim, random);
+  host::pool pool;
+  for (bool const one : {false, true}) {
+    auto const of = one ? std::vector<std::int32_t>() : sequence;
+    auto want = x;
+    host::rotate<T>(pool, config, head_dim, positions, want.view(), heads, of);
+    under_every_schedule([&](cuda::stream_ref& where) {
+      std::vector<double> frequency(8);
+      cuda::rope_frequencies(where, config, head_dim, frequency);
+      auto y = x;
+      cuda::rotate<T>(where, cuda::rope_of<T>(where, config, head_dim, frequency), positions, y.view(), heads, of);
+      check_close(y, want, sum_tolerance<T>(2));
+    });
+  }
+}
+
 TEST_CASE_TEMPLATE("the first elements of a head turn, and grow by the magnitude", T, float, bf16) {
   for (auto const layout : {rope_layout::half_split, rope_layout::interleaved}) {
     constexpr int heads = 3, head_dim = 20;

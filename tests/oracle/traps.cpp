@@ -18,6 +18,7 @@
 #include <moesaic/host/memory.hpp>
 #include <moesaic/host/norm.hpp>
 #include <moesaic/host/pack.hpp>
+#include <moesaic/host/rotary.hpp>
 #include <moesaic/host/route.hpp>
 #include <moesaic/route/balance.hpp>
 #include <moesaic/route/capacity.hpp>
@@ -317,6 +318,31 @@ double rope_far(const char* table, double theta, rope_scaling scaling, bool roun
   return worst;
 }
 
+/// Pairs (1, 0) of a text of 4100 tokens, of which some stand early, turned in one call or, by a mutant, each by how far it reaches itself.
+double longrope_far(bool each_by_itself) {
+  safetensors const file(oracle_path("functions.rope"));
+  auto const frequencies = read<double>(file, "longrope_long.inv_freq");
+  auto const pairs = static_cast<std::int64_t>(frequencies.size());
+  attention_config config{.scaling = {.kind = rope_scaling_kind::longrope, .factor = 8, .original_positions = 4096}};
+  for (std::int64_t i = 0; i < pairs; ++i) {            // as the file's metadata has them
+    auto const n = static_cast<double>(i);
+    config.scaling.factors.value[config.scaling.factors.count++] = 1.0 + 0.05 * n;
+    config.scaling.long_factors.value[config.scaling.long_factors.count++] = 1.0 + 0.9 * n * n / 8;
+  }
+  std::vector<std::int32_t> const positions{5, 100, 4099};
+  auto const magnitude = rope_magnitude(config);
+  matrix<double> x(3, 2 * pairs), want = x;
+  for (std::int64_t t = 0; t < 3; ++t)
+    for (std::int64_t i = 0; i < pairs; ++i) {
+      auto const angle = positions[static_cast<std::size_t>(t)] * frequencies[static_cast<std::size_t>(i)];
+      x(t, i) = 1, want(t, i) = magnitude * std::cos(angle), want(t, pairs + i) = magnitude * std::sin(angle);
+    }
+  std::vector<std::int32_t> const sequences{0, each_by_itself ? 1 : 0, each_by_itself ? 2 : 0};
+  host::pool pool;
+  host::rotate<double>(pool, config, static_cast<int>(2 * pairs), positions, x.view(), 1, sequences);
+  return distance(x, want);
+}
+
 // ---- order of roundings at bf16: the share of values with other bits ----
 
 double other_bits(matrix<bf16> const& got, matrix<bf16> const& want) {
@@ -563,6 +589,7 @@ trap const traps[] = {
     {"DeepSeek's YaRN with borders as they come", exact, 0.01,
      [](bool mutant) { return rope_far("yarn_deepseek_v3", 1e4, yarn_v3, !mutant); }},
     {"gpt-oss's YaRN with rounded borders", exact, 0.01, [](bool mutant) { return rope_far("yarn_gpt_oss", 1.5e5, yarn_gpt_oss, mutant); }},
+    {"LongRoPE's short list for the early tokens of a long text", exact, 0.1, longrope_far},
     {"Llama's norm rounded after its weight", few, many,
      [](bool mutant) { return llama_norm_far(mutant ? norm_cast::after_weight : norm_cast::before_weight); }},
     {"gpt-oss's norm rounded before its weight", few, many,

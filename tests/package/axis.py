@@ -13,7 +13,7 @@ import tempfile
 
 sys.dont_write_bytecode = True
 PAGE = "docs/how-to-add-an-axis.md"
-COPIED = ("include", "cmake", "tests/compile_fail", "tests/support", "tests/package/floors.py", "tests/unit/config_from_hf.py")
+COPIED = ("include", "cmake", "tests/compile_fail", "tests/support", "tests/package/floors.py", "tests/unit/config_from_hf.py", "tests/unit/described.hpp")
 PLACE = re.compile(r"In ((?:`[^`]+`(?: and )?)+), (after|in place of) `([^`]+)`:|New file `([^`]+)`.*:")
 NO_PLACE = ("bash",)                                       # what a reader runs
 NEUTRAL = r"""

@@ -1,5 +1,5 @@
 """Headers of cmake/config_from_hf.py: both forms of config.json give one, it compiles into the folder's model, and the C++ reader agrees on
-every config.json, right or wrong. `CXX` names the compiler, `MOESAIC_INCLUDES` further include folders (nlohmann/json's)."""
+every config.json, right or wrong. `CXX` names the compiler, `MOESAIC_UNIT` the program of the unit tests, which asks the C++ reader."""
 # SPDX-License-Identifier: Apache-2.0
 
 import contextlib
@@ -27,97 +27,36 @@ PARAMETERS = {"Llama-2-7B": 6738415616, "Llama-3-8B": 8030261248, "SmolLM2-135M"
               "Mixtral-8x22B": 140630071296, "Qwen3-30B-A3B": 30532122624, "Qwen3-235B-A22B": 235093634560, "OLMoE-1B-7B": 6919161856,
               "Qwen1.5-MoE-A2.7B": 14315784192, "DeepSeekMoE-16B": 16375728128}
 
-# Reads a config.json a line, answers its description a line: as describe() gives it, or {"error": sentence}.
+# LongRoPE as Phi-3.5-MoE has it, for so few pairs that its lists are short.
+TWO_LISTS = {"model_type": "phimoe", "hidden_size": 64, "num_attention_heads": 8, "num_key_value_heads": 2, "max_position_embeddings": 4096,
+             "rope_scaling": {"type": "longrope", "short_factor": [1.0, 1.25, 1.5, 2.0], "long_factor": [1.0, 3.0, 9.5, 27.0], "short_mscale": 1.25,
+                              "long_mscale": 1.5, "original_max_position_embeddings": 1024}}
+
+# Prints what the generated headers compile into, a model a line.
 PROGRAM = r"""
-#include <iostream>
-#include <string>
+#include <cstdio>
+#include <type_traits>
+#include <vector>
 
-#include <moesaic/io/huggingface.hpp>
+#include <moesaic/config/layers.hpp>
+#include <moesaic/config/spec.hpp>
+#include <moesaic/route/sparse_mixer.hpp>
 @HEADERS@
-using namespace moesaic;
-using nlohmann::json;
+#include <unit/described.hpp>
 
-json of(format f) { return {{"type", name(f.type)}, {"group", f.group}, {"zero_point", f.zero_point}}; }
-template <class Enum>
-json of(const char* type, Enum value, std::initializer_list<const char*> words) {
-  return std::string(type) + "::" + words.begin()[static_cast<int>(value)];
-}
-json of(norm_config const& n) {
-  return {{"kind", of("norm_kind", n.kind, {"rms", "layer"})}, {"epsilon", n.epsilon}, {"bias", n.bias},
-          {"cast", of("norm_cast", n.cast, {"before_weight", "after_weight"})}, {"weight_offset", n.weight_offset}};
-}
-json of(block_config const& c) {
-  auto const& a = c.attention;
-  auto const& r = c.router;
-  auto const& s = a.scaling;
-  auto const& l = a.latent;
-  auto const& e = c.expert;
-  auto factors = json::array();
-  for (int i = 0; i < s.factors.count; ++i) factors.push_back(s.factors.value[i]);
-  return {{"hidden", c.hidden},
-          {"attention", {{"heads", a.heads}, {"kv_heads", a.kv_heads}, {"head_dim", a.head_dim}, {"value_dim", a.value_dim},
-                         {"tiled_kv", a.tiled_kv}, {"rotary", a.rotary}, {"rotary_dim", a.rotary_dim}, {"rope_theta", a.rope_theta},
-                         {"layout", of("rope_layout", a.layout, {"half_split", "interleaved"})},
-                         {"scaling", {{"kind", of("rope_scaling_kind", s.kind, {"none", "linear", "llama3", "yarn", "ntk", "longrope"})},
-                                      {"factor", s.factor}, {"low_freq_factor", s.low_freq_factor}, {"high_freq_factor", s.high_freq_factor},
-                                      {"original_positions", s.original_positions}, {"beta_fast", s.beta_fast}, {"beta_slow", s.beta_slow},
-                                      {"rounded", s.rounded}, {"magnitude", s.magnitude}, {"factors", factors}}},
-                         {"qk_norm", of("qk_norm", a.qk_norm, {"none", "per_head", "full_width", "weightless"})},
-                         {"qk_norm_after_rope", a.qk_norm_after_rope}, {"qkv_bias", a.qkv_bias}, {"out_bias", a.out_bias},
-                         {"qkv_clip", a.qkv_clip}, {"scale", a.scale}, {"softcap", a.softcap}, {"window", a.window}, {"chunk", a.chunk},
-                         {"sinks", a.sinks}, {"output_gate", a.output_gate},
-                         {"temperature", {{"scale", a.temperature.scale}, {"floor", a.temperature.floor}}},
-                         {"latent", {{"kv_rank", l.kv_rank}, {"q_rank", l.q_rank}, {"rope_dim", l.rope_dim}, {"epsilon", l.epsilon},
-                                     {"q_scale", l.q_scale}, {"kv_scale", l.kv_scale}}}}},
-          {"router", {{"experts", r.experts}, {"top_k", r.top_k}, {"score", of("score", r.score, {"softmax", "sigmoid", "identity"})},
-                      {"position", of("score_position", r.position, {"before_top_k", "after_top_k"})}, {"logit_softcap", r.logit_softcap},
-                      {"groups", r.groups}, {"top_groups", r.top_groups}, {"group_worth", of("group_worth", r.group_worth, {"max", "top2_sum"})},
-                      {"group_mask", of("group_mask", r.group_mask, {"minus_infinity", "zero"})}, {"renormalize", r.renormalize},
-                      {"sum_epsilon", r.sum_epsilon}, {"sum_floor", r.sum_floor}, {"routed_scale", r.routed_scale}, {"bias", r.bias},
-                      {"score_bias", r.score_bias}, {"weights", of("combine_weight", r.weights, {"scores", "ones", "on_input"})}}},
-          {"expert", {{"intermediate", e.intermediate},
-                      {"activation", of("activation", e.activation, {"swiglu", "geglu_tanh", "geglu_erf", "relu", "relu_squared", "gelu_tanh"})},
-                      {"limit", e.limit}, {"alpha", e.alpha}, {"up_offset", e.up_offset}, {"bias", e.bias}, {"mixture_bias", e.mixture_bias},
-                      {"latent", e.latent}, {"zero", e.zero}, {"copy", e.copy}, {"constant", e.constant}}},
-          {"shared", {{"intermediate", c.shared.intermediate}, {"sigmoid_gate", c.shared.sigmoid_gate}}},
-          {"norm", of(c.norm)},
-          {"norms", of("norm_placement", c.norms, {"pre", "post", "sandwich"})},
-          {"residual_scale", c.residual_scale},
-          {"shortcut", of("shortcut", c.shortcut, {"none", "opens", "closes"})},
-          {"storage", {{"weights", of(c.storage.weights)}, {"ffn", of(c.storage.ffn)},
-                       {"activations", std::string("dtype::") + name(c.storage.activations)},
-                       {"cache", std::string("dtype::") + name(c.storage.cache)}}}};
-}
-json of(decoder_description const& d) {
-  auto layers = json::array();
-  for (auto const& layer : d.layers) layers.push_back(of(layer));
-  auto routing = json();
-  if (d.mixer_epsilon != 0) routing = {{"policy", "sparse_mixer"}, {"epsilon", d.mixer_epsilon}};
-  return {{"decoder", {{"vocabulary", d.decoder.vocabulary}, {"norm", of(d.decoder.norm)}, {"tied_head", d.decoder.tied_head},
-                       {"head_bias", d.decoder.head_bias}, {"embedding_scale", d.decoder.embedding_scale},
-                       {"logit_scale", d.decoder.logit_scale}, {"logit_softcap", d.decoder.logit_softcap},
-                       {"embedding", of(d.decoder.embedding)}}},
-          {"routing", routing},
-          {"layers", layers}};
-}
 template <class Model>
 void compiled(const char* label) {
-  static_assert(validated<Model>::config.vocabulary > 0);
-  std::cout << json{{"label", label}, {"compiled", of(description_of<Model>())}}.dump() << '\n';
+  static_assert(moesaic::validated<Model>::config.vocabulary > 0);
+  std::vector<moesaic::block_config> layers;
+  double epsilon = 0;
+  moesaic::for_each_layer<typename Model::layers>([&]<class Spec>(int) {
+    layers.push_back(moesaic::validated<Spec>::config);
+    if constexpr (std::is_same_v<moesaic::policy_of<Spec>, moesaic::routing::sparse_mixer<>>) epsilon = 1;
+  });
+  std::printf("{\"label\": \"%s\", \"compiled\": %s}\n", label, moesaic::test::json_text(Model::config, layers, epsilon).c_str());
 }
-int main(int count, char** arguments) {
+int main() {
   @COMPILED@
-  std::cout << json{{"families", detail::huggingface_families()}, {"common", detail::huggingface_common()}}.dump() << '\n';
-  (void)count, (void)arguments;
-  for (std::string line; std::getline(std::cin, line);) {
-    json answer;
-    try {
-      answer = of(describe_huggingface(json::parse(line)));
-    } catch (error const& sentence) {
-      answer = {{"error", sentence.what()}};
-    }
-    std::cout << answer.dump() << '\n';
-  }
 }
 """
 
@@ -128,6 +67,7 @@ def configs():
         yield hf.identifier(f"{folder}_{file[:-5]}"), json.loads((CHECKPOINTS / folder / file).read_text())
     for name, config in PUBLISHED.items():
         yield hf.identifier(name), config
+    yield "two_lists", TWO_LISTS
     for family in hf.FAMILIES:                  # all defaults; deepseek has no expert then
         more = {"num_experts_per_tok": 6} if family == "deepseek_v2" else {}
         yield hf.identifier("default_" + family), {"model_type": family} | more
@@ -139,6 +79,15 @@ def answer(config):
         return {"decoder": described["decoder"], "routing": described["routing"], "layers": described["layers"]}
     except hf.Inexpressible as sentence:
         return {"error": str(sentence)}
+
+
+def answers_of_the_cpp_reader(folder, questions):
+    """Its tables, then what it makes of each configuration: a test case of the unit tests' program, which reads them a line each."""
+    asked, answered = folder / "asked", folder / "answered"
+    asked.write_text("".join(json.dumps(question) + "\n" for question in questions))
+    subprocess.run([os.environ["MOESAIC_UNIT"], "--test-case=a file of configurations is answered"], stdout=subprocess.DEVNULL, check=True,
+                   env={**os.environ, "MOESAIC_CONFIGURATIONS": str(asked), "MOESAIC_ANSWERS": str(answered)})
+    return [json.loads(line) for line in answered.read_text().splitlines()]
 
 
 def mutations(config):
@@ -171,19 +120,16 @@ class Header(unittest.TestCase):
         program = PROGRAM.replace("@HEADERS@", "\n".join(f'#include "{label}.hpp"' for label in cls.configs))
         program = program.replace("@COMPILED@", "\n  ".join(f'compiled<generated::{label}::model>("{label}");' for label in cls.configs))
         (path / "program.cpp").write_text(program)
-        includes = [ROOT / "include", *filter(None, os.environ.get("MOESAIC_INCLUDES", "").split(os.pathsep))]
         subprocess.run([*os.environ.get("CXX", "c++").split(), "-std=c++20", "-Wall", "-Wextra", "-Wconversion", "-Wshadow", "-Werror",
-                        *(f"-I{folder}" for folder in includes), str(path / "program.cpp"), "-o", str(path / "program")], check=True)
+                        f"-I{ROOT}/include", f"-I{ROOT}/tests", str(path / "program.cpp"), "-o", str(path / "program")], check=True)
+        lines = subprocess.run([str(path / "program")], text=True, stdout=subprocess.PIPE, check=True).stdout.splitlines()
+        cls.compiled = {line["label"]: line["compiled"] for line in map(json.loads, lines)}
         cls.questions = list(cls.configs.values())
         for name in ("llama_config", "mixtral_config", "olmoe_config", "qwen2_config", "qwen2_moe_config", "qwen3_moe_config_v5",
                      "deepseekmoe_16b", "default_qwen3", "default_deepseek", "default_dbrx", "default_gpt_oss", "default_llama4_text",
-                     "default_hunyuan_v1_moe", "default_glm4_moe", "default_deepseek_v3", "default_longcat_flash", "default_minimax_m2"):
+                     "default_hunyuan_v1_moe", "default_glm4_moe", "two_lists", "default_deepseek_v3", "default_longcat_flash", "default_minimax_m2"):
             cls.questions += mutations(cls.configs[name])
-        run = subprocess.run([str(path / "program")], input="".join(json.dumps(q) + "\n" for q in cls.questions), text=True,
-                             stdout=subprocess.PIPE, check=True)
-        lines = [json.loads(line) for line in run.stdout.splitlines()]
-        cls.compiled = {line["label"]: line["compiled"] for line in lines[:len(cls.configs)]}
-        cls.tables, cls.answers = lines[len(cls.configs)], lines[len(cls.configs) + 1:]
+        cls.tables, *cls.answers = answers_of_the_cpp_reader(path, cls.questions)
 
     @classmethod
     def tearDownClass(cls):

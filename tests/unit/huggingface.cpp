@@ -1,7 +1,9 @@
 // HuggingFace folders: both forms of config.json mean the same, a compiled model is compared with it, what cannot be said is named.
 // SPDX-License-Identifier: Apache-2.0
 #include <cstdint>
+#include <cstdlib>
 #include <cstring>
+#include <fstream>
 #include <string>
 #include <vector>
 
@@ -18,6 +20,7 @@
 #include "support/compare.hpp"
 #include "support/temporary_folder.hpp"
 #include "support/tolerance.hpp"
+#include "unit/described.hpp"
 
 namespace {
 
@@ -402,4 +405,21 @@ TEST_CASE("a folder that lies is refused where it lies") {
   CHECK(checkpoint(path).generation().eos == std::vector<std::int64_t>{8, 9});
   folder.write("generation_config.json", R"({"eos_token_id": "end"})");
   CHECK(open() == path + "/generation_config.json: expected a token id as \"eos_token_id\", found string");
+}
+
+// For config_from_hf.py: the tables, then for each line of a file what describe_huggingface says of it.
+TEST_CASE("a file of configurations is answered" * doctest::skip(std::getenv("MOESAIC_CONFIGURATIONS") == nullptr)) {
+  std::ifstream asked(std::getenv("MOESAIC_CONFIGURATIONS"));
+  std::ofstream answered(std::getenv("MOESAIC_ANSWERS"));
+  answered << json{{"families", moesaic::detail::huggingface_families()}, {"common", moesaic::detail::huggingface_common()}}.dump() << '\n';
+  for (std::string line; std::getline(asked, line);) {
+    try {
+      auto const made = describe_huggingface(json::parse(line));
+      answered << moesaic::test::json_text(made.decoder, made.layers, made.mixer_epsilon) << '\n';
+    } catch (error const& sentence) {
+      answered << json{{"error", sentence.what()}}.dump() << '\n';
+    }
+  }
+  answered.close();
+  CHECK(answered.good());
 }

@@ -22,12 +22,20 @@ struct table_case {
   char const* name;
   int head_dim;
   attention_config config;
+  bool beyond = false;    // the file's positions reach beyond the original ones
 };
 
 constexpr double yarn_magnitude(double mscale, double ln_factor) { return 0.1 * mscale * ln_factor + 1; }
 constexpr double ln_40 = 3.6888794541139363;
 rope_scaling const deepseek_v3{.kind = rope_scaling_kind::yarn, .factor = 40, .original_positions = 4096, .magnitude = 1};
 rope_scaling const gpt_oss{.kind = rope_scaling_kind::yarn, .factor = 32, .original_positions = 4096, .rounded = false};
+
+rope_scaling const longrope{.kind = rope_scaling_kind::longrope,
+                            .factor = 8,
+                            .original_positions = 4096,
+                            .factors = {1.0, 1.05, 1.1, 1.15, 1.2, 1.25, 1.3, 1.35, 1.4, 1.45, 1.5, 1.55, 1.6, 1.65, 1.7000000000000002, 1.75},
+                            .long_factors = {1.0, 1.1125, 1.45, 2.0125, 2.8, 3.8125, 5.050000000000001, 6.5125, 8.2, 10.112499999999999, 12.25, 14.6125,
+                                             17.200000000000003, 20.012500000000003, 23.05, 26.3125}};
 
 // As `kinds` in the file's metadata says.
 table_case const tables[] = {
@@ -50,19 +58,8 @@ table_case const tables[] = {
                   .magnitude = yarn_magnitude(1.0, ln_40) / yarn_magnitude(0.5, ln_40)}}},
     {"yarn_gpt_oss", 64, {.rope_theta = 1.5e5, .scaling = gpt_oss}},
     {"ntk_alpha_hunyuan", 32, {.scaling = {.kind = rope_scaling_kind::ntk, .factor = 1000}}},
-    {"longrope_short",
-     32,
-     {.scaling = {.kind = rope_scaling_kind::longrope,
-                  .factor = 8,
-                  .original_positions = 4096,
-                  .factors = {1.0, 1.05, 1.1, 1.15, 1.2, 1.25, 1.3, 1.35, 1.4, 1.45, 1.5, 1.55, 1.6, 1.65, 1.7000000000000002, 1.75}}}},
-    {"longrope_long",
-     32,
-     {.scaling = {.kind = rope_scaling_kind::longrope,
-                  .factor = 8,
-                  .original_positions = 4096,
-                  .factors = {1.0, 1.1125, 1.45, 2.0125, 2.8, 3.8125, 5.050000000000001, 6.5125, 8.2, 10.112499999999999, 12.25, 14.6125,
-                              17.200000000000003, 20.012500000000003, 23.05, 26.3125}}}}};
+    {"longrope_short", 32, {.scaling = longrope}},
+    {"longrope_long", 32, {.scaling = longrope}, true}};
 
 std::vector<std::int32_t> positions_of(safetensors const& oracle, std::string const& kind) {
   auto const own = kind + ".positions";
@@ -99,11 +96,12 @@ TEST_CASE("frequencies of the oracle's tables") {
     REQUIRE(in_double.pairs == static_cast<int>(want.size()));
     for (int i = 0; i < in_double.pairs; ++i) {
       auto const n = static_cast<std::size_t>(i);
+      auto const of = [&](auto const& table) { return t.beyond ? table.long_frequency[i] : table.frequency[i]; };
       auto const steps = t.config.scaling.kind == rope_scaling_kind::ntk ? 32 : 8;             // ntk: a power more than the others
-      CHECK(std::fabs(in_double.frequency[i] - want[n]) <= steps * roundoff<double> * want[n]);
-      CHECK(in_float.frequency[i] == static_cast<float>(in_double.frequency[i]));
+      CHECK(std::fabs(of(in_double) - want[n]) <= steps * roundoff<double> * want[n]);
+      CHECK(of(in_float) == static_cast<float>(of(in_double)));
       // The shipped float code rounds at each of its four or so steps.
-      CHECK(std::fabs(in_float.frequency[i] - shipped[n]) <= 8 * static_cast<float>(roundoff<float>) * shipped[n]);
+      CHECK(std::fabs(of(in_float) - shipped[n]) <= 8 * static_cast<float>(roundoff<float>) * shipped[n]);
     }
   }
 }
@@ -185,6 +183,31 @@ TEST_CASE_TEMPLATE("position 0 changes nothing; lengths of pairs stay; neighbour
     }
 }
 
+TEST_CASE_TEMPLATE("a sequence that reaches beyond the original positions turns by the long list, all of it and no other", T, double, float, bf16) {
+  constexpr int heads = 2, head_dim = 32;
+  attention_config short_list{.scaling = longrope}, long_list = short_list;
+  short_list.scaling.long_factors = long_list.scaling.long_factors = {};
+  long_list.scaling.factors = longrope.long_factors;
+  attention_config const both{.scaling = [] { auto s = longrope; s.magnitude = 1.25, s.long_magnitude = 0.75; return s; }()};
+  short_list.scaling.magnitude = 1.25, long_list.scaling.magnitude = 0.75;
+  // Rows of three sequences mixed: one ends at the last of the original positions, one a position later.
+  std::vector<std::int32_t> const sequence{2, 0, 1, 0, 2, 1, 0}, position{0, 7, 9, 4095, 1, 4096, 4095};
+  random_stream random(8);
+  auto const x = random_matrix<T>(7, heads * head_dim, random);
+  auto got = x, in_short = x, in_long = x;
+  host::pool pool;
+  host::rotate<T>(pool, both, head_dim, position, got.view(), heads, sequence);
+  host::rotate<T>(pool, short_list, head_dim, position, in_short.view(), heads);
+  host::rotate<T>(pool, long_list, head_dim, position, in_long.view(), heads);
+  for (std::int64_t r = 0; r < x.rows; ++r)
+    for (std::int64_t c = 0; c < x.columns; ++c) CHECK(got(r, c) == (sequence[static_cast<std::size_t>(r)] == 1 ? in_long : in_short)(r, c));
+  got = x, in_long = x;
+  std::vector<std::int32_t> const one{0, 1, 2, 3, 4095, 4096, 5000};
+  host::rotate<T>(pool, both, head_dim, one, got.view(), heads);
+  host::rotate<T>(pool, long_list, head_dim, one, in_long.view(), heads);
+  CHECK(std::equal(got.data.begin(), got.data.end(), in_long.data.begin()));
+}
+
 TEST_CASE("a head that has no pairs, or too many, is refused in words") {
   for (int const head_dim : {0, -2, 11, 514})
     CHECK_THROWS_WITH_AS(host::make_rope_table<float>({}, head_dim), doctest::Contains(std::to_string(head_dim).c_str()), error);
@@ -242,6 +265,11 @@ TEST_CASE("weights made for another rotation are told from these") {
   other.scaling.factors.value[0] = 1.0000000000000002;
   CHECK(same(longrope, longrope));
   CHECK(!same(longrope, other));
+  other = longrope, other.scaling.long_factors = {1, 2, 3};
+  CHECK(!same(longrope, other));
+  auto third = other;
+  third.scaling.long_magnitude = 1.5;
+  CHECK(!same(other, third));
   int told = 0;
   auto const differs = [&](auto change) {
     auto changed = base;

@@ -64,7 +64,9 @@ struct rope_factors {
 
 /// Long-context change of the rotary frequencies. llama3: bands by wavelength (spec of Llama 3.1). yarn: bands by turns of the original
 /// context (arXiv:2309.00071). ntk: θ · factor^(d / (d − 2)), d the elements that turn (Hunyuan's alpha). longrope: each pair's frequency
-/// divided by its own factor (arXiv:2402.13753).
+/// divided by its own factor (arXiv:2402.13753), of one list for short texts and of another for long ones: the long list turns all of a
+/// sequence's tokens in a call that brings one at position original_positions or later. Keys that an earlier call turned by the short list stay
+/// so in the cache, as in the published classes: a sequence that is to grow beyond is computed anew.
 struct rope_scaling {
   rope_scaling_kind kind = rope_scaling_kind::none;
   double factor = 1.0;
@@ -75,7 +77,9 @@ struct rope_scaling {
   double beta_slow = 1.0;
   bool rounded = true;                 ///< the band's borders to whole pairs outward (DeepSeek), or as they come (gpt-oss)
   double magnitude = 0.0;              ///< on cosines and sines; 0 = yarn: 0.1 ln(factor) + 1, longrope: √(1 + ln(factor) / ln(original_positions))
-  rope_factors factors = {};           ///< longrope only: [pairs]; a model's short or its long list, by the context that the layer is compiled for
+  rope_factors factors = {};           ///< longrope only: [pairs]
+  rope_factors long_factors = {};      ///< longrope only: in place of `factors` in a call that reaches beyond original_positions; empty = as `factors`
+  double long_magnitude = 0.0;         ///< with long_factors, in place of magnitude
 
   friend constexpr bool operator==(rope_scaling const&, rope_scaling const&) = default;
 };

@@ -6,6 +6,7 @@
 #include <string>
 
 #include <moesaic/base/status.hpp>
+#include <moesaic/base/view.hpp>
 #include <moesaic/config/block_config.hpp>
 
 namespace moesaic {
@@ -29,8 +30,8 @@ inline void check_rope(int turning) {
 ///   yarn      by pair: kept up to the pair that turns beta_fast times in the original context, divided by factor from the one that turns
 ///             beta_slow times on, a linear blend in the pair's number between (arXiv:2309.00071)
 ///   ntk       of θ · factor^(turning / (turning − 2))
-///   longrope  divided by the pair's own factor (arXiv:2402.13753)
-inline double rope_frequency(attention_config const& config, int turning, int pair) {
+///   longrope  divided by the pair's own factor (arXiv:2402.13753): of long_factors where `beyond`, a text longer than original_positions
+inline double rope_frequency(attention_config const& config, int turning, int pair, bool beyond = false) {
   constexpr auto two_pi = 6.283185307179586476925;
   auto const& scaling = config.scaling;
   auto const theta = scaling.kind == rope_scaling_kind::ntk ? config.rope_theta * std::pow(scaling.factor, turning / (turning - 2.0)) : config.rope_theta;
@@ -55,15 +56,22 @@ inline double rope_frequency(attention_config const& config, int turning, int pa
       keep = 1.0 - at_most_1((pair - low) / (high != low ? high - low : 0.001));
       break;
     }
-    case rope_scaling_kind::longrope: return plain / scaling.factors.value[pair];
+    case rope_scaling_kind::longrope: return plain / (beyond && !scaling.long_factors.empty() ? scaling.long_factors : scaling.factors).value[pair];
   }
   return keep == 1.0 ? plain : (1.0 - keep) * plain / scaling.factor + keep * plain;
 }
 
+/// The frequencies that a layer keeps, of its pairs: [pairs], or where long texts have their own, those and then these, [2 · pairs].
+inline void rope_frequencies(attention_config const& config, int turning, list<double> into) {
+  check_rope(turning);
+  auto const pairs = turning / 2;
+  for (int i = 0; i < static_cast<int>(into.size); ++i) into[i] = rope_frequency(config, turning, i % pairs, i >= pairs);
+}
+
 /// What cosines and sines are multiplied by, and with them every rotated element.
-inline double rope_magnitude(attention_config const& config) {
+inline double rope_magnitude(attention_config const& config, bool beyond = false) {
   auto const& scaling = config.scaling;
-  if (scaling.magnitude != 0.0) return scaling.magnitude;
+  if (auto const given = beyond && !scaling.long_factors.empty() ? scaling.long_magnitude : scaling.magnitude; given != 0.0) return given;
   if (scaling.kind == rope_scaling_kind::yarn) return 0.1 * std::log(scaling.factor) + 1.0;
   if (scaling.kind == rope_scaling_kind::longrope) return std::sqrt(1.0 + std::log(scaling.factor) / std::log(scaling.original_positions));
   return 1.0;

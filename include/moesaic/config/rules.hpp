@@ -71,6 +71,9 @@ namespace rules {
     };                                                                   \
   }
 
+constexpr bool is_finite(double value) { return value >= std::numeric_limits<double>::lowest() && value <= std::numeric_limits<double>::max(); }
+constexpr bool not_negative(double value) { return value >= 0 && is_finite(value); }
+constexpr bool is_positive(double value) { return value > 0 && is_finite(value); }
 // Experts that are no feed-forward.
 constexpr int special(block_config const& c) { return c.expert.zero + c.expert.copy + c.expert.constant; }
 // The first run without experts or width, or -1.
@@ -117,8 +120,8 @@ MOESAIC_RULE(block_config, intermediate_is_positive,
 // ---- attention
 
 MOESAIC_RULE(block_config, rope_theta_is_positive,
-    "attention.rope_theta must be positive, because the rotary frequencies are its powers",
-    c.attention.rope_theta > 0, real{c.attention.rope_theta});
+    "attention.rope_theta must be finite and positive, because the rotary frequencies are its powers",
+    is_positive(c.attention.rope_theta), real{c.attention.rope_theta});
 MOESAIC_RULE(block_config, rotary_dim_is_within_a_head,
     "attention.rotary_dim must be even and at most the head dimension, or 0 for all of it, because the first elements of a head turn in pairs",
     c.attention.rotary_dim >= 0 && c.attention.rotary_dim % 2 == 0 && (shapes(c).head_dim <= 0 || c.attention.rotary_dim <= shapes(c).head_dim),
@@ -130,12 +133,25 @@ MOESAIC_RULE(block_config, scaling_has_a_kind,
     "attention.scaling.factor needs attention.scaling.kind, because without a kind nothing is scaled",
     c.attention.scaling.kind != rope_scaling_kind::none || c.attention.scaling.factor == 1.0, real{c.attention.scaling.factor});
 MOESAIC_RULE(block_config, scaling_stretches,
-    "attention.scaling.factor must be at least 1, because scaling stretches the positions a model was trained on",
-    c.attention.scaling.kind == rope_scaling_kind::none || c.attention.scaling.factor >= 1.0, real{c.attention.scaling.factor});
+    "attention.scaling.factor must be finite and at least 1, because scaling stretches the positions a model was trained on",
+    c.attention.scaling.kind == rope_scaling_kind::none || (c.attention.scaling.factor >= 1.0 && is_finite(c.attention.scaling.factor)), real{c.attention.scaling.factor});
+constexpr bool scaling_fields_fit(rope_scaling const& s) {
+  constexpr rope_scaling plain;
+  bool const llama3 = s.kind == rope_scaling_kind::llama3, yarn = s.kind == rope_scaling_kind::yarn;
+  return (llama3 || (s.low_freq_factor == plain.low_freq_factor && s.high_freq_factor == plain.high_freq_factor)) &&
+         (yarn || (s.beta_fast == plain.beta_fast && s.beta_slow == plain.beta_slow && s.rounded == plain.rounded)) &&
+         (llama3 || yarn || s.kind == rope_scaling_kind::longrope || s.original_positions == plain.original_positions);
+}
+MOESAIC_RULE(block_config, scaling_fields_are_of_their_kind,
+    "attention.scaling's low_freq_factor and high_freq_factor need llama3, its beta_fast, beta_slow and rounded yarn, and its original_positions llama3, "
+    "yarn or longrope, because other kinds read none of them",
+    !c.attention.rotary || scaling_fields_fit(c.attention.scaling), c.attention.scaling.kind);
 MOESAIC_RULE(block_config, scaling_bands_are_ordered,
-    "attention.scaling.low_freq_factor must be positive and at most high_freq_factor, because llama3 scaling blends the frequencies between",
+    "attention.scaling.low_freq_factor must be positive and at most high_freq_factor, which must be finite, because llama3 scaling blends the frequencies "
+    "between",
     c.attention.scaling.kind != rope_scaling_kind::llama3 ||
-        (c.attention.scaling.low_freq_factor > 0 && c.attention.scaling.low_freq_factor <= c.attention.scaling.high_freq_factor),
+        (c.attention.scaling.low_freq_factor > 0 && c.attention.scaling.low_freq_factor <= c.attention.scaling.high_freq_factor &&
+         is_finite(c.attention.scaling.high_freq_factor)),
     real{c.attention.scaling.low_freq_factor}, real{c.attention.scaling.high_freq_factor});
 MOESAIC_RULE(block_config, scaling_knows_original_positions,
     "attention.scaling.original_positions must be positive, and above 1 for longrope, because llama3 and yarn count turns in so many positions, and "
@@ -145,9 +161,9 @@ MOESAIC_RULE(block_config, scaling_knows_original_positions,
         c.attention.scaling.original_positions > (c.attention.scaling.kind == rope_scaling_kind::longrope ? 1 : 0),
     c.attention.scaling.original_positions);
 MOESAIC_RULE(block_config, yarn_bands_are_ordered,
-    "attention.scaling.beta_slow must be positive and at most beta_fast, because yarn scaling blends the frequencies between",
+    "attention.scaling.beta_slow must be positive and at most beta_fast, which must be finite, because yarn scaling blends the frequencies between",
     c.attention.scaling.kind != rope_scaling_kind::yarn ||
-        (c.attention.scaling.beta_slow > 0 && c.attention.scaling.beta_slow <= c.attention.scaling.beta_fast),
+        (c.attention.scaling.beta_slow > 0 && c.attention.scaling.beta_slow <= c.attention.scaling.beta_fast && is_finite(c.attention.scaling.beta_fast)),
     real{c.attention.scaling.beta_slow}, real{c.attention.scaling.beta_fast});
 MOESAIC_RULE(block_config, yarn_has_a_theta_above_1,
     "attention.rope_theta must be above 1 for yarn scaling, because the borders of its bands are logarithms to this base",
@@ -155,11 +171,12 @@ MOESAIC_RULE(block_config, yarn_has_a_theta_above_1,
 MOESAIC_RULE(block_config, ntk_has_two_pairs,
     "ntk scaling needs at least 4 elements of a head that turn, because theta grows by factor to the power d / (d - 2) of their number d",
     c.attention.scaling.kind != rope_scaling_kind::ntk || shapes(c).rotary_dim <= 0 || shapes(c).rotary_dim > 2, shapes(c).rotary_dim);
-// The first factor that is not positive, or -1.
-constexpr int bad_factor(rope_factors const& factors) {
-  for (int i = 0; i < factors.count && i < rope_factors::most; ++i)
-    if (!(factors.value[i] > 0)) return i;
-  return -1;
+// The first factor that is not finite and positive, or 1.
+constexpr double bad_factor(rope_scaling const& s) {
+  for (auto const* some : {&s.factors, &s.long_factors})
+    for (int i = 0; i < some->count && i < rope_factors::most; ++i)
+      if (!is_positive(some->value[i])) return some->value[i];
+  return 1;
 }
 MOESAIC_RULE(block_config, factors_are_of_pairs,
     "attention.scaling.factors must be as many as the pairs of a head that turn (128 at most), for longrope and for it alone, because it divides "
@@ -168,28 +185,37 @@ MOESAIC_RULE(block_config, factors_are_of_pairs,
         ? c.attention.scaling.factors.count <= rope_factors::most && c.attention.scaling.factors.count == shapes(c).rotary_dim / 2
         : c.attention.scaling.factors.empty(),
     c.attention.scaling.factors.count, shapes(c).rotary_dim / 2);
+MOESAIC_RULE(block_config, long_factors_are_as_many,
+    "attention.scaling.long_factors must be as many as attention.scaling.factors, or none where these serve texts of any length, because both are of the "
+    "same pairs",
+    c.attention.scaling.long_factors.empty() || c.attention.scaling.long_factors.count == c.attention.scaling.factors.count,
+    c.attention.scaling.long_factors.count, c.attention.scaling.factors.count);
 MOESAIC_RULE(block_config, factors_are_positive,
-    "attention.scaling.factors must be positive, because frequencies are divided by them",
-    bad_factor(c.attention.scaling.factors) < 0,
-    real{c.attention.scaling.factors.value[bad_factor(c.attention.scaling.factors) < 0 ? 0 : bad_factor(c.attention.scaling.factors)]});
+    "attention.scaling.factors and attention.scaling.long_factors must be finite and positive, because frequencies are divided by them",
+    bad_factor(c.attention.scaling) == 1, real{bad_factor(c.attention.scaling)});
 MOESAIC_RULE(block_config, magnitude_is_of_yarn_or_longrope,
-    "attention.scaling.magnitude must be positive, or 0 for the one that its kind has, and needs yarn or longrope, because other kinds leave cosines "
-    "and sines as they are",
-    c.attention.scaling.magnitude == 0 || (c.attention.scaling.magnitude > 0 && (c.attention.scaling.kind == rope_scaling_kind::yarn ||
-                                                                                c.attention.scaling.kind == rope_scaling_kind::longrope)),
+    "attention.scaling.magnitude must be finite and positive, or 0 for the one that its kind has, and needs yarn or longrope, because other kinds leave "
+    "cosines and sines as they are",
+    c.attention.scaling.magnitude == 0 || (is_positive(c.attention.scaling.magnitude) && (c.attention.scaling.kind == rope_scaling_kind::yarn ||
+                                                                                         c.attention.scaling.kind == rope_scaling_kind::longrope)),
     real{c.attention.scaling.magnitude}, c.attention.scaling.kind);
+MOESAIC_RULE(block_config, long_magnitude_has_long_factors,
+    "attention.scaling.long_magnitude must be finite and positive, or 0 for the one that follows from factor, and needs attention.scaling.long_factors, "
+    "because it stands in magnitude's place where they stand in that of factors",
+    c.attention.scaling.long_magnitude == 0 || (is_positive(c.attention.scaling.long_magnitude) && !c.attention.scaling.long_factors.empty()),
+    real{c.attention.scaling.long_magnitude}, c.attention.scaling.long_factors.count);
 MOESAIC_RULE(block_config, attention_scale_is_positive,
-    "attention.scale must be positive, or 0 for 1 / sqrt(head_dim), because a negative one prefers the keys least alike",
-    c.attention.scale >= 0, real{c.attention.scale});
+    "attention.scale must be finite and positive, or 0 for 1 / sqrt(head_dim), because a negative one prefers the keys least alike",
+    not_negative(c.attention.scale), real{c.attention.scale});
 MOESAIC_RULE(block_config, value_dim_is_at_most_512,
     "attention.value_dim must lie between 1 and 512, or be 0 for the head dimension, because attention keeps a head's values on the stack",
     c.attention.value_dim >= 0 && c.attention.value_dim <= 512, c.attention.value_dim);
 MOESAIC_RULE(block_config, attention_softcap_is_not_negative,
     "attention.softcap must be finite and positive, or 0 for none, because scores are squeezed between it and its negative",
-    c.attention.softcap >= 0 && c.attention.softcap <= std::numeric_limits<double>::max(), real{c.attention.softcap});
+    not_negative(c.attention.softcap), real{c.attention.softcap});
 MOESAIC_RULE(block_config, qkv_clip_is_not_negative,
     "attention.qkv_clip must be finite and positive, or 0 for none, because projections are clamped between its negative and it",
-    c.attention.qkv_clip >= 0 && c.attention.qkv_clip <= std::numeric_limits<double>::max(), real{c.attention.qkv_clip});
+    not_negative(c.attention.qkv_clip), real{c.attention.qkv_clip});
 MOESAIC_RULE(block_config, window_and_chunk_are_not_negative,
     "attention.window and attention.chunk must be positive, or 0 for all positions, because they count those that a token sees, itself among them",
     c.attention.window >= 0 && c.attention.chunk >= 0, c.attention.window, c.attention.chunk);
@@ -199,7 +225,7 @@ MOESAIC_RULE(block_config, late_qk_norm_has_both,
 MOESAIC_RULE(block_config, temperature_is_not_negative,
     "attention.temperature must have a finite scale that is not negative and a positive floor, because queries grow with the whole floors of "
     "positions before them",
-    c.attention.temperature.scale >= 0 && c.attention.temperature.scale <= std::numeric_limits<double>::max() && c.attention.temperature.floor > 0,
+    not_negative(c.attention.temperature.scale) && c.attention.temperature.floor > 0,
     real{c.attention.temperature.scale}, c.attention.temperature.floor);
 
 // ---- latent attention
@@ -218,11 +244,11 @@ MOESAIC_RULE(block_config, latent_rope_dim_is_even,
     c.attention.latent.kv_rank <= 0 || (c.attention.latent.rope_dim > 0 && c.attention.latent.rope_dim % 2 == 0 && c.attention.latent.rope_dim <= 512),
     c.attention.latent.rope_dim);
 MOESAIC_RULE(block_config, latent_epsilon_is_positive,
-    "attention.latent.epsilon must be positive, because a latent of zeros would be divided by zero",
-    c.attention.latent.epsilon > 0, real{c.attention.latent.epsilon});
+    "attention.latent.epsilon must be finite and positive, because a latent of zeros would be divided by zero",
+    is_positive(c.attention.latent.epsilon), real{c.attention.latent.epsilon});
 MOESAIC_RULE(block_config, latent_scales_are_positive,
-    "attention.latent.q_scale and attention.latent.kv_scale must be positive, because they multiply queries and latents",
-    c.attention.latent.q_scale > 0 && c.attention.latent.kv_scale > 0, real{c.attention.latent.q_scale}, real{c.attention.latent.kv_scale});
+    "attention.latent.q_scale and attention.latent.kv_scale must be finite and positive, because they multiply queries and latents",
+    is_positive(c.attention.latent.q_scale) && is_positive(c.attention.latent.kv_scale), real{c.attention.latent.q_scale}, real{c.attention.latent.kv_scale});
 MOESAIC_RULE(block_config, latent_heads_have_their_own_keys,
     "attention.kv_heads must be 0 or attention.heads where attention.latent is given, because every head projects keys and values of its own from "
     "the latent",
@@ -240,9 +266,6 @@ MOESAIC_RULE(block_config, latent_attention_is_plain,
     c.attention.latent.kv_rank <= 0 || plain_latent(c.attention), c.attention.latent.kv_rank);
 
 // ---- router
-
-constexpr bool is_finite(double value) { return value >= std::numeric_limits<double>::lowest() && value <= std::numeric_limits<double>::max(); }
-constexpr bool not_negative(double value) { return value >= 0 && is_finite(value); }
 
 MOESAIC_RULE(block_config, experts_are_not_negative,
     "router.experts must be positive, or 0 for a dense layer, because it counts the experts",
@@ -332,8 +355,8 @@ MOESAIC_RULE(block_config, ones_are_not_scaled,
     c.router.weights != combine_weight::ones || (!c.router.renormalize && c.router.routed_scale == 1.0),
     c.router.renormalize, real{c.router.routed_scale});
 MOESAIC_RULE(block_config, routed_scale_is_positive,
-    "router.routed_scale must be positive, because it multiplies what the chosen experts add",
-    c.router.routed_scale > 0, real{c.router.routed_scale});
+    "router.routed_scale must be finite and positive, because it multiplies what the chosen experts add",
+    is_positive(c.router.routed_scale), real{c.router.routed_scale});
 
 // ---- what an expert computes
 
@@ -342,7 +365,7 @@ MOESAIC_RULE(block_config, limit_is_not_negative,
     not_negative(c.expert.limit), real{c.expert.limit});
 MOESAIC_RULE(block_config, alpha_is_of_swiglu,
     "expert.alpha must be finite and positive, and 1 for all but swiglu, because it stands in that one's sigmoid",
-    c.expert.alpha == 1.0 || (c.expert.alpha > 0 && is_finite(c.expert.alpha) && c.expert.activation == activation::swiglu),
+    c.expert.alpha == 1.0 || (is_positive(c.expert.alpha) && c.expert.activation == activation::swiglu),
     real{c.expert.alpha}, c.expert.activation);
 MOESAIC_RULE(block_config, up_offset_is_finite,
     "expert.up_offset must be finite, because it is added to what the gate multiplies",
@@ -400,8 +423,8 @@ MOESAIC_RULE(block_config, shared_gate_has_a_shared_expert,
 // ---- norms
 
 MOESAIC_RULE(block_config, epsilon_is_positive,
-    "norm.epsilon must be positive, because a row of zeros would be divided by zero",
-    c.norm.epsilon > 0, real{c.norm.epsilon});
+    "norm.epsilon must be finite and positive, because a row of zeros would be divided by zero",
+    is_positive(c.norm.epsilon), real{c.norm.epsilon});
 MOESAIC_RULE(block_config, norm_bias_has_a_layer_norm,
     "norm.bias needs norm_kind::layer, because a root-mean-square norm has no bias",
     !c.norm.bias || c.norm.kind == norm_kind::layer, c.norm.kind);
@@ -416,7 +439,7 @@ MOESAIC_RULE(block_config, weight_offset_is_finite,
 
 MOESAIC_RULE(block_config, residual_scale_is_positive,
     "residual_scale must be finite and positive, because it multiplies what attention and feed-forward add to the stream",
-    c.residual_scale > 0 && is_finite(c.residual_scale), real{c.residual_scale});
+    is_positive(c.residual_scale), real{c.residual_scale});
 MOESAIC_RULE(block_config, shortcut_opens_at_a_mixture,
     "shortcut::opens needs router.experts, because it is a mixture's output that joins the stream a layer later",
     c.shortcut != shortcut::opens || c.router.experts != 0, c.router.experts);
@@ -485,8 +508,8 @@ MOESAIC_RULE(decoder_config, head_bias_has_a_head,
     "head_bias needs tied_head = false, because a tied head is the embedding, which has no bias",
     !c.head_bias || !c.tied_head, c.tied_head);
 MOESAIC_RULE(decoder_config, final_epsilon_is_positive,
-    "the epsilon of a decoder's norm must be positive, because a row of zeros would be divided by zero",
-    c.norm.epsilon > 0, real{c.norm.epsilon});
+    "the epsilon of a decoder's norm must be finite and positive, because a row of zeros would be divided by zero",
+    is_positive(c.norm.epsilon), real{c.norm.epsilon});
 MOESAIC_RULE(decoder_config, final_norm_bias_has_a_layer_norm,
     "the bias of a decoder's norm needs norm_kind::layer, because a root-mean-square norm has no bias",
     !c.norm.bias || c.norm.kind == norm_kind::layer, c.norm.kind);
@@ -498,10 +521,10 @@ MOESAIC_RULE(decoder_config, final_weight_offset_is_finite,
     is_finite(c.norm.weight_offset), real{c.norm.weight_offset});
 MOESAIC_RULE(decoder_config, embedding_scale_is_positive,
     "embedding_scale must be finite and positive, because it multiplies every row of the embedding",
-    c.embedding_scale > 0 && is_finite(c.embedding_scale), real{c.embedding_scale});
+    is_positive(c.embedding_scale), real{c.embedding_scale});
 MOESAIC_RULE(decoder_config, logit_scale_is_positive,
     "logit_scale must be finite and positive, because a negative one would prefer the tokens least likely",
-    c.logit_scale > 0 && is_finite(c.logit_scale), real{c.logit_scale});
+    is_positive(c.logit_scale), real{c.logit_scale});
 MOESAIC_RULE(decoder_config, final_logit_softcap_is_not_negative,
     "the logit_softcap of a decoder must be finite and positive, or 0 for none, because logits are squeezed between it and its negative",
     not_negative(c.logit_softcap), real{c.logit_softcap});
@@ -545,9 +568,9 @@ struct list {};
 struct of_block : list<
     hidden_is_positive, heads_are_positive, heads_divide_hidden, head_dim_is_positive, head_dim_is_even, head_dim_is_at_most_512,
     kv_heads_divide_heads, intermediate_is_positive, rope_theta_is_positive, rotary_dim_is_within_a_head,
-    rotary_settings_need_rotary, scaling_has_a_kind, scaling_stretches, scaling_bands_are_ordered, scaling_knows_original_positions,
-    yarn_bands_are_ordered, yarn_has_a_theta_above_1, ntk_has_two_pairs, factors_are_of_pairs, factors_are_positive,
-    magnitude_is_of_yarn_or_longrope, attention_scale_is_positive, value_dim_is_at_most_512, attention_softcap_is_not_negative,
+    rotary_settings_need_rotary, scaling_has_a_kind, scaling_stretches, scaling_fields_are_of_their_kind, scaling_bands_are_ordered, scaling_knows_original_positions,
+    yarn_bands_are_ordered, yarn_has_a_theta_above_1, ntk_has_two_pairs, factors_are_of_pairs, long_factors_are_as_many,
+    factors_are_positive, magnitude_is_of_yarn_or_longrope, long_magnitude_has_long_factors, attention_scale_is_positive, value_dim_is_at_most_512, attention_softcap_is_not_negative,
     qkv_clip_is_not_negative, window_and_chunk_are_not_negative, late_qk_norm_has_both, temperature_is_not_negative, latent_ranks_are_not_negative, latent_settings_need_kv_rank, latent_rope_dim_is_even,
     latent_epsilon_is_positive, latent_scales_are_positive, latent_heads_have_their_own_keys, latent_attention_is_plain, experts_are_not_negative,
     top_k_is_within_experts, router_has_experts, score_bias_meets_scores, renormalize_has_positive_scores,

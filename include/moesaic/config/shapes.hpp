@@ -106,12 +106,18 @@ struct rope_parameters {
 };
 constexpr rope_parameters rope_parameters_of(attention_config const& c) {
   auto const& s = c.scaling;
-  std::uint64_t factors = 14695981039346656037u;   // a list as one number: FNV-1a (RFC 9923) over its doubles, of which 53 bits are kept
-  for (int i = 0; i < s.factors.count && i < rope_factors::most; ++i) factors = (factors ^ std::bit_cast<std::uint64_t>(s.factors.value[i])) * 1099511628211u;
+  std::uint64_t factors = 14695981039346656037u;   // lists as one number: FNV-1a (RFC 9923) over their doubles, of which 53 bits are kept
+  auto const add = [&](double value) { factors = (factors ^ std::bit_cast<std::uint64_t>(value)) * 1099511628211u; };
+  for (auto const* some : {&s.factors, &s.long_factors})
+    for (int i = 0; i < some->count && i < rope_factors::most; ++i) add(some->value[i]);
+  if (!s.long_factors.empty()) add(s.long_magnitude);
   return {{c.rope_theta, static_cast<double>(s.kind), s.factor, s.low_freq_factor, s.high_freq_factor, static_cast<double>(s.original_positions),
            s.beta_fast, s.beta_slow, static_cast<double>(s.rounded), s.magnitude, static_cast<double>(factors >> 11), static_cast<double>(c.rotary ? c.rotary_dim : -1),
            static_cast<double>(c.layout)}};
 }
+
+/// Frequencies that a layer keeps of `turning` elements of a head: one a pair, or two where long texts have factors of their own.
+constexpr int rope_frequency_count(attention_config const& c, int turning) { return turning / 2 * (c.scaling.long_factors.empty() ? 1 : 2); }
 
 /// Factor of the scores: 1 / √key_dim unless the configuration names one.
 inline double attention_scale(attention_config const& config, int key_dim) {

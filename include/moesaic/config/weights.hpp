@@ -58,7 +58,7 @@ struct attention_weights {
   packed_matrix out;                   ///< [hidden, heads_width]
   list<const float> qkv_bias, out_bias;
   list<const float> q_norm, k_norm;    ///< [head_dim], or [q_width] and [k_width], or empty
-  list<const double> rope;             ///< rope_parameters, then [rotary_dim / 2] radians a position of each rotated pair
+  list<const double> rope;             ///< rope_parameters, then [rope_frequency_count] radians a position of each rotated pair
   list<const float> sinks = {};        ///< [heads] or empty
   // Of latent attention, whose qkv is [q_rank (or q_width) + kv_rank + rope_dim, hidden] and whose norms are of the latents: [q_rank], [kv_rank].
   packed_matrix q_up = {};             ///< [q_width, q_rank]; empty where queries are projected from x

@@ -84,8 +84,8 @@ status rotate_and_append(basic_stream_ref<Tuning>& where, rope_table const& tabl
                          view<const T> v, list<const std::int32_t> sequence, list<const std::int32_t> position, call_flags* flags = nullptr) {
   if (auto const fits = cache_detail::check<Stored>(cache, k, v, sequence, position); !fits) return fits;
   start<rotate_rows<T, scalar_of<Stored>>>(where, {.x = blocks_for(qk.rows), .early = true},
-                                           {qk, position.data, table.frequency.data, heads, static_cast<int>(table.frequency.size), table.head_dim, table.magnitude,
-                                            table.layout, cache, v, sequence.data, flags});
+                                           {qk, position.data, table.frequency.data, heads, table.pairs(), table.head_dim, table.magnitude,
+                                            table.layout, cache, v, sequence.data, flags, table.original_positions, table.long_magnitude});
   return {};
 }
 

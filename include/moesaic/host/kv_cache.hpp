@@ -196,7 +196,7 @@ status append(pool& where, kv_cache const& cache, view<const T> k, view<const T>
 template <class T, dtype Promised = dtype::same>
 status rotate_and_append(pool& where, rope_table<accumulator<T>> const& table, view<T> qk, int heads, kv_cache const& cache, view<const T> k, view<const T> v,
                          list<const std::int32_t> sequence, list<const std::int32_t> position, call_flags* = nullptr) {
-  rotate(where, table, position, qk, heads);
+  rotate(where, table, position, qk, heads, sequence);
   return append<T, Promised>(where, cache, k, v, sequence, position);
 }
 

@@ -9,6 +9,7 @@
 #include <moesaic/base/view.hpp>
 #include <moesaic/config/block_config.hpp>
 #include <moesaic/config/rope.hpp>
+#include <moesaic/config/shapes.hpp>
 #include <moesaic/host/pool.hpp>
 #include <moesaic/host/simd/parts.hpp>
 
@@ -29,34 +30,61 @@ struct rope_table {
   int pairs = 0;     ///< the first 2 · pairs elements of a head turn
   int head_dim = 0;  ///< from one head to the next
   Sum magnitude = 1; ///< on cosines and sines
+  int original_positions = 0;   ///< of a sequence that reaches further in a call, tokens turn by the next two; 0 = none does
+  Sum long_magnitude = 1;
+  Sum long_frequency[max_pairs] = {};
   Sum frequency[max_pairs] = {};
 };
+
+/// Of frequencies that are kept in double (rope_frequencies), each rounded once. Heads are `head_dim` elements apart.
+template <class Sum>
+rope_table<Sum> rope_table_of(attention_config const& config, int head_dim, list<const double> frequencies) {
+  bool const two = !config.scaling.long_factors.empty();
+  rope_table<Sum> table{config.layout, static_cast<int>(frequencies.size) / (two ? 2 : 1), head_dim, static_cast<Sum>(rope_magnitude(config))};
+  for (int i = 0; i < table.pairs; ++i) table.frequency[i] = static_cast<Sum>(frequencies[i]);
+  if (two) {
+    table.original_positions = config.scaling.original_positions, table.long_magnitude = static_cast<Sum>(rope_magnitude(config, true));
+    for (int i = 0; i < table.pairs; ++i) table.long_frequency[i] = static_cast<Sum>(frequencies[table.pairs + i]);
+  }
+  return table;
+}
 
 /// Frequencies as config/rope.hpp has them, computed in double and rounded once. Throws where the elements that turn are odd or above 512.
 template <class Sum>
 rope_table<Sum> make_rope_table(attention_config const& config, int head_dim) {
   auto const turning = turning_elements(config, head_dim);
   check_rope(turning);
-  rope_table<Sum> result{config.layout, turning / 2, head_dim, static_cast<Sum>(rope_magnitude(config)), {}};
-  for (int i = 0; i < result.pairs; ++i) result.frequency[i] = static_cast<Sum>(rope_frequency(config, turning, i));
-  return result;
+  double kept[2 * most_rope_pairs];
+  list<double> const frequencies(kept, rope_frequency_count(config, turning));
+  rope_frequencies(config, turning, frequencies);
+  return rope_table_of<Sum>(config, head_dim, frequencies);
 }
 
 /// In place: pair (a, b) of every head becomes (a cos − b sin, b cos + a sin) · magnitude, angle = position · frequency of the pair; what does not
 /// turn stays.
 /// x [tokens, heads · head_dim], positions [tokens]. Queries and keys lie side by side in a fused projection: one call turns both.
+/// sequences [tokens], or empty where all tokens are of one: read where a table has frequencies for long sequences, whose last row is their furthest.
 /// Angles in float (double for double); at bf16 cos and sin (times magnitude) are rounded to bf16 first, as the HuggingFace Llama classes do.
 template <class T>
-void rotate(pool& where, rope_table<accumulator<T>> const& table, list<const std::int32_t> positions, view<T> x, int heads) {
+void rotate(pool& where, rope_table<accumulator<T>> const& table, list<const std::int32_t> positions, view<T> x, int heads,
+            list<const std::int32_t> sequences = {}) {
   using sum = accumulator<T>;
   auto const pairs = table.pairs;
+  auto const reaches_beyond = [&](std::int64_t t) {
+    auto last = x.rows - 1;
+    while (!sequences.empty() && sequences[last] != sequences[t]) --last;
+    return positions[last] >= table.original_positions;
+  };
   at_level<T>(where.level(), [&](auto here) {
     where.for_each(x.rows, [&](std::int64_t t) {
       sum cosine[rope_table<sum>::max_pairs], sine[rope_table<sum>::max_pairs];
+      bool const beyond = table.original_positions != 0 && reaches_beyond(t);
+      auto const* const frequency = beyond ? table.long_frequency : table.frequency;
+      auto const magnitude = beyond ? table.long_magnitude : table.magnitude;
       for (int i = 0; i < pairs; ++i) {
-        auto const angle = static_cast<sum>(positions[t]) * table.frequency[i];
-        cosine[i] = static_cast<sum>(static_cast<T>(std::cos(angle) * table.magnitude));
-        sine[i] = static_cast<sum>(static_cast<T>(std::sin(angle) * table.magnitude));
+        auto const angle = static_cast<sum>(positions[t]) * frequency[i];
+        cosine[i] = static_cast<sum>(static_cast<T>(std::cos(angle) * magnitude));
+        sine[i] = static_cast<sum>(static_cast<T>(std::sin(angle) * magnitude));
       }
       for (std::int64_t h = 0; h < heads; ++h) {
         auto* const head = x.row(t) + h * table.head_dim;
@@ -76,8 +104,9 @@ void rotate(pool& where, rope_table<accumulator<T>> const& table, list<const std
 
 /// The same with a table made for this call: for trying out, not for speed.
 template <class T>
-void rotate(pool& where, attention_config const& config, int head_dim, list<const std::int32_t> positions, view<T> x, int heads) {
-  rotate<T>(where, make_rope_table<accumulator<T>>(config, head_dim), positions, x, heads);
+void rotate(pool& where, attention_config const& config, int head_dim, list<const std::int32_t> positions, view<T> x, int heads,
+            list<const std::int32_t> sequences = {}) {
+  rotate<T>(where, make_rope_table<accumulator<T>>(config, head_dim), positions, x, heads, sequences);
 }
 
 }  // namespace moesaic::host

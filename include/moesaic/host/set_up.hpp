@@ -71,20 +71,13 @@ owned_kv_cache make_kv_cache(pool&, block_shapes const& s, int sequences, int ma
   return owned_kv_cache(kv_cache{s.cache, sequences, s.kv_heads, s.key_dim, s.value_dim, max_tokens, nullptr, {}});
 }
 
-/// Frequencies of a rotary embedding that turns `turning` elements of a head: [turning / 2].
-inline void rope_frequencies(pool&, attention_config const& config, int turning, list<double> into) {
-  check_rope(turning);
-  for (std::int64_t i = 0; i < into.size; ++i) into[i] = rope_frequency(config, turning, static_cast<int>(i));
-}
+/// Frequencies of a rotary embedding that turns `turning` elements of a head: [rope_frequency_count].
+inline void rope_frequencies(pool&, attention_config const& config, int turning, list<double> into) { moesaic::rope_frequencies(config, turning, into); }
 
-/// The table that `rotate` takes, in the precision that T's angles are computed in, of kept frequencies. Heads are `head_dim` elements apart, and
-/// the first 2 · frequencies of each turn.
+/// The table that `rotate` takes, in the precision that T's angles are computed in, of kept frequencies. Heads are `head_dim` elements apart.
 template <class T>
 rope_table<accumulator<T>> rope_of(pool&, attention_config const& config, int head_dim, list<const double> frequencies) {
-  using sum = accumulator<T>;
-  rope_table<sum> table{config.layout, static_cast<int>(frequencies.size), head_dim, static_cast<sum>(rope_magnitude(config)), {}};
-  for (std::int64_t i = 0; i < frequencies.size; ++i) table.frequency[i] = static_cast<sum>(frequencies[i]);
-  return table;
+  return rope_table_of<accumulator<T>>(config, head_dim, frequencies);
 }
 
 }  // namespace moesaic::host

@@ -612,18 +612,21 @@ inline void read_rope(huggingface_keys const& keys, nlohmann::json const& family
   if (kind->kind == longrope) {
     scaling.original_positions = original();
     int const positions = keys.integer("max_position_embeddings"), pairs = turning / 2;
-    auto const which = std::string(positions > scaling.original_positions ? "long" : "short");
     scaling.factor = either("factor", static_cast<double>(positions) / scaling.original_positions);
-    auto const& given = inside[in(which + "_factor")];
-    bool fits = given.is_array() && given.size() == static_cast<std::size_t>(pairs) && pairs <= rope_factors::most;
-    if (fits)
-      for (auto const& f : given) fits = fits && f.is_number() && f.get<double>() > 0 && f.get<double>() < 1e300;
-    if (!fits)
-      refuse_key(in(which + "_factor"), given,
-                 "which should be a list of " + std::to_string(pairs) + " numbers above 0, and at most " +
-                     std::to_string(rope_factors::most));
-    for (auto const& f : given) scaling.factors.value[scaling.factors.count++] = f.get<double>();
-    scaling.magnitude = either(which + "_mscale", either("attention_factor", scaling.factor > 1 ? 0.0 : 1.0));
+    auto const read = [&](std::string const& which, rope_factors& into) {
+      auto const& given = inside[in(which + "_factor")];
+      bool fits = given.is_array() && given.size() == static_cast<std::size_t>(pairs) && pairs <= rope_factors::most;
+      if (fits)
+        for (auto const& f : given) fits = fits && f.is_number() && f.get<double>() > 0 && f.get<double>() < 1e300;
+      if (!fits)
+        refuse_key(in(which + "_factor"), given,
+                   "which should be a list of " + std::to_string(pairs) + " numbers above 0, and at most " +
+                       std::to_string(rope_factors::most));
+      for (auto const& f : given) into.value[into.count++] = f.get<double>();
+      return either(which + "_mscale", either("attention_factor", scaling.factor > 1 ? 0.0 : 1.0));
+    };
+    scaling.magnitude = read("short", scaling.factors);
+    if (positions > scaling.original_positions) scaling.long_magnitude = read("long", scaling.long_factors);
   }
 }
 
@@ -1014,9 +1017,11 @@ inline field_list fields_of(block_config const& c) {
     char digits[32];
     return std::string(digits, std::to_chars(digits, digits + sizeof digits, value, std::chars_format::general, 12).ptr);
   };
-  std::string factors;
-  for (int i = 0; turns && i < std::min(scaling.factors.count, rope_factors::most); ++i)
-    factors += (i == 0 ? "" : ", ") + text_of(scaling.factors.value[i]);
+  auto const list_of = [&](rope_factors const& factors) {
+    std::string text;
+    for (int i = 0; turns && i < std::min(factors.count, rope_factors::most); ++i) text += (i == 0 ? "" : ", ") + text_of(factors.value[i]);
+    return text;
+  };
   return {{"hidden", text_of(c.hidden)},
           {"attention.heads", text_of(s.heads)},
           {"attention.kv_heads", text_of(s.kv_heads)},
@@ -1036,7 +1041,9 @@ inline field_list fields_of(block_config const& c) {
           {"attention.scaling.beta_slow", only(ramp, scaling.beta_slow)},
           {"attention.scaling.rounded", only(ramp, scaling.rounded)},
           {"attention.scaling.magnitude", scaled ? nearly(scaling.magnitude) : ""},
-          {"attention.scaling.factors", factors},
+          {"attention.scaling.factors", list_of(scaling.factors)},
+          {"attention.scaling.long_factors", list_of(scaling.long_factors)},
+          {"attention.scaling.long_magnitude", scaling.long_factors.empty() ? "" : nearly(scaling.long_magnitude)},
           {"attention.qk_norm", text_of(a.qk_norm)},
           {"attention.qk_norm_after_rope", only(a.qk_norm != qk_norm::none, a.qk_norm_after_rope)},
           {"attention.qkv_bias", text_of(a.qkv_bias)},

@@ -63,12 +63,12 @@ struct attention {
       show(stage::q_norm, q), show(stage::k_norm, k);
     }
     constexpr int turning_heads = shape.heads + shape.kv_heads;
-    auto const table = [&] { return rope_of<scalar>(where, config, shape.key_dim, {w.rope.data + rope_parameter_count, shape.rotary_dim / 2}); };
+    auto const table = [&] { return rope_of<scalar>(where, config, shape.key_dim, {w.rope.data + rope_parameter_count, rope_frequency_count(config, shape.rotary_dim)}); };
     if constexpr (heads_turn && !(norms && late)) {
       auto const done = rotate_and_append<scalar, shape.cache>(where, table(), qk, turning_heads, cache, k, v, sites.sequence, sites.position, sites.flags);
       if (!done) return done;
     } else {
-      if constexpr (heads_turn) rotate<scalar>(where, table(), sites.position, qk, turning_heads);
+      if constexpr (heads_turn) rotate<scalar>(where, table(), sites.position, qk, turning_heads, sites.sequence);
       if constexpr (norms && late) normalize_queries_and_keys(where, w, q, k);
       if (auto done = append<scalar, shape.cache>(where, cache, k, v, sites.sequence, sites.position, sites.flags); !done) return done;
     }
@@ -107,7 +107,7 @@ struct attention {
             memory.take<float>(config.out_bias ? shape.hidden : 0),
             memory.take<float>(per_head ? shape.head_dim : full ? shape.q_width : 0),
             memory.take<float>(per_head ? shape.head_dim : full ? shape.k_width : 0),
-            memory.take<double>(rope_parameter_count + shape.rotary_dim / 2),
+            memory.take<double>(rope_parameter_count + rope_frequency_count(config, shape.rotary_dim)),
             memory.take<float>(config.sinks ? shape.heads : 0)};
   }
   /// A checkpoint's rows of q, k and v are three tensors, or, where nothing stands between them, one. With an output gate, each head's gate

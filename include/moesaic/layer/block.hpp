@@ -61,9 +61,11 @@ struct block {
     if (y.columns != shape.hidden) return invalid("y must have `hidden` columns", shape.hidden, y.columns);
     if (rows.sequence.size != tokens) return invalid("batch.sequence must have an entry a token", tokens, rows.sequence.size);
     if (rows.position.size != tokens) return invalid("batch.position must have an entry a token", tokens, rows.position.size);
-    if constexpr (opens || closes)
-      if (rows.carried.rows != tokens || rows.carried.columns != shape.hidden)
-        return invalid("batch.carried must have a row of `hidden` columns a token, because this layer opens or closes a shortcut", tokens, rows.carried.rows);
+    if constexpr (opens || closes) {
+      if (rows.carried.rows != tokens)
+        return invalid("batch.carried must have a row a token, because this layer opens or closes a shortcut", tokens, rows.carried.rows);
+      if (rows.carried.columns != shape.hidden) return invalid("batch.carried must have `hidden` columns", shape.hidden, rows.carried.columns);
+    }
     if (tokens > most_tokens) return invalid("a call takes at most so many tokens, because expert slots are counted in 32 bits", most_tokens, tokens);
     if constexpr (!shape.dense)
       if (auto fits = state_fits<policy_of<Spec>>(config.router, state, tokens); !fits) return fits;

@@ -87,10 +87,10 @@ struct latent_attention {
         show(stage::kv_b, all);
       }
     if constexpr (shape.rotary_dim != 0) {
-      list<const double> const frequencies{w.rope.data + rope_parameter_count, shape.rotary_dim / 2};
+      list<const double> const frequencies{w.rope.data + rope_parameter_count, rope_frequency_count(config, shape.rotary_dim)};
       view<scalar> const turning(q.data + heads.head_dim, q.rows, q.columns - heads.head_dim, q.stride);      // the end of each head
-      rotate<scalar>(where, rope_of<scalar>(where, config, heads.key_dim(), frequencies), sites.position, turning, shape.heads);
-      rotate<scalar>(where, rope_of<scalar>(where, config, heads.rope_dim, frequencies), sites.position, key, 1);
+      rotate<scalar>(where, rope_of<scalar>(where, config, heads.key_dim(), frequencies), sites.position, turning, shape.heads, sites.sequence);
+      rotate<scalar>(where, rope_of<scalar>(where, config, heads.rope_dim, frequencies), sites.position, key, 1, sites.sequence);
     }
     if (auto done = append<scalar, shape.cache>(where, cache, c, key, sites.sequence, sites.position, sites.flags); !done) return done;
     show(stage::q_rope, q), show(stage::k_rope, key);
@@ -121,7 +121,7 @@ struct latent_attention {
     w.out_bias = memory.take<float>(config.out_bias ? shape.hidden : 0);
     w.q_norm = memory.take<float>(latent.q_rank);
     w.k_norm = memory.take<float>(heads.rank);
-    w.rope = memory.take<double>(rope_parameter_count + shape.rotary_dim / 2);
+    w.rope = memory.take<double>(rope_parameter_count + rope_frequency_count(config, shape.rotary_dim));
     if (low_rank_q) w.q_up = matrix(shape.q_width, latent.q_rank);
     w.key_up = matrix(heads.head_dim, heads.rank, shape.heads);
     w.key_up_transposed = matrix(heads.rank, heads.head_dim, shape.heads);

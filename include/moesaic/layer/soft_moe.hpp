@@ -18,7 +18,7 @@ struct soft_moe_weights {
 
 /// Soft MoE (arXiv 2308.00951): logits L = X Φᵀ; D = softmax of L over the tokens of a sequence, C = softmax over the slots; slots
 /// X̃ = Dᵀ X, each through its expert, and y = residual + C · expert(X̃). `Each` slots an expert; hidden, expert, router.experts and storage are
-/// the Spec's, and its top_k and routing say nothing. Normalised (the paper's form): L = scale · cosines of X and Φ.
+/// the Spec's, and its top_k, routing, attention and norms say nothing. Normalised (the paper's form): L = scale · cosines of X and Φ.
 ///
 /// No choice is made, so nothing is dropped and everything has a gradient; the cost is that of experts · Each tokens a sequence, whatever its
 /// length, and of 4 · tokens · slots · hidden FLOPs for the two mixtures. Helps encoders of images. Not causal, every token reads every other
@@ -141,6 +141,10 @@ struct soft_moe {
     if (same) return {};
     return {status_code::wrong_weights, "the weights must have been loaded for a configuration of the same shapes and storage", 0, 0};
   }
+
+  static_assert(config.residual_scale == 1.0 && config.shared.intermediate == 0 && config.shortcut == shortcut::none,
+                "soft_moe needs residual_scale, shared and shortcut to be left alone, because it adds its mixture as it is to the residual that it is given, "
+                "and nothing beside it");
 };
 
 }  // namespace moesaic

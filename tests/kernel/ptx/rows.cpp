@@ -54,7 +54,9 @@ void rotary(cuda::stream_ref& where, memory& m) {
   view<bf16 const> const k(x.data + (heads - 1) * head_dim, 3, head_dim, x.stride);
   where.record(cuda::rotate_and_append<bf16, dtype::bf16>(where, {rope_layout::half_split, {frequency, pairs}, head_dim}, x, heads, cache_of(m), k, v,
                                                           sequence, position, m.zeros<call_flags>(1)));
-  cuda::rotate<float>(where, {rope_layout::interleaved, {frequency, pairs / 2}, head_dim, 1.25f}, position, m.random_rows<float>(3, heads * head_dim), heads);
+  // Two lists of frequencies: the first sequence stays within 8 positions, the second does not.
+  cuda::rotate<float>(where, {rope_layout::interleaved, {frequency, pairs / 2}, head_dim, 1.25f, 8, 1.5f}, position, m.random_rows<float>(3, heads * head_dim),
+                      heads, sequence);
 }
 void cache(cuda::stream_ref& where, memory& m) {
   list<std::int32_t const> const position(m.of<std::int32_t>({2, 4, 9}), 3), sequence(m.of<std::int32_t>({0, 1, 1}), 3);

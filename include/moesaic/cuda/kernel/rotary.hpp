@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstdint>
 
+#include <moesaic/base/bits.hpp>
 #include <moesaic/base/math.hpp>
 #include <moesaic/base/view.hpp>
 #include <moesaic/config/block_config.hpp>
@@ -31,8 +32,10 @@ struct rotate_rows {
     rope_layout layout;
     kv_cache cache = {};                 // of the last kv_heads of the heads
     view<const T> v = {};                // [tokens, kv_heads · value_dim]
-    std::int32_t const* sequence = nullptr;   // [tokens]
+    std::int32_t const* sequence = nullptr;   // [tokens]; null = all are of one
     call_flags* flags = nullptr;
+    int original_positions = 0;          // a sequence that reaches further turns by the next [pairs] of frequency, and the next magnitude; 0 = none does
+    float long_magnitude = 1;
   };
   struct shared {
     float cosine[most_rope_pairs], sine[most_rope_pairs];
@@ -44,10 +47,13 @@ struct rotate_rows {
     device::griddepcontrol_launch_dependents();
     device::griddepcontrol_wait();
     for (std::int64_t t = device::block_x(); t < p.x.rows; t += device::grid_x()) {
+      bool const beyond = p.original_positions != 0 && p.position[last_of_sequence(p, t)] >= p.original_positions;
+      double const* const frequency = p.frequency + (beyond ? p.pairs : 0);
+      float const magnitude = beyond ? p.long_magnitude : p.magnitude;
       for (int i = device::thread_id(); i < p.pairs; i += threads) {
-        float const angle = static_cast<float>(p.position[t]) * static_cast<float>(p.frequency[i]);
-        turn.cosine[i] = rounded<T>(std::cos(angle) * p.magnitude);
-        turn.sine[i] = rounded<T>(std::sin(angle) * p.magnitude);
+        float const angle = static_cast<float>(p.position[t]) * static_cast<float>(frequency[i]);
+        turn.cosine[i] = rounded<T>(std::cos(angle) * magnitude);
+        turn.sine[i] = rounded<T>(std::sin(angle) * magnitude);
       }
       std::int64_t slot = -1;
       if constexpr (appends) slot = slot_or_flag(p.cache, p.sequence[t], p.position[t], p.flags);
@@ -77,6 +83,17 @@ struct rotate_rows {
       if constexpr (appends)
         if (slot >= 0) append_row<threads>(p.v.row(t), p.cache.kv_heads, p.cache.value_dim, slot, [&](int h) { return values_of<Stored>(p.cache, p.sequence[t], h); });
       device::block_sync();              // the table is free for the next token
+    }
+  }
+
+ private:
+  // The last row of t's sequence, which is its furthest: every warp looks for itself, 32 rows at a time from the end.
+  MOESAIC_DEVICE static std::int64_t last_of_sequence(params const& p, std::int64_t t) {
+    if (p.sequence == nullptr) return p.x.rows - 1;
+    for (std::int64_t end = p.x.rows - 1;; end -= device::warp_size) {
+      std::int64_t const row = end - device::lane_id();
+      std::uint32_t const found = device::ballot(device::all_lanes, row >= t && p.sequence[row] == p.sequence[t]);
+      if (found != 0) return end - count_ones((found & (0u - found)) - 1u);
     }
   }
 };
