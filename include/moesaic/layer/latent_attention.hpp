@@ -45,9 +45,8 @@ struct latent_attention {
     typename inputs::memory codes;       // of x, of the latent of queries, of heads
   };
   static constexpr std::int64_t widest = [] {              // of what its projections read
-    std::int64_t width = shape.hidden;
-    for (std::int64_t const other : {shape.heads_width, latent.q_rank}) width = width > other ? width : other;
-    return width;
+    std::int64_t const width = shape.heads_width > shape.hidden ? shape.heads_width : shape.hidden;
+    return width > latent.q_rank ? width : latent.q_rank;
   }();
   static constexpr scratch carve(arena& memory, std::int64_t tokens) {
     auto const rows = [&](std::int64_t width) { return memory.take<scalar>(tokens, width); };
