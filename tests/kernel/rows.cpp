@@ -3,6 +3,7 @@
 #include <moesaic/cuda/attention.hpp>
 #include <moesaic/cuda/combine.hpp>
 #include <moesaic/cuda/kv_cache.hpp>
+#include <moesaic/cuda/latent.hpp>
 #include <moesaic/cuda/logits.hpp>
 #include <moesaic/cuda/norm.hpp>
 #include <moesaic/cuda/special_experts.hpp>
@@ -27,6 +28,16 @@ void check_grids(Params const& params, view<T> Params::*result, unsigned blocks)
     whole.*result = y.view(), one.*result = z.view();
     REQUIRE(cuda::launch<Kernel>(where, {.x = blocks, .early = true}, whole));
     REQUIRE(cuda::launch<Kernel>(where, {.x = 1, .early = true}, one));
+    check_bits(z, y);
+  });
+}
+/// The same where results are no view among the parameters: what bind(memory) has it write.
+template <class Kernel, class T, class Bind>
+void check_grids_of(matrix<T> const& before, unsigned blocks, Bind const& bind) {
+  under_every_schedule([&](cuda::stream_ref& where) {
+    auto y = before, z = before;
+    REQUIRE(cuda::launch<Kernel>(where, {.x = blocks, .early = true}, bind(y.view())));
+    REQUIRE(cuda::launch<Kernel>(where, {.x = 1, .early = true}, bind(z.view())));
     check_bits(z, y);
   });
 }
@@ -71,4 +82,58 @@ TEST_CASE("one block for all slots of experts that are no feed-forward") {
   matrix<float> y(9, width);
   using special = cuda::special_expert_rows<float>;
   check_grids<special, float>({x.view(), y.view(), offsets.data(), token.data(), gate.data.data(), value.data.data(), 1, 1, 2}, &special::params::y, 9);
+}
+
+TEST_CASE("one block for all rows of latent attention") {
+  constexpr int rank = 32, rope_dim = 16, slot_dim = rank + rope_dim, heads = 3, tokens = 5, max_tokens = 100, head_dim = 16, key_dim = head_dim + rope_dim, value_dim = 16;
+  random_stream random(73);
+  auto const latent = random_matrix<float>(tokens, rank, random), key = random_matrix<float>(tokens, rope_dim, random);
+  auto slots = random_matrix<float>(2 * max_tokens, slot_dim, random);
+  auto const cache_over = [&](matrix<float>& m) { return cuda::latent_cache{dtype::fp32, 2, rank, rope_dim, max_tokens, reinterpret_cast<std::byte*>(m.data.data()), nullptr}; };
+  auto const cache = cache_over(slots);
+  std::vector<std::int32_t> const sequence{1, 0, 0, 0, 1}, position{70, 1, 2, 3, 99};
+
+  check_grids_of<cuda::append_latents<float, float>>(slots, tokens, [&](view<float> memory) {
+    auto there = cache;
+    there.data = reinterpret_cast<std::byte*>(memory.data);
+    return cuda::append_latents<float, float>::params{there, latent.view(), key.view(), sequence.data(), position.data(), nullptr};
+  });
+  check_grids_of<cuda::multiply_rows<float>>(slots, 2 * max_tokens, [](view<float> x) { return cuda::multiply_rows<float>::params{x, 1.25f}; });
+
+  constexpr int many = 17;                               // heads of three blocks
+  auto const query = random_matrix<float>(tokens, many * slot_dim, random), q = random_matrix<float>(tokens, many * key_dim, random);
+  cuda::latent_params<float, float> const absorbed{cache, query.view(), q.view(), {}, sequence.data(), position.data(), nullptr, 0.1f, many, slot_dim, key_dim, rank};
+  using attend = cuda::attend_latents_simt<float, float>;
+  check_grids_of<attend>(matrix<float>(tokens, many * rank), 3 * tokens, [&](view<float> out) {
+    auto p = absorbed;
+    p.out = out;
+    return p;
+  });
+  using weights = cuda::latent_weights_simt<float, float>;
+  check_grids_of<weights>(matrix<float>(many * tokens, max_tokens), 22, [&](view<float> probabilities) { return weights::params{absorbed, probabilities, 0, tokens}; });
+
+  // Two runs of expanded tokens, and one between them that is not: four blocks of slots in two passes of 128 rows.
+  std::int32_t first_token[] = {0, 1, 4, 5}, run_slots[] = {71, -1, 100}, block[] = {0, 2, 2}, block_of_token[] = {0, -1, -1, -1, 2}, absorbed_rows[] = {0, 0}, runs = 3, blocks = 4,
+               pass[] = {0, 128};
+  cuda::latent_plan const plan{first_token, run_slots, block, block_of_token, absorbed_rows, &runs, &blocks, pass};
+  matrix<float> keys(heads * 128, key_dim);
+  using gather = cuda::gather_latents<float, float>;
+  check_grids_of<gather>(matrix<float>(128, rank), 128, [&](view<float> rows) { return gather::params{cache, plan, sequence.data(), rows, keys.data.data(), 128, heads, key_dim}; });
+  constexpr std::int64_t window = 256;                   // of one pass for all
+  auto const of_pass = random_matrix<float>(heads * window, key_dim, random), values = random_matrix<float>(heads * window, value_dim, random);
+  constexpr auto state_width = latent_memory<float>::state_width(value_dim);
+  matrix<float> state(tokens, heads * state_width);
+  using expand = cuda::attend_expanded_simt<float>;
+  check_grids_of<expand>(matrix<float>(tokens, heads * value_dim), 4, [&](view<float> out) {
+    cuda::attention_params<float> a{};
+    a.cache = cuda::sites_of(cache), a.q = view<const float>(q.data.data(), tokens, heads * key_dim, q.columns), a.out = out;
+    a.sequence = sequence.data(), a.position = position.data(), a.scale = 0.1f, a.heads = heads, a.group = 1;
+    return expand::params{a, of_pass.data.data(), values.data.data(), block_of_token, pass, 0, window, state.view(), static_cast<int>(state_width), key_dim, value_dim};
+  });
+
+  auto const x = random_matrix<float>(tokens, 48, random), weight = random_matrix<float>(tokens, 2, random);
+  std::int32_t const slot_of_choice[] = {3, 0, 1, 2, -1, 4, 5, 6, 8, 7};
+  using weigh = cuda::weigh_rows<float, 4>;
+  matrix<float> y(9, 48);
+  check_grids<weigh, float>({x.view(), {slot_of_choice, tokens, 2}, weight.view(), y.view()}, &weigh::params::y, 10);
 }

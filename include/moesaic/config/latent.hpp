@@ -26,11 +26,15 @@ constexpr const char* name(latent_form value) {
   return "";
 }
 
+/// The widest latents that kernels of a device take: DeepSeek's.
+inline constexpr int most_latent_rank = 512, most_latent_slot_dim = 576;
+
 struct latent_shape {
   int heads = 0, head_dim = 0, rope_dim = 0, value_dim = 0, rank = 0;
 
   MOESAIC_FN constexpr int key_dim() const { return head_dim + rope_dim; }   ///< of a query
   MOESAIC_FN constexpr int slot_dim() const { return rank + rope_dim; }      ///< elements that the cache keeps of a token
+  friend constexpr bool operator==(latent_shape const&, latent_shape const&) = default;
 };
 constexpr latent_shape latent_shape_of(block_config const& c) {
   auto const s = shapes(c);
@@ -44,28 +48,39 @@ constexpr double latent_flops(latent_shape const& s, latent_form form, double to
   auto const width = form == latent_form::expanded ? s.head_dim + s.rope_dim + s.value_dim : 2 * s.rank + s.rope_dim;
   return 2 * s.heads * (up + visits * width);
 }
-/// The form that by_shape stands for.
-constexpr latent_form latent_form_of(latent_shape const& s, latent_form form, std::int64_t tokens, std::int64_t slots) {
+/// The form that by_shape stands for: of the fewer FLOPs, in whole numbers, so that host and device agree.
+MOESAIC_FN constexpr latent_form latent_form_of(latent_shape const& s, latent_form form, std::int64_t tokens, std::int64_t slots) {
   if (form != latent_form::by_shape) return form;
-  auto const of = [&](latent_form f) { return latent_flops(s, f, static_cast<double>(tokens), static_cast<double>(slots)); };
-  return of(latent_form::expanded) < of(latent_form::absorbed) ? latent_form::expanded : latent_form::absorbed;
+  auto const visits = tokens * slots - tokens * (tokens - 1) / 2;
+  auto const projected = std::int64_t{s.head_dim + s.value_dim} * s.rank;    // of a token or slot
+  auto const expanded = slots * projected + visits * (s.key_dim() + s.value_dim), absorbed = tokens * projected + visits * (s.slot_dim() + s.rank);
+  return expanded < absorbed ? latent_form::expanded : latent_form::absorbed;
 }
 
 /// Of a call of attention: as wide as its tokens, whatever the context.
 template <class T>
 struct latent_memory {
   using sum = accumulator<T>;
-  static constexpr std::int64_t slots = 64;   ///< whose keys and values are expanded at a time
-  static constexpr std::int64_t tokens = 64;  ///< whose queries are absorbed at a time
+  static constexpr std::int64_t slots = 64;        ///< whose keys and values are expanded at a time, or some times as many
+  static constexpr std::int64_t most_slots = 512;
+  static constexpr std::int64_t tokens = 64;       ///< whose queries are absorbed at a time
 
   view<sum> query;           ///< absorbed: [tokens, heads · slot_dim], the latent queries with the rotated ones
   view<sum> latent;          ///< absorbed: [tokens, heads · state_width(rank)]
-  view<sum> keys, values;    ///< expanded: [slots, heads · head_dim], [slots, heads · value_dim]
-  view<T> narrow;            ///< expanded: [slots, rank], the latents as activations
+  view<sum> keys, values;    ///< expanded: [slots at once, heads · key_dim], [slots at once, heads · value_dim]; a device keeps them as T, so more of them
+  view<T> narrow;            ///< expanded: [slots at once, or as many as are kept as T, rank], the latents as activations
   view<sum> state;           ///< expanded: [all tokens, heads · state_width(value_dim)]
+  list<std::int32_t> plan;   ///< expanded, on a device: which token is computed how
 
   /// A running sum of weighted values, of a token and head: `width` elements, then 16 partial sums of the weights, then the largest score.
   static constexpr std::int64_t state_width(std::int64_t width) { return packed::ceil_div(width, packed::lanes) * packed::lanes + 2 * packed::lanes; }
+
+  /// On a device several times 64, so that a matrix is read for many slots.
+  static constexpr std::int64_t slots_at_once(std::int64_t all_tokens) {
+    auto const whole = packed::ceil_div(all_tokens, slots) * slots;
+    return whole < slots ? slots : whole < most_slots ? whole : most_slots;
+  }
+  static constexpr std::int64_t plan_words(std::int64_t all_tokens) { return 4 * all_tokens + 2 * packed::ceil_div(all_tokens, tokens) + 6; }
 
   /// What a form does not need stays empty.
   static constexpr latent_memory carve(arena& memory, latent_shape const& s, std::int64_t all_tokens, latent_form form = latent_form::by_shape) {
@@ -74,10 +89,12 @@ struct latent_memory {
     m.query = memory.take<sum>(at_once, std::int64_t{s.heads} * s.slot_dim());
     m.latent = memory.take<sum>(at_once, s.heads * state_width(s.rank));
     if (form == latent_form::absorbed) return m;
-    m.keys = memory.take<sum>(slots, std::int64_t{s.heads} * s.head_dim);
-    m.values = memory.take<sum>(slots, std::int64_t{s.heads} * s.value_dim);
-    m.narrow = memory.take<T>(slots, s.rank);
+    auto const expanded = slots_at_once(all_tokens);
+    m.keys = memory.take<sum>(expanded, std::int64_t{s.heads} * s.key_dim());
+    m.values = memory.take<sum>(expanded, std::int64_t{s.heads} * s.value_dim);
+    m.narrow = memory.take<T>(expanded * static_cast<std::int64_t>(sizeof(sum) / sizeof(T)), s.rank);
     m.state = memory.take<sum>(all_tokens, s.heads * state_width(s.value_dim));
+    m.plan = memory.take<std::int32_t>(plan_words(all_tokens));
     return m;
   }
 };

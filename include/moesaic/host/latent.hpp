@@ -333,7 +333,7 @@ status check(call<T> const& c) {
 /// out [tokens, heads · value_dim]; sequence, position [tokens]; weights of type W. What a batch sees must have been appended.
 /// Scores, softmax and sums in float (double for double). In one form a token's bits depend on its own slots only, with any number of threads;
 /// by_shape may take the other form for the same token in another batch.
-template <class T, dtype W, dtype Promised = dtype::same>
+template <class T, dtype W, dtype Promised = dtype::same, class /*Shape*/ = void>
 status attend_latent(pool& where, latent_form form, double scale, latent_shape const& shape, latent_cache const& cache, attention_weights const& w, view<const T> q,
                      list<const std::int32_t> sequence, list<const std::int32_t> position, latent_memory<T> const& memory, view<T> out) {
   latent_detail::call<T> const c{shape, scale, cache, &w, q, sequence, position, memory, out};

@@ -36,6 +36,10 @@ struct latent_attention {
                 "attention_form of a layer whose purpose is batch_invariant must be absorbed or expanded, because by_shape depends on how many tokens a "
                 "call brings");
 
+  struct known_shape {
+    static constexpr latent_shape value = heads;
+  };
+
   struct scratch {
     view<scalar> down;                   // [tokens, q_columns + kv_rank + rope_dim]
     view<scalar> q;                      // [tokens, q_width], or empty where it is part of `down`
@@ -58,8 +62,6 @@ struct latent_attention {
   template <class Where, class Cache, class Tap = no_tap>
   static status forward(Where& where, attention_weights const& w, view<const scalar> x, row_sites sites, Cache const& cache, scratch const& s, Tap&& tap = {},
                         int layer = 0) {
-    static_assert(form != latent_form::expanded || !requires { requires Where::on_device; },
-                  "attention_form of a layer on a device must be absorbed or by_shape, because its kernels attend to the latents themselves");
     auto const columns = [&](std::int64_t first, std::int64_t width) { return view<scalar>(s.down.data + first, s.down.rows, width, s.down.stride); };
     auto const c = columns(q_columns, heads.rank), key = columns(q_columns + heads.rank, heads.rope_dim);   // the latent, the key that all heads share
     auto const q = low_rank_q ? s.q : columns(0, shape.q_width);
@@ -95,8 +97,8 @@ struct latent_attention {
     show(stage::q_rope, q), show(stage::k_rope, key);
 
     auto const scale = attention_scale(config, heads.key_dim());
-    if (auto done = attend_latent<scalar, stored, shape.cache>(where, form, scale, heads, cache, w, view<const scalar>(q), sites.sequence, sites.position, s.memory,
-                                                               s.heads); !done) return done;
+    if (auto done = attend_latent<scalar, stored, shape.cache, known_shape>(where, form, scale, heads, cache, w, view<const scalar>(q), sites.sequence,
+                                                                            sites.position, s.memory, s.heads); !done) return done;
     if constexpr (requires { tap.attention_probabilities(int{}, std::int64_t{}); })
       if (auto const probs = tap.attention_probabilities(shape.heads, x.rows); probs.data != nullptr) {
         if (auto done = latent_probabilities<scalar, stored, shape.cache>(where, scale, heads, cache, w, view<const scalar>(q), sites.sequence, sites.position,

@@ -7,9 +7,16 @@
 namespace moesaic::test::ptx {
 namespace {
 
-template <class T, dtype Stored>
-void attend(cuda::stream_ref& where, memory& m, std::int64_t tokens) {
-  constexpr latent_shape s{.heads = 3, .head_dim = 16, .rope_dim = 8, .value_dim = 16, .rank = 48};
+struct odd {
+  static constexpr latent_shape value{.heads = 3, .head_dim = 16, .rope_dim = 8, .value_dim = 16, .rank = 48};
+};
+struct tiled {
+  static constexpr latent_shape value{.heads = 3, .head_dim = 16, .rope_dim = 16, .value_dim = 32, .rank = 64};
+};
+
+template <class T, dtype Stored, class Shape>
+void attend(cuda::stream_ref& where, memory& m, std::int64_t tokens, latent_form form) {
+  constexpr auto s = Shape::value;
   cuda::latent_cache c;
   c.storage = Stored, c.sequences = 2, c.rank = s.rank, c.rope_dim = s.rope_dim, c.max_tokens = 96;
   c.data = reinterpret_cast<std::byte*>(m.random<scalar_of<Stored>>(static_cast<std::int64_t>(cuda::bytes(c)) * 8 / bits(Stored)));
@@ -22,24 +29,34 @@ void attend(cuda::stream_ref& where, memory& m, std::int64_t tokens) {
   cuda::multiply<T>(where, 1.25, latent);
   where.record(cuda::append<T, Stored>(where, c, latent, key, {sequence, tokens}, {position, tokens}, m.zeros<call_flags>(1)));
   attention_weights w;
+  w.key_up = random_weights(m, {dtype::bf16, s.head_dim, s.rank, 1, s.heads, nullptr});
   w.key_up_transposed = random_weights(m, {dtype::bf16, s.rank, s.head_dim, 1, s.heads, nullptr});
   w.value_up = random_weights(m, {dtype::bf16, s.value_dim, s.rank, 1, s.heads, nullptr});
   using rows = latent_memory<T>;
-  auto const at_once = tokens < rows::tokens ? tokens : rows::tokens;
-  rows work{};
-  auto const filled = [&](std::int64_t width) { return view<float>(m.zeros<float>(at_once * width), at_once, width); };
-  work.query = filled(std::int64_t{s.heads} * s.slot_dim()), work.latent = filled(s.heads * rows::state_width(s.rank));
-  where.record(cuda::attend_latent<T, dtype::bf16, Stored>(where, latent_form::by_shape, 0.4, s, c, w, m.random_rows<T>(tokens, std::int64_t{s.heads} * s.key_dim()),
-                                                           {sequence, tokens}, {position, tokens}, work,
-                                                           m.result_rows<T>(tokens, std::int64_t{s.heads} * s.value_dim)));
+  arena counting;
+  rows::carve(counting, s, tokens);
+  auto const bytes = static_cast<std::int64_t>(counting.used());
+  arena over(m.scratch(bytes), counting.used());
+  auto const work = rows::carve(over, s, tokens);
+  auto const q = m.random_rows<T>(tokens, std::int64_t{s.heads} * s.key_dim());
+  list<std::int32_t const> const sequences(sequence, tokens), positions(position, tokens);
+  where.record(cuda::attend_latent<T, dtype::bf16, Stored, Shape>(where, form, 0.4, s, c, w, q, sequences, positions, work,
+                                                                  m.result_rows<T>(tokens, std::int64_t{s.heads} * s.value_dim)));
+  if constexpr (std::is_same_v<Shape, odd>)
+    where.record(cuda::latent_probabilities<T, dtype::bf16, Stored>(where, 0.4, s, c, w, q, sequences, positions, work,
+                                                                    m.result_rows<float>(s.heads * tokens, 90)));
 }
 
-void few(cuda::stream_ref& where, memory& m) { attend<bf16, dtype::bf16>(where, m, 3); }
-void many(cuda::stream_ref& where, memory& m) { attend<float, dtype::fp32>(where, m, 66); }
+void few(cuda::stream_ref& where, memory& m) { attend<bf16, dtype::bf16, odd>(where, m, 3, latent_form::absorbed); }
+void many(cuda::stream_ref& where, memory& m) { attend<float, dtype::fp32, odd>(where, m, 66, latent_form::by_shape); }
+void tiles(cuda::stream_ref& where, memory& m) { attend<bf16, dtype::bf16, tiled>(where, m, 3, latent_form::absorbed); }
+void wide(cuda::stream_ref& where, memory& m) { attend<bf16, dtype::bf16, tiled>(where, m, 66, latent_form::expanded); }
 
 constexpr family families[] = {
-    {"append_latents multiply_rows gemm_of_heads attend_latents_simt", few, 4},
-    {"append_latents multiply_rows gemm_of_heads attend_latents_simt", many, 4},
+    {"append_latents multiply_rows gemm_of_heads attend_latents_simt latent_weights_simt", few, 4},
+    {"plan_latents gather_latents attend_expanded_simt", many, 4},
+    {"attend_latents", tiles},
+    {"attend_expanded", wide},
 };
 MOESAIC_LEG(latent, families)
 

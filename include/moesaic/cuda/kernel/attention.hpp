@@ -328,6 +328,16 @@ struct attend_prompt {
   }
 };
 
+/// Takes what another has found into (top, total, out).
+MOESAIC_DEVICE void join_found(float other_top, float other_total, float other_out, float& top, float& total, float& out) {
+  float const next = other_top > top ? other_top : top;
+  bool const some = next > -infinity<float>;             // or nothing was seen, or NaN alone, which stays
+  float const mine = some ? device::ex2_approx(top - next) : 1.0f, others = some ? device::ex2_approx(other_top - next) : 1.0f;
+  total = total * mine + other_total * others;
+  out = out * mine + other_out * others;
+  top = next;
+}
+
 /// Single tokens: the query heads of one kv head are the rows of a tile, and its keys are dealt out to the warps of a block, and with `Cluster` above 1 to
 /// the blocks of a cluster. What they found is joined in one fixed order, so that bits depend on the token's own slots alone.
 template <int KeyDim, int ValueDim, int Cluster, bool Plain>
@@ -407,7 +417,7 @@ struct attend_split {
       for (int i = device::thread_id(); i < heads * ValueDim; i += threads) {
         int const r = i / ValueDim, d = i % ValueDim;
         float top = -infinity<float>, total = 0.0f, out = 0.0f;
-        for (int w = 0; w < warps; ++w) join(memory.left[w].top[r], memory.left[w].total[r], memory.left[w].out[r][d], top, total, out);
+        for (int w = 0; w < warps; ++w) join_found(memory.left[w].top[r], memory.left[w].total[r], memory.left[w].out[r][d], top, total, out);
         p.out.row(t)[static_cast<std::int64_t>(head + r * apart) * ValueDim + d] = static_cast<bf16>(own >= 0 ? out / total : 0.0f);
       }
     }
@@ -428,15 +438,6 @@ struct attend_split {
       }
     }
   }
-  /// Takes what another has found into (top, total, out).
-  MOESAIC_DEVICE static void join(float other_top, float other_total, float other_out, float& top, float& total, float& out) {
-    float const next = other_top > top ? other_top : top;
-    bool const some = next > -infinity<float>;             // or nothing was seen, or NaN alone, which stays
-    float const mine = some ? device::ex2_approx(top - next) : 1.0f, others = some ? device::ex2_approx(other_top - next) : 1.0f;
-    total = total * mine + other_total * others;
-    out = out * mine + other_out * others;
-    top = next;
-  }
   /// The block's warps into what warp 0 left; a thread has a column of a row, and the row's own numbers are written when all have read them.
   MOESAIC_DEVICE static void join_warps(shared& memory) {
     constexpr int each = 16 * ValueDim / threads;
@@ -445,7 +446,7 @@ struct attend_split {
     for (int i = 0; i < each; ++i) {
       int const at = i * threads + device::thread_id(), r = at / ValueDim, d = at % ValueDim;
       float top = -infinity<float>, total = 0.0f, out = 0.0f;
-      for (int w = 0; w < warps; ++w) join(memory.left[w].top[r], memory.left[w].total[r], memory.left[w].out[r][d], top, total, out);
+      for (int w = 0; w < warps; ++w) join_found(memory.left[w].top[r], memory.left[w].total[r], memory.left[w].out[r][d], top, total, out);
       memory.left[0].out[r][d] = out;
       tops[i] = top, totals[i] = total;
     }
@@ -462,7 +463,7 @@ struct attend_split {
       int const r = i / ValueDim, d = i % ValueDim;
       auto const& left = memory.left[0];
       float top = -infinity<float>, total = 0.0f, out = 0.0f;
-      for (int rank = 0; rank < Cluster; ++rank) join(read(left.top[r], rank), read(left.total[r], rank), read(left.out[r][d], rank), top, total, out);
+      for (int rank = 0; rank < Cluster; ++rank) join_found(read(left.top[r], rank), read(left.total[r], rank), read(left.out[r][d], rank), top, total, out);
       row[static_cast<std::int64_t>(head + r * apart) * ValueDim + d] = static_cast<bf16>(seen ? out / total : 0.0f);
     }
   }
