@@ -32,7 +32,8 @@ class Inexpressible(ValueError):
 # "qkv_bias", "out_bias", "ffn_bias", "router_bias", "score_bias", "norm_bias", "head_bias", "sinks", "renormalize", "interleaved": true, or
 # the key that says so. "experts": the keys that give their number, "copies": how many more only copy. "expert_width", "dense_width",
 # "shared_width": keys of widths that are not intermediate_size. "window": which layers have one. "partial": part of a head may turn;
-# "alpha": rotary frequencies of type dynamic by alpha. "latent", "latent_scales", "shortcut", "sparse_mixer": as their names say.
+# "alpha": rotary frequencies of type dynamic by alpha. "attention_experts": attention chooses among as many as the feed-forward, by a router
+# of its own. "mixture_bias": true. "layer_epsilon": of the layers' norms, whatever rms_norm_eps says. "latent", "latent_scales", "shortcut", "sparse_mixer": as their names say.
 FAMILIES = json.loads(r"""
 {
   "dbrx": {
@@ -132,6 +133,13 @@ FAMILIES = json.loads(r"""
                  "routed_scaling_factor", "text_end_id", "text_start_id"],
     "qkv_bias": "attention_bias", "out_bias": "attention_bias", "qk_norm": "per_head", "qk_norm_after_rope": true, "alpha": true,
     "renormalize": true, "experts": ["num_experts"], "shared_width": "intermediate_size"},
+  "jetmoe": {
+    "keys": {"vocab_size": 32000, "hidden_size": 2048, "intermediate_size": 5632, "num_hidden_layers": 12, "num_attention_heads": null,
+             "num_key_value_heads": 16, "kv_channels": 128, "activation_function": "silu", "rms_norm_eps": 1e-6,
+             "tie_word_embeddings": true, "num_local_experts": 8, "num_experts_per_tok": 2},
+    "names": {"head_dim": "kv_channels", "hidden_act": "activation_function"}, "harmless": ["aux_loss_coef"],
+    "layer_epsilon": 1e-6, "attention_experts": true, "out_bias": true, "mixture_bias": true, "position": "after_top_k",
+    "experts": ["num_local_experts"]},
   "kimi_k2": {"as": "deepseek_v3"},
   "llama": {
     "keys": {"vocab_size": 32000, "hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32,
@@ -217,7 +225,7 @@ FAMILIES = json.loads(r"""
 """)
 
 # "keys": what every family reads. "neutral": legal as long as they have this value. "harmless": they change no result of a forward pass.
-# "wrapped": model_types that say in which of their objects the language model is. "refused": those known not to fit, and why.
+# "wrapped": model_types that say in which of their objects the language model is.
 COMMON = json.loads(r"""
 {
   "keys": {"model_type": null, "hidden_act": "silu", "head_dim": null, "tie_word_embeddings": false, "dtype": null, "torch_dtype": null,
@@ -237,8 +245,7 @@ COMMON = json.loads(r"""
                "router_jitter_noise", "sep_token_id", "seq_aux", "suppress_tokens", "task_specific_params", "temperature",
                "tokenizer_class", "top_k", "top_p", "torchscript", "transformers.js_config", "transformers_version", "typical_p",
                "use_cache"],
-  "wrapped": {"llama4": "text_config"},
-  "refused": {"jetmoe": "whose attention chooses among experts, and block_config has no field for that"}
+  "wrapped": {"llama4": "text_config"}
 }
 """)
 
@@ -350,8 +357,6 @@ def known_keys(config):
             fail(name, config.get(name), "which should be an object")
         config = {key: config[key] for key in ("dtype", "quantization_config", "torch_dtype") if key in config} | config[name]
         model_type = config.get("model_type")
-    if isinstance(model_type, str) and model_type in COMMON["refused"]:
-        fail("model_type", model_type, COMMON["refused"][model_type])
     if not isinstance(model_type, str) or model_type not in FAMILIES:
         fail("model_type", model_type, "which is not one of " + ", ".join(sorted({*FAMILIES, *COMMON["wrapped"]})))
     family = FAMILIES[model_type]
@@ -573,13 +578,22 @@ def latent_attention(keys, family, hidden):
 
 
 def attention_of_layers(keys, family, hidden, layers):
-    heads = keys.integer("num_attention_heads")
+    if family.get("attention_experts"):                    # of each that a token chooses as many heads as keys have
+        heads = keys.integer("num_key_value_heads") * keys.integer("num_experts_per_tok")
+        if heads > LARGEST or ("num_attention_heads" in keys and keys.integer("num_attention_heads") != heads):
+            keys.fail("num_attention_heads", "but num_key_value_heads times num_experts_per_tok says otherwise")
+    else:
+        heads = keys.integer("num_attention_heads")
     said = {"heads": heads, "kv_heads": keys.integer("num_key_value_heads") if "num_key_value_heads" in keys else heads}
     if family.get("latent"):
         more, turning = latent_attention(keys, family, hidden)
     else:
         turning = keys.integer("head_dim") if "head_dim" in keys else hidden // heads
         more = {"head_dim": turning}
+    if family.get("attention_experts"):
+        more |= {"tiled_kv": True, "router": DEFAULTS["router"] | {
+            "experts": keys.integer(family["experts"][0]), "top_k": keys.integer("num_experts_per_tok"),
+            "position": "score_position::" + family.get("position", "before_top_k")}}
     said |= more | rope(keys, turning, family)
     said |= {"layout": "rope_layout::" + ("interleaved" if keys.trait(family, "interleaved") else "half_split"),
              "qkv_bias": keys.trait(family, "qkv_bias"), "out_bias": keys.trait(family, "out_bias"), "sinks": keys.trait(family, "sinks")}
@@ -650,7 +664,8 @@ def describe(config, layer_weights=None):
                                    "limit": keys.number("swiglu_limit") if "swiglu_limit" in keys else 0.0,
                                    "alpha": keys.number("swiglu_alpha") if "swiglu_alpha" in keys else 1.0,
                                    "up_offset": family.get("up_offset", 0.0), "bias": keys.trait(family, "ffn_bias")}
-    base = DEFAULTS | {"hidden": hidden, "norm": norm, "norms": "norm_placement::" + family.get("norms", "pre"),
+    epsilon = {"epsilon": family["layer_epsilon"]} if "layer_epsilon" in family else {}
+    base = DEFAULTS | {"hidden": hidden, "norm": norm | epsilon, "norms": "norm_placement::" + family.get("norms", "pre"),
                        "residual_scale": keys.number("residual_multiplier") if "residual_multiplier" in keys else 1.0,
                        "storage": DEFAULTS["storage"] | formats}
     dense = {"expert": expert | {"intermediate": keys.integer(family.get("dense_width", "intermediate_size"))}}
@@ -658,7 +673,8 @@ def describe(config, layer_weights=None):
     if experts > 0:
         copies = keys.integer(family["copies"], 0) if "copies" in family else 0
         moe = {"router": router_of(keys, family, experts), "shared": shared_expert(keys, family),
-               "expert": expert | {"intermediate": keys.integer(family.get("expert_width", "intermediate_size")), "copy": copies}}
+               "expert": expert | {"intermediate": keys.integer(family.get("expert_width", "intermediate_size")), "copy": copies,
+                                  "mixture_bias": family.get("mixture_bias", False)}}
         if "sparse_mixer" in family:
             routing = {"policy": "sparse_mixer", "epsilon": keys.number(family["sparse_mixer"])}
     if family.get("shortcut"):                             # two of our layers: the mixture joins the stream at the end of the second
@@ -706,6 +722,10 @@ def weight_format(type_, group=None, zero_point=False):
 
 
 # The initialisers of config/block_config.hpp: what a header need not say.
+ROUTER = {"experts": 0, "top_k": 0, "score": "score::softmax", "position": "score_position::before_top_k", "logit_softcap": 0.0,
+          "groups": 1, "top_groups": 1, "group_worth": "group_worth::top2_sum", "group_mask": "group_mask::minus_infinity",
+          "renormalize": False, "sum_epsilon": 1e-20, "sum_floor": 0.0, "routed_scale": 1.0, "bias": False, "score_bias": False,
+          "weights": "combine_weight::scores"}
 DEFAULTS = {
     "hidden": 0,
     "attention": {"heads": 0, "kv_heads": 0, "head_dim": 0, "value_dim": 0, "tiled_kv": False, "rotary": True, "rotary_dim": 0,
@@ -716,11 +736,9 @@ DEFAULTS = {
                   "qk_norm": "qk_norm::none", "qk_norm_after_rope": False, "qkv_bias": False, "out_bias": False, "qkv_clip": 0.0,
                   "scale": 0.0, "softcap": 0.0, "window": 0, "chunk": 0, "sinks": False, "output_gate": False,
                   "temperature": {"scale": 0.0, "floor": 8192},
-                  "latent": {"kv_rank": 0, "q_rank": 0, "rope_dim": 0, "epsilon": 1e-6, "q_scale": 1.0, "kv_scale": 1.0}},
-    "router": {"experts": 0, "top_k": 0, "score": "score::softmax", "position": "score_position::before_top_k", "logit_softcap": 0.0,
-               "groups": 1, "top_groups": 1, "group_worth": "group_worth::top2_sum", "group_mask": "group_mask::minus_infinity",
-               "renormalize": False, "sum_epsilon": 1e-20, "sum_floor": 0.0, "routed_scale": 1.0, "bias": False, "score_bias": False,
-               "weights": "combine_weight::scores"},
+                  "latent": {"kv_rank": 0, "q_rank": 0, "rope_dim": 0, "epsilon": 1e-6, "q_scale": 1.0, "kv_scale": 1.0},
+                  "router": ROUTER},
+    "router": ROUTER,
     "expert": {"intermediate": 0, "activation": "activation::swiglu", "limit": 0.0, "alpha": 1.0, "up_offset": 0.0, "bias": False,
                "mixture_bias": False, "latent": 0, "zero": 0, "copy": 0, "constant": 0},
     "shared": {"intermediate": 0, "sigmoid_gate": False},

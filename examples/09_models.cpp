@@ -10,6 +10,7 @@
 #include <moesaic/config/presets/granite.hpp>
 #include <moesaic/config/presets/grok.hpp>
 #include <moesaic/config/presets/hunyuan.hpp>
+#include <moesaic/config/presets/jetmoe.hpp>
 #include <moesaic/config/presets/kimi.hpp>
 #include <moesaic/config/presets/ling.hpp>
 #include <moesaic/config/presets/llama.hpp>
@@ -82,6 +83,7 @@ void expressed() {
   row<presets::llama3_8b>("Llama-3-8B");
   row<presets::granite_3_0_3b_a800m>("Granite-3.0-3B-A800M");
   row<presets::olmoe_1b_7b>("OLMoE-1B-7B");
+  row<presets::jetmoe_8b>("JetMoE-8B");
   row<presets::qwen1_5_moe_a2_7b>("Qwen1.5-MoE-A2.7B");
   row<presets::deepseek_v2_lite>("DeepSeek-V2-Lite");
   row<presets::ling_mini_2_0>("Ling-mini-2.0");
@@ -107,7 +109,7 @@ void expressed() {
   row<presets::deepseek_v3>("DeepSeek-V3, R1, V3.1");
   row<presets::kimi_k2>("Kimi-K2");
   std::printf(
-      "\nLongCat-Flash: each of its 28 layers is two here, and 256 of its 768 experts return their input. Llama 4: the text model. Phi-3.5-MoE: routed by "
+      "\nLongCat-Flash: each of its 28 layers is two here, and 256 of its 768 experts return their input. Llama 4: the text model. JetMoE: as many experts of attention, chosen by a router of their own. Phi-3.5-MoE: routed by "
       "`routing::sparse_mixer`, and its LongRoPE factors are in its release's config.json.\n");
 }
 
@@ -127,7 +129,6 @@ struct absent_model {
 };
 constexpr absent_model absent[] = {
     {"Switch-Base-8 to -256, whole", "8 to 256/1/0", "a bias of the relative position on attention scores; attention to an encoder's output; attention without a causal mask"},
-    {"JetMoE-8B", "8/2/0", "experts of attention: query and output projections chosen by a router, over shared keys and values"},
     {"Qwen3-Next", "512/10/1", "linear attention (gated delta rule) in three layers of four; its gated attention, partial rotation and zero-centred norms can be said"},
     {"DeepSeek-V3.2", "256/8/1", "sparse attention: an indexer that picks the keys a token sees (equal to DeepSeek-V3 up to 2048 keys)"},
     {"DeepSeek-V4", "", "several residual streams (hyper-connections); compressed attention. Its scores, hashed layers and clamped experts can be said"},

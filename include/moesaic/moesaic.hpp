@@ -26,6 +26,7 @@
 #include <moesaic/config/presets/granite.hpp>
 #include <moesaic/config/presets/grok.hpp>
 #include <moesaic/config/presets/hunyuan.hpp>
+#include <moesaic/config/presets/jetmoe.hpp>
 #include <moesaic/config/presets/kimi.hpp>
 #include <moesaic/config/presets/ling.hpp>
 #include <moesaic/config/presets/llama.hpp>

@@ -47,6 +47,15 @@ struct qwen3 {
                                        .router = {.experts = 16, .top_k = 4, .renormalize = true}, .expert = {.intermediate = 32},
                                        .shared = {.intermediate = 64, .sigmoid_gate = true}, .norm = {.epsilon = 1e-6}, .storage = Storage};
 };
+/// Attention whose queries and output are projected by experts of a token's choice.
+struct mixed_heads {
+  static constexpr block_config config{.hidden = 64,
+                                       .attention = {.heads = 4, .kv_heads = 2, .head_dim = 16, .tiled_kv = true, .qk_norm = qk_norm::per_head, .out_bias = true,
+                                                     .router = {.experts = 6, .top_k = 2, .position = score_position::after_top_k, .bias = true}},
+                                       .router = {.experts = 8, .top_k = 2, .position = score_position::after_top_k},
+                                       .expert = {.intermediate = 48, .mixture_bias = true},
+                                       .storage = storage<dtype::bf16, dtype::bf16>};
+};
 /// Experts with weights on their input, which is a projection of x, and whose gates are clamped.
 struct weighed {
   static constexpr block_config config{.hidden = 64,
@@ -72,6 +81,7 @@ TEST_CASE("a dense layer") {
   check_layer<dense<storage<dtype::fp32, dtype::bf16>>>();
 }
 TEST_CASE("a layer whose attention has a rule") { check_layer<ruled>(); }
+TEST_CASE("a layer whose attention has experts") { check_layer<mixed_heads>(); }
 TEST_CASE("a layer whose experts read a weighed projection of x") { check_layer<weighed>(); }
 TEST_CASE("a Mixtral layer") {
   check_layer<mixtral<storage<dtype::bf16, dtype::bf16>>>();

@@ -19,7 +19,7 @@ namespace moesaic::test {
 /// What a call showed: the ids that were chosen, and the output.
 struct seen_ids {
   std::string ids;
-  static constexpr bool wants(stage s) { return s == stage::topk_index; }
+  static constexpr bool wants(stage s) { return s == stage::topk_index || s == stage::attn_topk_index; }
   void operator()(tap_point at, view<const std::int32_t> v) {
     for (std::int64_t i = 0; wants(at.stage) && i < v.rows * v.columns; ++i) ids += std::to_string(v.data[i]) + " ";
   }

@@ -91,6 +91,19 @@ inline void add_shown_otherwise(block_config const& config, pairs_shown pairs, r
         for (std::int64_t c = 0; c < part->columns; ++c) *to++ = (*part)(t, c);
     }
     seen["v_heads"] = v;
+    auto& kv = seen["kv"] = matrix<double>(q.rows, k.columns + v.columns);
+    for (std::int64_t t = 0; t < q.rows; ++t) {
+      std::copy_n(&k(t, 0), k.columns, &kv(t, 0));
+      std::copy_n(&v(t, 0), v.columns, &kv(t, k.columns));
+    }
+    if (config.attention.tiled_kv)         // one after another, as often as there are groups of query heads
+      for (auto const* stage : {"k_rope", "v_heads"}) {
+        if (!has(stage)) continue;
+        auto const once = seen.at(stage);
+        auto& tiled = seen[stage] = matrix<double>(once.rows, once.columns * s.group);
+        for (std::int64_t t = 0; t < once.rows; ++t)
+          for (std::int64_t c = 0; c < tiled.columns; ++c) tiled(t, c) = once(t, c % once.columns);
+      }
   }
   if (!config.attention.qk_norm_after_rope || config.attention.qk_norm != qk_norm::per_head) return;
   for (auto const& [norm, rope] : {std::pair{"q_norm", "q_rope"}, std::pair{"k_norm", "k_rope"}}) {

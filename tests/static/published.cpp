@@ -10,6 +10,7 @@
 #include <moesaic/config/presets/granite.hpp>
 #include <moesaic/config/presets/grok.hpp>
 #include <moesaic/config/presets/hunyuan.hpp>
+#include <moesaic/config/presets/jetmoe.hpp>
 #include <moesaic/config/presets/kimi.hpp>
 #include <moesaic/config/presets/ling.hpp>
 #include <moesaic/config/presets/llama.hpp>
@@ -59,6 +60,7 @@ static_assert(counted<hunyuan_a13b> == 80'393'183'232);
 static_assert(counted<llama_4_scout> == 107'769'861'120 && billions<llama_4_maverick>(400.7, 1, 17.2, 1));
 static_assert(total<ernie_4_5_21b_a3b> == 21'825'437'888 && score_biases<ernie_4_5_21b_a3b> == 27 * 64);
 static_assert(counted<granite_3_0_3b_a800m> == 3'298'793'472);
+static_assert(counted<jetmoe_8b> == 8'522'237'952 && billions<jetmoe_8b>(8.52, 2, 2.33, 2));
 static_assert(billions<grok_1>(315.685, 3, 83.76, 2) && prints(static_cast<double>(parameters<grok_1>().total() - 131072ll * 6144) * 1e-9, 314.88, 2));
 static_assert(billions<glm_4_5>(352.8, 1, 33.6, 1) && billions<glm_4_5_air>(106.85, 2, 13.4, 1));
 static_assert(billions<longcat_flash>(560.7, 1, 28.0, 1) && billions<ling_mini_2_0>(16.26, 2, 1.43, 2));
@@ -110,6 +112,11 @@ static_assert(flops<gpt_oss_20b::sliding_layer>(4096).scores * 32 == flops<gpt_o
 static_assert(keys_seen(llama_4_scout::layer::config.attention, 8192) == 8192 && keys_seen(llama_4_scout::layer::config.attention, 8193) == 1 &&
               keys_seen(llama_4_scout::global_layer::config.attention, 8193) == 8193);
 static_assert(parameters<grok_1::layer>().norm == 4 * 6144 && parameters<gpt_oss_20b::layer>().attention - 2880ll * (5120 + 4096) == 5120 + 2880 + 64);
+// JetMoE's attention: keys and values (and a bias) of every token, queries and output of 2 experts of 8. Two routers.
+static_assert(parameters<jetmoe_8b::layer>().attention == 2048ll * 4096 + 2048 && parameters<jetmoe_8b::layer>().attention_routed == 8 * 2 * 2048ll * 2048);
+static_assert(parameters<jetmoe_8b::layer>().router == 2 * 8 * 2048 && flops<jetmoe_8b::layer>(1).router == 2 * 2 * 8 * 2048);
+static_assert(flops<jetmoe_8b::layer>(1).projections == 2 * (2048ll * 4096 + 2 * 2 * 2048ll * 2048) && flops<jetmoe_8b::layer>(1).scores == 2 * 2 * 32 * 128);
+static_assert(cache_bytes<jetmoe_8b::layer>() == 2 * 2 * 16 * 128);
 static_assert(expert_parameters(longcat_flash::layer::config, 511) == 3 * 6144 * 2048 && expert_parameters(longcat_flash::layer::config, 512) == 0);
 
 // Tokens that see fewer keys than there are, summed one by one.

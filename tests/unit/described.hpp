@@ -68,7 +68,8 @@ inline std::string json_text(attention_config const& a) {
                       {"temperature", json_object({{"scale", json_text(a.temperature.scale)}, {"floor", json_text(a.temperature.floor)}})},
                       {"latent", json_object({{"kv_rank", json_text(l.kv_rank)}, {"q_rank", json_text(l.q_rank)},
                                               {"rope_dim", json_text(l.rope_dim)}, {"epsilon", json_text(l.epsilon)},
-                                              {"q_scale", json_text(l.q_scale)}, {"kv_scale", json_text(l.kv_scale)}})}});
+                                              {"q_scale", json_text(l.q_scale)}, {"kv_scale", json_text(l.kv_scale)}})},
+                      {"router", json_text(a.router)}});
 }
 inline std::string json_text(block_config const& c) {
   auto const& e = c.expert;

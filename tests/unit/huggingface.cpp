@@ -232,7 +232,7 @@ TEST_CASE("published configurations are the presets") {
 }
 
 #define MODEL_TYPES                                                                                                                         \
-  "dbrx, deepseek, deepseek_v2, deepseek_v3, ernie4_5_moe, glm4_moe, gpt_oss, granitemoe, grok-1, hunyuan_v1_moe, kimi_k2, llama, llama4, " \
+  "dbrx, deepseek, deepseek_v2, deepseek_v3, ernie4_5_moe, glm4_moe, gpt_oss, granitemoe, grok-1, hunyuan_v1_moe, jetmoe, kimi_k2, llama, llama4, " \
   "llama4_text, longcat_flash, minimax_m2, mixtral, olmoe, phimoe, qwen2, qwen2_moe, qwen3, qwen3_moe."
 TEST_CASE("what cannot be expressed is answered by one sentence") {
   struct refusal {
@@ -241,8 +241,8 @@ TEST_CASE("what cannot be expressed is answered by one sentence") {
   for (auto const& [patch, sentence] : std::initializer_list<refusal>{
            {R"({"model_type": "bert"})", R"("model_type" is "bert", which is not one of )" MODEL_TYPES},
            {R"({"model_type": null})", R"("model_type" is null, which is not one of )" MODEL_TYPES},
-           {R"({"model_type": "jetmoe"})",
-            R"("model_type" is "jetmoe", whose attention chooses among experts, and block_config has no field for that.)"},
+           {R"({"model_type": "jetmoe", "num_key_value_heads": 2, "num_attention_heads": 2})",
+            R"("num_attention_heads" is 2, but num_key_value_heads times num_experts_per_tok says otherwise.)"},
            {R"({"model_type": "llama4", "text_config": 7})", R"("text_config" is 7, which should be an object.)"},
            {R"({"model_type": "qwen2_moe", "use_sliding_window": true})",
             R"("sliding_window" is 4096, but which layers have it is not known.)"},

@@ -10,6 +10,7 @@
 #include <moesaic/config/presets/granite.hpp>
 #include <moesaic/config/presets/grok.hpp>
 #include <moesaic/config/presets/hunyuan.hpp>
+#include <moesaic/config/presets/jetmoe.hpp>
 #include <moesaic/config/presets/kimi.hpp>
 #include <moesaic/config/presets/llama.hpp>
 #include <moesaic/config/presets/longcat.hpp>
@@ -85,6 +86,8 @@ TEST_CASE("presets are what their configurations say") {
     {"model_type": "granitemoe", "vocab_size": 49155, "hidden_size": 1536, "intermediate_size": 512, "num_attention_heads": 24,
     "num_key_value_heads": 8, "num_local_experts": 40, "num_experts_per_tok": 8, "attention_multiplier": 0.015625,
     "embedding_multiplier": 12.0, "residual_multiplier": 0.22, "logits_scaling": 6.0, "tie_word_embeddings": true})");
+  same<jetmoe_8b>(R"(
+    {"model_type": "jetmoe", "num_hidden_layers": 24})");
   same<dbrx>(R"(
     {"model_type": "dbrx", "attn_config": {"clip_qkv": 8, "kv_n_heads": 8, "rope_theta": 500000},
     "ffn_config": {"ffn_hidden_size": 10752, "moe_num_experts": 16, "moe_top_k": 4}, "d_model": 6144, "n_heads": 48,

@@ -105,6 +105,30 @@ struct latent_config {
   friend constexpr bool operator==(latent_config const&, latent_config const&) = default;
 };
 
+/// experts == 0 means none: of a layer, dense, one feed-forward that every token uses; of its attention, projections that every token uses.
+struct router_config {
+  int experts = 0;                     ///< all that the router scores: feed-forwards, then those of expert.zero, .copy and .constant
+  int top_k = 0;
+  moesaic::score score = moesaic::score::softmax;
+  moesaic::score_position position = moesaic::score_position::before_top_k;
+  double logit_softcap = 0.0;          ///< cap · tanh(logit / cap) before the score; 0 = none
+  int groups = 1;                      ///< equal runs of experts; choice is limited to the best top_groups of them
+  int top_groups = 1;
+  moesaic::group_worth group_worth = moesaic::group_worth::top2_sum;
+  moesaic::group_mask group_mask = moesaic::group_mask::minus_infinity;
+  bool renormalize = false;            ///< chosen weights divided by their sum; with top_k 1 that leaves ones, and in training no gradient
+  double sum_epsilon = 1e-20;          ///< added to that sum, so that scores that all underflow give 0, not NaN
+  double sum_floor = 0.0;              ///< and the least it may be (ERNIE-4.5: 1e-12)
+  double routed_scale = 1.0;           ///< factor on the chosen weights, after renormalisation
+  bool bias = false;                   ///< the router's linear layer has a bias
+  double cosine = 0.0;                 ///< logits are cosines of x and an expert's row times this, 1 / temperature; 0 = plain products
+  bool group_gate = false;             ///< `groups` more rows, after the experts': the outer level of routing::hierarchical
+  bool score_bias = false;             ///< a bias an expert, added for selection only (balance without a loss)
+  combine_weight weights = combine_weight::scores;
+
+  friend constexpr bool operator==(router_config const&, router_config const&) = default;
+};
+
 struct attention_config {
   int heads = 0;
   int kv_heads = 0;                    ///< 0 = as many as heads (multi-head attention); query head h reads kv head h / (heads / kv_heads)
@@ -129,32 +153,11 @@ struct attention_config {
   bool output_gate = false;            ///< heads' outputs times sigmoid of as many more columns of the query projection (Qwen3-Next)
   query_temperature temperature = {};
   latent_config latent = {};
+  /// Of a mixture of attention heads (arXiv:2210.05144; JetMoE): each of its experts projects queries to heads / top_k heads and those heads' outputs back,
+  /// keys and values are of no expert. A token's heads stand in the order of its choices. Outputs are weighed and summed; out_bias is added once.
+  router_config router = {};
 
   friend constexpr bool operator==(attention_config const&, attention_config const&) = default;
-};
-
-/// experts == 0 means dense: one feed-forward that every token uses, and no router.
-struct router_config {
-  int experts = 0;                     ///< all that the router scores: feed-forwards, then those of expert.zero, .copy and .constant
-  int top_k = 0;
-  moesaic::score score = moesaic::score::softmax;
-  moesaic::score_position position = moesaic::score_position::before_top_k;
-  double logit_softcap = 0.0;          ///< cap · tanh(logit / cap) before the score; 0 = none
-  int groups = 1;                      ///< equal runs of experts; choice is limited to the best top_groups of them
-  int top_groups = 1;
-  moesaic::group_worth group_worth = moesaic::group_worth::top2_sum;
-  moesaic::group_mask group_mask = moesaic::group_mask::minus_infinity;
-  bool renormalize = false;            ///< chosen weights divided by their sum; with top_k 1 that leaves ones, and in training no gradient
-  double sum_epsilon = 1e-20;          ///< added to that sum, so that scores that all underflow give 0, not NaN
-  double sum_floor = 0.0;              ///< and the least it may be (ERNIE-4.5: 1e-12)
-  double routed_scale = 1.0;           ///< factor on the chosen weights, after renormalisation
-  bool bias = false;                   ///< the router's linear layer has a bias
-  double cosine = 0.0;                 ///< logits are cosines of x and an expert's row times this, 1 / temperature; 0 = plain products
-  bool group_gate = false;             ///< `groups` more rows, after the experts': the outer level of routing::hierarchical
-  bool score_bias = false;             ///< a bias an expert, added for selection only (balance without a loss)
-  combine_weight weights = combine_weight::scores;
-
-  friend constexpr bool operator==(router_config const&, router_config const&) = default;
 };
 
 /// So many feed-forwards of one width.

@@ -257,13 +257,52 @@ constexpr bool plain_latent(attention_config a) {
   attention_config plain;
   plain.heads = a.heads, plain.kv_heads = a.kv_heads, plain.head_dim = a.head_dim, plain.value_dim = a.value_dim, plain.rotary = a.rotary;
   plain.rope_theta = a.rope_theta, plain.layout = a.layout, plain.scaling = a.scaling, plain.out_bias = a.out_bias, plain.scale = a.scale;
-  plain.latent = a.latent;
+  plain.latent = a.latent, plain.router = a.router;
   return a == plain;
 }
 MOESAIC_RULE(block_config, latent_attention_is_plain,
     "attention.latent needs attention's tiled_kv, rotary_dim, qk_norm, qkv_bias, qkv_clip, softcap, window, chunk, sinks, output_gate and temperature "
     "to be left alone, because latent attention has a projection, a norm and a cache of its own, which know of none of them",
     c.attention.latent.kv_rank <= 0 || plain_latent(c.attention), c.attention.latent.kv_rank);
+
+// ---- experts of attention
+
+MOESAIC_RULE(block_config, attention_experts_are_not_negative,
+    "attention.router.experts must be positive, or 0 for projections that every token uses, because it counts projections of queries and output",
+    c.attention.router.experts >= 0, c.attention.router.experts);
+MOESAIC_RULE(block_config, attention_top_k_is_within_experts,
+    "attention.router.top_k must lie between 1 and attention.router.experts, because a token attends by that many different experts",
+    c.attention.router.experts <= 0 || (c.attention.router.top_k > 0 && c.attention.router.top_k <= c.attention.router.experts),
+    c.attention.router.top_k, c.attention.router.experts);
+MOESAIC_RULE(block_config, attention_router_has_experts,
+    "attention.router's settings (top_k, score, renormalize and the rest) need attention.router.experts, because without experts it has nothing to choose",
+    c.attention.router.experts != 0 || c.attention.router == router_config{}, c.attention.router.top_k, c.attention.router.experts);
+MOESAIC_RULE(block_config, attention_top_k_divides_heads,
+    "attention.router.top_k must divide attention.heads, because each expert that a token chooses has equally many of its heads",
+    c.attention.router.experts <= 0 || !attention_top_k_is_within_experts::holds(c) || c.attention.heads % c.attention.router.top_k == 0,
+    c.attention.router.top_k, c.attention.heads);
+constexpr bool plain_router(router_config const& r) {
+  router_config plain;
+  plain.experts = r.experts, plain.top_k = r.top_k, plain.score = r.score, plain.position = r.position, plain.renormalize = r.renormalize, plain.bias = r.bias;
+  return r == plain;
+}
+MOESAIC_RULE(block_config, attention_router_is_plain,
+    "attention.router must leave all but experts, top_k, score, position, renormalize and bias alone, because experts of attention are chosen by their "
+    "scores and weighed by them, and nothing else of a router is computed there",
+    c.attention.router.experts <= 0 || plain_router(c.attention.router), c.attention.router.experts);
+MOESAIC_RULE(block_config, attention_renormalize_leaves_weights,
+    "attention.router.renormalize needs softmax, sigmoid, sqrt_softplus or relu scores, and a top_k of at least 2 where purpose is training, because the sum "
+    "of logits may be zero, and one weight over its own sum leaves the router no gradient",
+    !c.attention.router.renormalize || c.attention.router.experts <= 0 ||
+        (c.attention.router.score != score::identity && (c.attention.router.top_k != 1 || c.purpose != purpose::training)),
+    c.attention.router.score, c.attention.router.top_k, c.purpose);
+MOESAIC_RULE(block_config, attention_experts_project_alone,
+    "attention.router needs attention's latent, qkv_bias, qkv_clip and output_gate to be left alone, and no qk_norm::full_width, because an expert's "
+    "queries are a projection of x, and a norm or a gate over all heads would mix those of several experts",
+    c.attention.router.experts <= 0 ||
+        (c.attention.latent.kv_rank == 0 && !c.attention.qkv_bias && c.attention.qkv_clip == 0 && !c.attention.output_gate &&
+         c.attention.qk_norm != qk_norm::full_width),
+    c.attention.latent.kv_rank, c.attention.qkv_bias, real{c.attention.qkv_clip}, c.attention.output_gate, c.attention.qk_norm);
 
 // ---- router
 
@@ -572,7 +611,9 @@ struct of_block : list<
     yarn_bands_are_ordered, yarn_has_a_theta_above_1, ntk_has_two_pairs, factors_are_of_pairs, long_factors_are_as_many,
     factors_are_positive, magnitude_is_of_yarn_or_longrope, long_magnitude_has_long_factors, attention_scale_is_positive, value_dim_is_at_most_512, attention_softcap_is_not_negative,
     qkv_clip_is_not_negative, window_and_chunk_are_not_negative, late_qk_norm_has_both, temperature_is_not_negative, latent_ranks_are_not_negative, latent_settings_need_kv_rank, latent_rope_dim_is_even,
-    latent_epsilon_is_positive, latent_scales_are_positive, latent_heads_have_their_own_keys, latent_attention_is_plain, experts_are_not_negative,
+    latent_epsilon_is_positive, latent_scales_are_positive, latent_heads_have_their_own_keys, latent_attention_is_plain,
+    attention_experts_are_not_negative, attention_top_k_is_within_experts, attention_router_has_experts, attention_top_k_divides_heads,
+    attention_router_is_plain, attention_renormalize_leaves_weights, attention_experts_project_alone, experts_are_not_negative,
     top_k_is_within_experts, router_has_experts, score_bias_meets_scores, renormalize_has_positive_scores,
     training_leaves_the_router_a_gradient, sum_epsilon_is_not_negative, sum_floor_is_not_negative, sum_settings_need_renormalize,
     logit_softcap_is_not_negative, groups_are_1_to_64, groups_divide_experts, top_groups_is_within_groups, top_groups_hold_top_k,

@@ -21,7 +21,9 @@ struct block_shapes {
   int k_width = 0, v_width = 0;        ///< kv_heads · key_dim, kv_heads · value_dim
   int heads_width = 0;                 ///< heads · value_dim: what the output projection reads
   int gate_width = 0;                  ///< heads_width where there is an output gate, or 0
-  int qkv_width = 0;                   ///< q, then k, then v, then the output gate
+  int qkv_width = 0;                   ///< q (not where experts of attention project it), then k, then v, then the output gate
+  int attention_experts = 1;           ///< projections of queries and output; 1 where every token uses the same
+  int attention_slots = 1;             ///< of them a token uses
   int group = 0;                       ///< query heads that share a kv head
   bool dense = true;
   int experts = 1;                     ///< of every kind; 1 for a dense layer
@@ -51,7 +53,10 @@ constexpr block_shapes shapes(block_config const& c) {
   s.v_width = s.kv_heads * s.value_dim;
   s.heads_width = s.heads * s.value_dim;
   s.gate_width = a.output_gate ? s.heads_width : 0;
-  s.qkv_width = s.q_width + s.k_width + s.v_width + s.gate_width;
+  bool const mixed = a.router.experts != 0;
+  s.qkv_width = (mixed ? 0 : s.q_width) + s.k_width + s.v_width + s.gate_width;
+  s.attention_experts = mixed ? a.router.experts : 1;
+  s.attention_slots = mixed && a.router.top_k > 0 ? a.router.top_k : 1;   // never 0: widths are divided by it, whatever is given
   s.group = s.kv_heads != 0 ? s.heads / s.kv_heads : 0;
   s.dense = c.router.experts == 0;
   s.experts = s.dense ? 1 : c.router.experts;

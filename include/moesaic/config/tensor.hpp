@@ -124,6 +124,11 @@ struct tensor_names {
   spellings q = {"self_attn.q_proj"}, k = {"self_attn.k_proj"}, v = {"self_attn.v_proj"}, out = {"self_attn.o_proj"};   // + .weight, .bias
   // One tensor of q, k and v rows, in place of three.
   spellings qkv = {"self_attn.qkv_proj", "norm_attn_norm.attn.Wqkv"};                                                   // + .weight, .bias
+  spellings kv = {"self_attention.kv_proj"};                                                                             // of k and v rows; + .weight
+  // Of experts of attention, stacked: q [experts, q_width / top_k, hidden], out [experts, hidden, heads_width / top_k], and the bias of their sum.
+  spellings stacked_q = {"self_attention.experts.input_linear.weight"}, stacked_out = {"self_attention.experts.output_linear.weight"};
+  spellings stacked_out_bias = {"self_attention.experts.bias"};
+  spellings attention_router = {"self_attention.experts.router.layer.weight"}, attention_router_bias = {"self_attention.experts.router.layer.bias"};
   spellings sinks = {"self_attn.sinks"};
   spellings q_norm = {"self_attn.q_norm.weight"}, k_norm = {"self_attn.k_norm.weight"};
   spellings q_down = {"self_attn.q_a_proj"}, q_down_norm = {"self_attn.q_a_layernorm.weight"}, q_up = {"self_attn.q_b_proj"};   // of latent attention

@@ -55,7 +55,7 @@ constexpr auto& run_of(Weights& w, int r) { return r == 0 ? w.experts : w.more_e
 
 struct attention_weights {
   packed_matrix qkv;                   ///< [qkv_width, hidden]: q rows, then k, then v, then those of the output gate
-  packed_matrix out;                   ///< [hidden, heads_width]
+  packed_matrix out;                   ///< [hidden, heads_width], or [experts] of [hidden, heads_width / top_k]
   list<const float> qkv_bias, out_bias;
   list<const float> q_norm, k_norm;    ///< [head_dim], or [q_width] and [k_width], or empty
   list<const double> rope;             ///< rope_parameters, then [rope_frequency_count] radians a position of each rotated pair
@@ -65,6 +65,9 @@ struct attention_weights {
   packed_matrix key_up = {};           ///< [heads] of [head_dim, kv_rank]: keys of a head from latents
   packed_matrix key_up_transposed = {};  ///< [heads] of [kv_rank, head_dim]: the same for the absorbed form, packed once more
   packed_matrix value_up = {};         ///< [heads] of [value_dim, kv_rank]
+  // Of experts of attention, whose qkv has no q rows.
+  packed_matrix q = {};                ///< [experts] of [q_width / top_k, hidden]
+  router_weights router = {};
 };
 
 struct block_weights {
@@ -92,6 +95,7 @@ constexpr void for_each_weight(F&& f, Weights const&... w) {
   f("sinks", w.attention.sinks...);
   f("q_up", w.attention.q_up...), f("key_up", w.attention.key_up...), f("key_up_transposed", w.attention.key_up_transposed...);
   f("value_up", w.attention.value_up...);
+  f("q", w.attention.q...), f("attention_router", w.attention.router.weight...), f("attention_router.bias", w.attention.router.bias...);
   for_each_weight(f, w.ffn.experts...);
   for (int r = 0; r < width_runs::most - 1 && ((w.ffn.more_experts[r].down.outputs != 0) || ...); ++r)
     for_each_weight(f, w.ffn.more_experts[r]...);

@@ -95,7 +95,7 @@ constexpr step_bytes decode_bytes(decoder_config const& c, list<const block_conf
   step_bytes step;
   step.weights = static_cast<double>(besides.norm + besides.head + (besides.tied ? besides.embedding : 0) + batch * row);
   for (auto const& layer : layers) {
-    step.weights += cost_of(layer, detail::price_in_bytes(l, false)).with_experts(distinct_experts(layer.router, batch));
+    step.weights += cost_of(layer, detail::price_in_bytes(l, false)).with_experts(distinct_experts(layer.router, batch), distinct_experts(layer.attention.router, batch));
     step.cache += static_cast<double>(batch * keys_read(layer.attention, 1, keys) * cache_bytes(layer));
   }
   return step;

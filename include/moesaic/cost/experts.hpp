@@ -26,7 +26,7 @@ constexpr double distinct_experts(int experts, int top_k, std::int64_t tokens) {
   return experts * (1 - detail::power(1 - static_cast<double>(top_k) / experts, tokens));
 }
 
-/// The same for a layer's router; 1 for a dense layer.
+/// The same for the router of a layer, or of its attention; 1 where there is none.
 constexpr double distinct_experts(router_config const& router, std::int64_t tokens) {
   return router.experts == 0 ? (tokens > 0 ? 1 : 0) : distinct_experts(router.experts, router.top_k, tokens);
 }

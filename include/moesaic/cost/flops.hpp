@@ -40,7 +40,7 @@ constexpr std::int64_t flops_of_counts(block_config const& c, list<const std::in
 
 /// A multiplication and an addition are two. Matrices and attention scores only; norms, rotation, softmax and activations are not counted.
 struct block_flops {
-  std::int64_t projections = 0;        ///< q, k, v and out; of latent attention all of its matrices, once a token
+  std::int64_t projections = 0;        ///< q, k, v and out (of the experts of attention that a token uses); of latent attention all of its matrices, once a token
   std::int64_t scores = 0;             ///< q · k and p · v over the keys that the token sees
   std::int64_t router = 0;
   std::int64_t experts = 0;            ///< those that a token uses; where they differ, the mean of even routing, rounded down
@@ -68,7 +68,7 @@ constexpr std::int64_t score_flops(block_config const& c) {
 constexpr block_flops flops(block_config const& c, std::int64_t keys) {
   auto const cost = cost_of(c, detail::count_flops);
   auto const all = cost.routed + c.expert.copy * detail::copy_flops(c) + c.expert.constant * detail::constant_flops(c);
-  return {cost.attention, score_flops(c) * keys_seen(c.attention, keys), cost.router, cost.slots * all / cost.experts, cost.shared};
+  return {cost.attention_active(), score_flops(c) * keys_seen(c.attention, keys), cost.router, cost.slots * all / cost.experts, cost.shared};
 }
 template <block_spec Spec>
 constexpr block_flops flops(std::int64_t keys) {

@@ -130,7 +130,7 @@ constexpr layer_time roofline(machine const& d, block_config const& c, workload 
   auto const each = [&](auto of_one) { return rows * static_cast<double>(of_one); };
   layer_time t;
   t.norms = of(bytes.norm, 0, shape.activations);
-  t.projections = of(bytes.attention, each(work.projections), attention);
+  t.projections = of(bytes.attention_with(distinct_experts(c.attention.router, w.rows())), each(work.projections), attention);
   t.scores = of(w.sequences * keys_read(c.attention, w.tokens, w.keys) * cache_bytes(c), detail::attention_flops(c, w), shape.activations);
   t.router = of(bytes.router, each(work.router), dtype::fp32);
   t.experts = of(bytes.with_experts(distinct) - static_cast<double>(bytes.always()), each(work.experts), ffn);
@@ -186,7 +186,7 @@ constexpr double compute_bound_rows(machine const& d, block_config const& c) {
   auto const bytes = weight_bytes(c);
   auto const work = static_cast<double>(flops(c, 1).experts);
   auto const balance = ridge(d, operand_type(shape.activations, shape.ffn_format));
-  return static_cast<double>(bytes.total() - bytes.always()) * balance / work;
+  return static_cast<double>(bytes.routed) * balance / work;
 }
 template <block_spec Spec>
 constexpr double compute_bound_rows(machine const& d) {

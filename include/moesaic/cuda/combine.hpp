@@ -38,7 +38,7 @@ void add(basic_stream_ref<Tuning>& where, view<const T> a, view<const T> b, view
 }
 
 /// y[slot_of_choice[t, i]] = weights[t, i] · x[t]: what experts read whose weights are on their input. The weight is rounded to T, and the product
-/// again (Llama 4). x [tokens, width], y [slots, width]; rows of no choice are left as they are.
+/// again (Llama 4). Without weights: x[t] itself. x [tokens, width], y [slots, width]; rows of no choice are left as they are.
 template <class T, class Tuning>
 void weigh_choices(basic_stream_ref<Tuning>& where, view<const T> x, view<const std::int32_t> slot_of_choice, view<const float> weights, view<T> y) {
   grid const over{.x = blocks_for(slot_of_choice.rows * slot_of_choice.columns), .early = true};
@@ -46,7 +46,7 @@ void weigh_choices(basic_stream_ref<Tuning>& where, view<const T> x, view<const 
   else start<weigh_rows<T, 1>>(where, over, {x, slot_of_choice, weights, y});
 }
 
-/// Rows of the expert GEMMs back in the order of the choices: y [tokens · slots, hidden], zero where a slot is unused. For taps.
+/// Rows of the expert GEMMs back in the order of the choices: y [tokens · slots, hidden], zero where a slot is unused. For taps, and queries of experts.
 template <class T, class Tuning>
 void gather_choices(basic_stream_ref<Tuning>& where, view<const T> expert_out, view<const std::int32_t> slot_of_choice, view<T> y) {
   start<gather_rows<T>>(where, {.x = blocks_for(y.rows), .early = true}, {expert_out, slot_of_choice.data, y, nullptr});

@@ -25,12 +25,20 @@ void expert_gate_up(basic_stream_ref<Tuning>& where, activation_rule act, packed
                                             .token_of_slot = token_of_slot, .activated = true, .act = act});
 }
 
+/// y[s] = W x[r] + bias, W and bias of the slot's expert: plain products of gathered rows. W [experts] of [outputs, inputs], parts 1; r and offsets as above;
+/// bias [experts, outputs] or empty. y [slots at most, outputs] is rounded to T once.
+template <dtype W, class Tuning, class T>
+void expert_linear(basic_stream_ref<Tuning>& where, packed_matrix const& w, list<const float> bias, view<const T> x, list<const std::int32_t> offsets,
+                   std::int32_t const* token_of_slot, view<T> y) {
+  start_gemm<W>(where, w, gemm_params<T, T>{.w = weight_view(w), .bias = bias.empty() ? nullptr : bias.data, .x = x.data, .x_stride = x.stride,
+                                            .y = y.data, .y_stride = y.stride, .rows = y.rows, .offsets = offsets.data, .token_of_slot = token_of_slot});
+}
+
 /// y[s] = down h[s] + bias. h [slots at most, intermediate], y [slots, hidden], bias [experts, hidden] or empty; offsets as above.
 template <dtype W, class Tuning, class T>
 void expert_down(basic_stream_ref<Tuning>& where, packed_matrix const& w, list<const float> bias, view<const T> h, list<const std::int32_t> offsets,
                  view<T> y) {
-  start_gemm<W>(where, w, gemm_params<T, T>{.w = weight_view(w), .bias = bias.empty() ? nullptr : bias.data, .x = h.data, .x_stride = h.stride,
-                                            .y = y.data, .y_stride = y.stride, .rows = y.rows, .offsets = offsets.data});
+  expert_linear<W>(where, w, bias, h, offsets, nullptr, y);
 }
 
 }  // namespace moesaic::cuda

@@ -108,7 +108,7 @@ void start_coded(basic_stream_ref<Tuning>& where, packed_matrix const& w, list<c
 
 }  // namespace quantized_detail
 
-/// linear, expert_gate_up and expert_down of what code_inputs gave.
+/// linear, expert_gate_up, expert_linear and expert_down of what code_inputs gave.
 template <dtype W, class Tuning, class Number, class Y>
 void linear(basic_stream_ref<Tuning>& where, packed_matrix const& w, coded_rows<Number> const& x, list<const float> bias, view<Y> y) {
   quantized_detail::start_coded<W, Tuning, Number, Y>(where, w, bias, x, {.w = weight_view(w), .y = y.data, .y_stride = y.stride, .rows = y.rows});
@@ -120,10 +120,15 @@ void expert_gate_up(basic_stream_ref<Tuning>& where, activation_rule act, packed
                                                                           .offsets = offsets.data, .token_of_slot = token_of_slot, .activated = true, .act = act});
 }
 template <dtype W, class Tuning, class Number, class Y>
+void expert_linear(basic_stream_ref<Tuning>& where, packed_matrix const& w, list<const float> bias, coded_rows<Number> const& x,
+                   list<const std::int32_t> offsets, std::int32_t const* token_of_slot, view<Y> y) {
+  quantized_detail::start_coded<W, Tuning, Number, Y>(where, w, bias, x, {.w = weight_view(w), .y = y.data, .y_stride = y.stride, .rows = y.rows,
+                                                                          .offsets = offsets.data, .token_of_slot = token_of_slot});
+}
+template <dtype W, class Tuning, class Number, class Y>
 void expert_down(basic_stream_ref<Tuning>& where, packed_matrix const& w, list<const float> bias, coded_rows<Number> const& h, list<const std::int32_t> offsets,
                  view<Y> y) {
-  quantized_detail::start_coded<W, Tuning, Number, Y>(where, w, bias, h, {.w = weight_view(w), .y = y.data, .y_stride = y.stride, .rows = y.rows,
-                                                                          .offsets = offsets.data});
+  expert_linear<W>(where, w, bias, h, offsets, nullptr, y);
 }
 
 }  // namespace moesaic::cuda

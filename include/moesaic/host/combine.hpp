@@ -63,7 +63,7 @@ void combine(pool& where, view<const T> expert_out, view<const std::int32_t> slo
 }
 
 /// y[slot_of_choice[t, i]] = weights[t, i] · x[t]: what experts read whose weights are on their input. The weight is rounded to T, and the product
-/// again (Llama 4). x [tokens, width], y [slots, width]; rows of no choice are left as they are.
+/// again (Llama 4). Without weights: x[t] itself. x [tokens, width], y [slots, width]; rows of no choice are left as they are.
 template <class T>
 void weigh_choices(pool& where, view<const T> x, view<const std::int32_t> slot_of_choice, view<const accumulator<T>> weights, view<T> y) {
   using sum = accumulator<T>;
@@ -71,19 +71,23 @@ void weigh_choices(pool& where, view<const T> x, view<const std::int32_t> slot_o
     for (std::int64_t i = 0; i < slot_of_choice.columns; ++i) {
       auto const slot = slot_of_choice(t, i);
       if (slot < 0) continue;
-      sum const w = static_cast<sum>(static_cast<T>(weights(t, i)));
+      sum const w = weights.data != nullptr ? static_cast<sum>(static_cast<T>(weights(t, i))) : sum(1);
       for (std::int64_t c = 0; c < y.columns; ++c) y(slot, c) = static_cast<T>(w * static_cast<sum>(x(t, c)));
     }
   });
 }
 
-/// Rows of the expert GEMMs back in the order of the choices: y [tokens · slots, hidden], zero where a slot is unused. For taps.
+/// Rows of the expert GEMMs back in the order of the choices: y [tokens · slots, hidden], zero where a slot is unused. For taps, and queries of experts.
 template <class T>
-void gather_choices(pool&, view<const T> expert_out, view<const std::int32_t> slot_of_choice, view<T> y) {
-  for (std::int64_t choice = 0; choice < y.rows; ++choice) {
-    auto const slot = slot_of_choice(choice / slot_of_choice.columns, choice % slot_of_choice.columns);
-    for (std::int64_t c = 0; c < y.columns; ++c) y(choice, c) = slot < 0 ? T(0.0f) : expert_out(slot, c);
-  }
+void gather_choices(pool& where, view<const T> expert_out, view<const std::int32_t> slot_of_choice, view<T> y) {
+  where.for_each(slot_of_choice.rows, [&](std::int64_t t) {
+    for (std::int64_t i = 0; i < slot_of_choice.columns; ++i) {
+      auto const slot = slot_of_choice(t, i);
+      auto* const row = y.row(t * slot_of_choice.columns + i);
+      if (slot < 0) std::fill_n(row, y.columns, T(0.0f));
+      else std::copy_n(expert_out.row(slot), y.columns, row);
+    }
+  });
 }
 
 /// y[i] = x[rows[i]]. rows [y.rows], indices into x: check_rows has looked at them. The flags are for backends that find out later.

@@ -50,12 +50,20 @@ void expert_gate_up(pool& where, activation_rule act, packed_matrix const& w, li
                                     .y = h.data, .y_stride = h.stride, .activated = true, .act = act});
 }
 
+/// y[s] = W x[r] + bias, W and bias of the slot's expert: plain products of gathered rows. W [experts] of [outputs, inputs], parts 1; r and offsets as above;
+/// bias [experts, outputs] or empty. y [slots, outputs] is rounded to T once.
+template <dtype W, class X, class T>
+void expert_linear(pool& where, packed_matrix const& w, list<const float> bias, view<const X> x, list<const std::int32_t> offsets,
+                   const std::int32_t* token_of_slot, view<T> y) {
+  ffn_detail::each_expert<W, X, T>(where, w, bias, offsets,
+                                   {.matrix = w, .x = x.data, .x_stride = x.stride, .row_of = token_of_slot, .y = y.data, .y_stride = y.stride});
+}
+
 /// y[s] = down h[s] + bias. h [slots, intermediate], y [slots, hidden], bias [experts, hidden] or empty; offsets and X as above.
 template <dtype W, class X, class T>
 void expert_down(pool& where, packed_matrix const& w, list<const float> bias, view<const X> h, list<const std::int32_t> offsets,
                  view<T> y) {
-  ffn_detail::each_expert<W, X, T>(where, w, bias, offsets,
-                                   {.matrix = w, .x = h.data, .x_stride = h.stride, .y = y.data, .y_stride = y.stride});
+  expert_linear<W>(where, w, bias, h, offsets, nullptr, y);
 }
 
 }  // namespace moesaic::host

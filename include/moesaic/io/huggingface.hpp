@@ -219,6 +219,13 @@ inline nlohmann::json const& huggingface_families() {
                  "routed_scaling_factor", "text_end_id", "text_start_id"],
     "qkv_bias": "attention_bias", "out_bias": "attention_bias", "qk_norm": "per_head", "qk_norm_after_rope": true, "alpha": true,
     "renormalize": true, "experts": ["num_experts"], "shared_width": "intermediate_size"},
+  "jetmoe": {
+    "keys": {"vocab_size": 32000, "hidden_size": 2048, "intermediate_size": 5632, "num_hidden_layers": 12, "num_attention_heads": null,
+             "num_key_value_heads": 16, "kv_channels": 128, "activation_function": "silu", "rms_norm_eps": 1e-6,
+             "tie_word_embeddings": true, "num_local_experts": 8, "num_experts_per_tok": 2},
+    "names": {"head_dim": "kv_channels", "hidden_act": "activation_function"}, "harmless": ["aux_loss_coef"],
+    "layer_epsilon": 1e-6, "attention_experts": true, "out_bias": true, "mixture_bias": true, "position": "after_top_k",
+    "experts": ["num_local_experts"]},
   "kimi_k2": {"as": "deepseek_v3"},
   "llama": {
     "keys": {"vocab_size": 32000, "hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32,
@@ -325,8 +332,7 @@ inline nlohmann::json const& huggingface_common() {
                "router_jitter_noise", "sep_token_id", "seq_aux", "suppress_tokens", "task_specific_params", "temperature",
                "tokenizer_class", "top_k", "top_p", "torchscript", "transformers.js_config", "transformers_version", "typical_p",
                "use_cache"],
-  "wrapped": {"llama4": "text_config"},
-  "refused": {"jetmoe": "whose attention chooses among experts, and block_config has no field for that"}
+  "wrapped": {"llama4": "text_config"}
 }
 )json");
   return table;
@@ -471,7 +477,6 @@ inline huggingface_model known_keys(nlohmann::json config) {
     config = nlohmann::json(std::move(inner));
     type = type_of(config);
   }
-  if (in(common["refused"], type)) refuse_key("model_type", type, common["refused"][type.get<std::string>()].get<std::string>());
   if (!in(families, type)) {
     auto names = families;
     names.update(common["wrapped"]);
@@ -752,7 +757,19 @@ inline format read_storage(huggingface_keys const& keys, storage_config& storage
 
 inline std::vector<attention_config> read_attention(huggingface_keys const& keys, nlohmann::json const& family, int hidden, int layers) {
   attention_config a;
-  a.heads = keys.integer("num_attention_heads");
+  if (flag_of(family, "attention_experts")) {              // of each that a token chooses as many heads as keys have
+    auto& r = a.router;
+    r.experts = keys.integer(family["experts"][0].get<std::string>());
+    r.top_k = keys.integer("num_experts_per_tok");
+    r.position = word_of<score_position>(family, "position", {{"after_top_k", score_position::after_top_k}});
+    auto const heads = std::int64_t{keys.integer("num_key_value_heads")} * r.top_k;
+    if (heads > huggingface_keys::largest || (keys.has("num_attention_heads") && keys.integer("num_attention_heads") != heads))
+      keys.refuse("num_attention_heads", "but num_key_value_heads times num_experts_per_tok says otherwise");
+    a.heads = static_cast<int>(heads);
+    a.tiled_kv = true;
+  } else {
+    a.heads = keys.integer("num_attention_heads");
+  }
   a.kv_heads = keys.has("num_key_value_heads") ? keys.integer("num_key_value_heads") : a.heads;
   int turning = 0;
   if (flag_of(family, "latent")) {
@@ -857,6 +874,8 @@ inline decoder_description describe_huggingface(nlohmann::json const& given) {
   dense.expert.alpha = number("swiglu_alpha", 1.0);
   dense.expert.up_offset = family.value("up_offset", 0.0);
   dense.expert.bias = keys.trait(family, "ffn_bias");
+  auto const norm = dense.norm;
+  dense.norm.epsilon = family.value("layer_epsilon", norm.epsilon);
   dense.norms = detail::said_of(family, "norms") == "sandwich" ? norm_placement::sandwich : norm_placement::pre;
   dense.residual_scale = number("residual_multiplier", 1.0);
   dense.expert.intermediate = keys.integer(detail::said_of(family, "dense_width", "intermediate_size"));
@@ -865,6 +884,7 @@ inline decoder_description describe_huggingface(nlohmann::json const& given) {
   auto moe = dense;
   if (int const experts = detail::expert_count(keys, family, config); experts > 0) {
     moe.expert.copy = family.contains("copies") ? keys.integer(detail::said_of(family, "copies"), 0) : 0;
+    moe.expert.mixture_bias = detail::flag_of(family, "mixture_bias");
     moe.router = detail::read_router(keys, family, experts, moe.expert.copy);
     moe.shared = detail::read_shared(keys, family);
     moe.expert.intermediate = keys.integer(detail::said_of(family, "expert_width", "intermediate_size"));
@@ -883,7 +903,7 @@ inline decoder_description describe_huggingface(nlohmann::json const& given) {
     made.layers.back().shortcut = shortcut::closes;
   }
   made.decoder.vocabulary = keys.integer("vocab_size");
-  made.decoder.norm = dense.norm;
+  made.decoder.norm = norm;
   made.decoder.tied_head = keys.boolean("tie_word_embeddings");
   made.decoder.head_bias = keys.trait(family, "head_bias");
   made.decoder.embedding_scale = number("embedding_multiplier", 1.0);
@@ -928,6 +948,9 @@ inline tensor_names tensor_names_of(std::string_view model_type) {
     n.router = {{"mlp.gate.wg.weight"}};
     n.shared_gate_proj = {{"mlp.shared_mlp.gate_proj"}}, n.shared_up_proj = {{"mlp.shared_mlp.up_proj"}};
     n.shared_down_proj = {{"mlp.shared_mlp.down_proj"}};
+  } else if (is("jetmoe")) {
+    n.router = {{"mlp.router.layer.weight"}};
+    n.stacked_gate_up = {{"mlp.input_linear.weight"}}, n.stacked_down = {{"mlp.output_linear.weight"}};
   } else if (is("llama4_text") || is("llama4")) {
     n.gate = {{"feed_forward.gate_proj"}}, n.up = {{"feed_forward.up_proj"}}, n.down = {{"feed_forward.down_proj"}};
     n.router = {{"feed_forward.router.weight"}};
@@ -1063,6 +1086,12 @@ inline field_list fields_of(block_config const& c) {
           {"attention.latent.epsilon", only(latent, a.latent.epsilon)},
           {"attention.latent.q_scale", latent ? nearly(a.latent.q_scale) : ""},
           {"attention.latent.kv_scale", latent ? nearly(a.latent.kv_scale) : ""},
+          {"attention.router.experts", text_of(a.router.experts)},
+          {"attention.router.top_k", text_of(a.router.top_k)},
+          {"attention.router.score", text_of(a.router.score)},
+          {"attention.router.position", text_of(a.router.position)},
+          {"attention.router.renormalize", text_of(a.router.renormalize)},
+          {"attention.router.bias", text_of(a.router.bias)},
           {"router.experts", text_of(r.experts)},
           {"router.top_k", text_of(r.top_k)},
           {"router.score", text_of(r.score)},
@@ -1210,8 +1239,16 @@ inline std::vector<tensor const*> tensors_read(decoder_description const& model,
     if (c.bias) take(bias);
   };
   auto const attention = [&](attention_config const& a) {
-    matrix(n.out, a.out_bias);
     if (a.sinks) take(n.sinks);
+    if (a.qk_norm != qk_norm::none && a.qk_norm != qk_norm::weightless) take(n.q_norm), take(n.k_norm);
+    if (a.router.experts != 0) {
+      take(n.attention_router), take(n.stacked_q), take(n.stacked_out);
+      if (a.router.bias) take(n.attention_router_bias);
+      if (a.out_bias) take(n.stacked_out_bias);
+      if (!matrix(n.kv, false)) matrix(n.k, false), matrix(n.v, false);
+      return;
+    }
+    matrix(n.out, a.out_bias);
     if (a.latent.kv_rank != 0) {
       matrix(n.kv_down, false), take(n.kv_down_norm), matrix(n.kv_up, false);
       if (a.latent.q_rank == 0) matrix(n.q, false);
@@ -1220,7 +1257,6 @@ inline std::vector<tensor const*> tensors_read(decoder_description const& model,
     }
     if (a.output_gate || !matrix(n.qkv, a.qkv_bias))
       for (auto const* projection : {&n.q, &n.k, &n.v}) matrix(*projection, a.qkv_bias);
-    if (a.qk_norm != qk_norm::none && a.qk_norm != qk_norm::weightless) take(n.q_norm), take(n.k_norm);
   };
   auto const stacked = [&](expert_config const& c) {
     bool const together = take(n.stacked_gate_up);

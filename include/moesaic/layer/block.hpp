@@ -80,7 +80,7 @@ struct block {
     auto const late = finish(where);                       // also where a step returned early: nothing is left for the next call
     return done ? late : done;
   }
-  static constexpr std::int64_t most_tokens = 0x7fff'ffff / moe<Spec>::slots;
+  static constexpr std::int64_t most_tokens = 0x7fff'ffff / (moe<Spec>::slots > shape.attention_slots ? moe<Spec>::slots : shape.attention_slots);
   static constexpr policy_state no_state() {
     static_assert(std::is_empty_v<policy_state>, "this layer's routing policy has a state, so a forward call must be given one after the workspace");
     return {};
@@ -95,7 +95,7 @@ struct block {
     static_assert(device_has_attention(config) || !requires { requires Where::on_device; },
                   "attention.latent of a layer on a device must have a kv_rank of at most 512, of at most 576 with its rope_dim, and kv_rank, q_rank and head_dim that "
                   "are multiples of 16, because its kernels keep a latent in registers and move 16 inputs at once");
-    static_assert(takes_widths<Where>(), "hidden, heads · value_dim and every intermediate of a layer on a device must be multiples of 16, because its kernels move 16 inputs at once");
+    static_assert(takes_widths<Where>(), "hidden, heads · value_dim (of each expert of attention) and every intermediate of a layer on a device must be multiples of 16, because its kernels move 16 inputs at once");
     static_assert(may_tap<Where, Tap>(), "this tap reads its views on the host, so it needs a call that runs there: on a device, copy what is wanted first");
     auto const show = [&](stage what, view<scalar> values) { tap(tap_point{layer, what}, view<const scalar>(values)); };
 
@@ -136,7 +136,7 @@ struct block {
   template <class Where>
   static constexpr bool takes_widths() {
     if constexpr (requires { Where::inputs_at_once; }) {
-      bool fits = shape.hidden % Where::inputs_at_once == 0 && shape.heads_width % Where::inputs_at_once == 0 && shape.shared_intermediate % Where::inputs_at_once == 0 &&
+      bool fits = shape.hidden % Where::inputs_at_once == 0 && shape.heads_width / shape.attention_slots % Where::inputs_at_once == 0 && shape.shared_intermediate % Where::inputs_at_once == 0 &&
                   config.expert.latent % Where::inputs_at_once == 0;
       for (auto const& run : shape.widths) fits = fits && run.intermediate % Where::inputs_at_once == 0;
       return fits;

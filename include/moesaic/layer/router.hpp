@@ -91,10 +91,15 @@ struct router {
   }
   template <class Loader>
   static void load(router_weights const& w, Loader& from) {
-    from.template matrix<dtype::fp32>(w.weight, 0, {from.find(from.names.router, "", {shape.router_outputs, shape.hidden})});
-    if (config.cosine != 0) from.lengths(w.weight, w.length);
-    if (config.bias) from.vector(from.names.router_bias, "", w.bias);
+    load(w, from, from.names.router, from.names.router_bias);
     if (config.score_bias) from.vector(from.names.score_bias, "", w.score_bias);
+  }
+  /// Its matrix and the bias of that under names of the caller's.
+  template <class Loader>
+  static void load(router_weights const& w, Loader& from, spellings const& weight, spellings const& bias) {
+    from.template matrix<dtype::fp32>(w.weight, 0, {from.find(weight, "", {shape.router_outputs, shape.hidden})});
+    if (config.cosine != 0) from.lengths(w.weight, w.length);
+    if (config.bias) from.vector(bias, "", w.bias);
   }
 };
 

@@ -9,13 +9,15 @@
 namespace moesaic {
 
 enum class stage : std::uint8_t {
-  attn_norm, q_a, q_a_norm, q, k, v, kv_a, kv_a_norm, kv_b, q_norm, k_norm, q_rope, k_rope, attn_probs, attn_heads, attn_out, attn_post_norm, attn_residual,
+  attn_norm, q_a, q_a_norm, q, k, v, kv_a, kv_a_norm, kv_b, q_norm, k_norm, q_rope, k_rope, attn_probs, attn_heads,
+  attn_router_logits, attn_router_scores, attn_router_choice, attn_topk_index, attn_topk_weight, attn_topk_count, attn_out, attn_post_norm, attn_residual,
   ffn_norm, router_logits, router_scores, router_choice, topk_index, topk_weight, topk_count,
   expert_out, moe_out, shared_gate, shared_out, ffn_out, ffn_post_norm, block_out, final_norm, logits
 };
 
 constexpr const char* name(stage s) {
-  constexpr const char* names[] = {"attn_norm", "q_a", "q_a_norm", "q", "k", "v", "kv_a", "kv_a_norm", "kv_b", "q_norm", "k_norm", "q_rope", "k_rope", "attn_probs", "attn_heads", "attn_out",
+  constexpr const char* names[] = {"attn_norm", "q_a", "q_a_norm", "q", "k", "v", "kv_a", "kv_a_norm", "kv_b", "q_norm", "k_norm", "q_rope", "k_rope", "attn_probs", "attn_heads",
+                                   "attn_router_logits", "attn_router_scores", "attn_router_choice", "attn_topk_index", "attn_topk_weight", "attn_topk_count", "attn_out",
                                    "attn_post_norm", "attn_residual", "ffn_norm", "router_logits", "router_scores", "router_choice", "topk_index", "topk_weight",
                                    "topk_count", "expert_out", "moe_out", "shared_gate", "shared_out", "ffn_out", "ffn_post_norm", "block_out", "final_norm", "logits"};
   return names[static_cast<int>(s)];

@@ -10,6 +10,7 @@
 #include <moesaic/config/presets/granite.hpp>
 #include <moesaic/config/presets/grok.hpp>
 #include <moesaic/config/presets/hunyuan.hpp>
+#include <moesaic/config/presets/jetmoe.hpp>
 #include <moesaic/config/presets/kimi.hpp>
 #include <moesaic/config/presets/ling.hpp>
 #include <moesaic/config/presets/llama.hpp>
@@ -44,6 +45,7 @@ constexpr block_config small(block_config c) {
     r.experts = (r.groups != 1 ? 16 : 8) + e.zero + e.copy + e.constant;
     r.top_k = r.top_k < 4 ? r.top_k : 4;
   }
+  if (auto& r = a.router; r.experts != 0) r.experts = 6, r.top_k = 2;
   c.hidden = 64, e.intermediate = 48;
   if (e.latent != 0) e.latent = 32;
   if (c.shared.intermediate != 0) c.shared.intermediate = 32;
@@ -81,6 +83,7 @@ struct of {
   X(qwen1_5_moe_a2_7b::layer) \
   X(qwen3_30b_a3b::layer) \
   X(granite_3_0_3b_a800m::layer) \
+  X(jetmoe_8b::layer) \
   X(phi_3_5_moe::layer) \
   X(dbrx::layer) \
   X(grok_1::layer) \

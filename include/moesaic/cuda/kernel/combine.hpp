@@ -123,7 +123,7 @@ struct weigh_rows {
   struct params {
     view<const T> x;                                 // [tokens, width]
     view<const std::int32_t> slot_of_choice;         // [tokens, top_k], −1 = unused
-    view<const float> weights;                       // [tokens, top_k]
+    view<const float> weights;                       // [tokens, top_k], or empty: ones
     view<T> y;                                       // [slots, width]
   };
   struct shared {};
@@ -137,7 +137,7 @@ struct weigh_rows {
       auto const t = i / top_k, choice = i - t * top_k;
       auto const slot = p.slot_of_choice(t, choice);
       if (slot < 0) continue;
-      float const weight = rounded<T>(p.weights(t, choice));
+      float const weight = p.weights.data != nullptr ? rounded<T>(p.weights(t, choice)) : 1.0f;
       for_each_run<Count, threads>(p.y.columns, [&](std::int64_t at) {
         float x[Count];
         load_run<Count>(p.x.row(t), at, x);
