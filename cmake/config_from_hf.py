@@ -33,7 +33,9 @@ class Inexpressible(ValueError):
 # the key that says so. "experts": the keys that give their number, "copies": how many more only copy. "expert_width", "dense_width",
 # "shared_width": keys of widths that are not intermediate_size. "window": which layers have one. "partial": part of a head may turn;
 # "alpha": rotary frequencies of type dynamic by alpha. "attention_experts": attention chooses among as many as the feed-forward, by a router
-# of its own. "mixture_bias": true. "layer_epsilon": of the layers' norms, whatever rms_norm_eps says. "latent", "latent_scales", "shortcut", "sparse_mixer": as their names say.
+# of its own. "mixture_bias": true. "layer_epsilon": of the layers' norms, whatever rms_norm_eps says. "sum_epsilon": where it is not that of
+# block_config. "predicts": how names of tensors begin that predict further tokens, where they are not layers after the model's own. "latent",
+# "latent_scales", "shortcut", "sparse_mixer": as their names say.
 FAMILIES = json.loads(r"""
 {
   "dbrx": {
@@ -88,7 +90,8 @@ FAMILIES = json.loads(r"""
               "first_k_dense_replace": "moe_layer_start_index", "decoder_sparse_step": "moe_layer_interval"},
     "neutral": {"use_bias": false, "moe_gate": "topk", "moe_use_aux_free": true},
     "harmless": ["compression_ratio", "moe_capacity", "num_nextn_predict_layers", "use_flash_attention", "max_sequence_length"],
-    "interleaved": true, "score_bias": true, "renormalize": true,
+    "interleaved": true, "score_bias": true, "renormalize": true, "sum_epsilon": 0.0,
+    "predicts": ["model.mtp_block.", "model.mtp_emb_norm.", "model.mtp_hidden_norm.", "model.mtp_linear_proj."],
     "experts": ["moe_num_experts"], "expert_width": "moe_intermediate_size"},
   "glm4_moe": {
     "keys": {"vocab_size": 151552, "hidden_size": 4096, "intermediate_size": 10944, "num_hidden_layers": 46, "num_attention_heads": 96,
@@ -165,6 +168,7 @@ FAMILIES = json.loads(r"""
                 "norm_topk_prob": false, "zero_expert_type": "identity"},
     "agree": {"head_dim": "qk_rope_head_dim"}, "harmless": ["num_hidden_layers", "qk_head_dim"],
     "latent": true, "latent_scales": true, "interleaved": true, "score_bias": true, "router_bias": "router_bias", "shortcut": true,
+    "predicts": ["model.mtp."],
     "experts": ["n_routed_experts"], "copies": "zero_expert_num", "expert_width": "expert_ffn_hidden_size"},
   "minimax_m2": {
     "keys": {"vocab_size": 200064, "hidden_size": 3072, "intermediate_size": 1536, "num_hidden_layers": 62, "num_attention_heads": 48,
@@ -175,7 +179,7 @@ FAMILIES = json.loads(r"""
                 "layernorm_mlp_beta": 1.0, "qk_norm_type": "per_layer", "scoring_func": "sigmoid", "shared_intermediate_size": 0,
                 "use_qk_norm": true, "use_routing_bias": true},
     "harmless": ["mtp_transformer_layers", "num_mtp_modules", "use_mtp"],
-    "qk_norm": "full_width", "partial": true, "score": "sigmoid", "score_bias": true, "renormalize": true,
+    "qk_norm": "full_width", "partial": true, "score": "sigmoid", "score_bias": true, "renormalize": true, "sum_epsilon": 0.0,
     "experts": ["num_local_experts"]},
   "mixtral": {
     "keys": {"vocab_size": 32000, "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32,
@@ -635,6 +639,8 @@ def router_of(keys, family, experts):
         said["routed_scale"] = keys.number("routed_scaling_factor")
     if "moe_norm_min" in keys:
         said["sum_floor"] = keys.number("moe_norm_min")
+    if "sum_epsilon" in family:
+        said["sum_epsilon"] = family["sum_epsilon"]
     limited = "topk_method" not in family["keys"] or keys.word("topk_method", {"greedy": False, "group_limited_greedy": True})
     if limited and "n_group" in keys and keys.integer("n_group") > 1:
         said |= {"groups": keys.integer("n_group"), "top_groups": keys.integer("topk_group"),
@@ -812,7 +818,11 @@ def policy_of(block, routing):
     """The member that names a layer's routing policy."""
     if not routing or block["router"]["experts"] == 0:
         return ""
-    return f"  using routing = moesaic::routing::{routing['policy']}<>;                 // state.epsilon: {literal(routing['epsilon'])}\n"
+    policy = f"moesaic::routing::{routing['policy']}<>"
+    if routing["epsilon"] == 0.01:               # a new state's
+        return f"  using routing = {policy};\n"
+    return (f"  struct routing : {policy} {{\n"
+            f"    struct state : {policy}::state {{ state() {{ epsilon = {float(routing['epsilon'])!r}f; }} }};\n  }};\n")
 
 
 @functools.lru_cache(maxsize=None)

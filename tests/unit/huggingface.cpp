@@ -5,6 +5,7 @@
 #include <cstring>
 #include <fstream>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include <doctest/doctest.h>
@@ -175,30 +176,137 @@ TEST_CASE("a compiled model is what its folder holds, and the first difference i
 TEST_CASE("every field of a description is compared") {
   auto const base = description_of<small_qwen3_moe>();
   using change = void (*)(decoder_description&);
-  for (auto const& [field, make] : std::initializer_list<std::pair<const char*, change>>{
-           {"attention.layout", [](auto& d) { d.layers[2].attention.layout = rope_layout::interleaved; }},
-           {"attention.qk_norm", [](auto& d) { d.layers[2].attention.qk_norm = qk_norm::full_width; }},
-           {"attention.out_bias", [](auto& d) { d.layers[2].attention.out_bias = true; }},
-           {"attention.scale", [](auto& d) { d.layers[2].attention.scale = 0.5; }},
-           {"router.score", [](auto& d) { d.layers[2].router.score = score::sigmoid; }},
-           {"router.position", [](auto& d) { d.layers[2].router.position = score_position::after_top_k; }},
-           {"router.routed_scale", [](auto& d) { d.layers[2].router.routed_scale = 2.5; }},
-           {"router.bias", [](auto& d) { d.layers[2].router.bias = true; }},
-           {"router.score_bias", [](auto& d) { d.layers[2].router.score_bias = true; }},
-           {"router.weights", [](auto& d) { d.layers[2].router.weights = combine_weight::ones; }},
-           {"expert.bias", [](auto& d) { d.layers[2].expert.bias = true; }},
-           {"shared.intermediate", [](auto& d) { d.layers[2].shared.intermediate = 8; }},
-           {"shared.sigmoid_gate", [](auto& d) { d.layers[2].shared.sigmoid_gate = true; }},
-           {"norm.kind", [](auto& d) { d.layers[2].norm.kind = norm_kind::layer; }},
-           {"norm.bias", [](auto& d) { d.layers[2].norm.bias = true; }}}) {
-    auto changed = base;
-    make(changed);
-    CHECK(sentence_of([&] { check_configuration(base, changed, "x"); }).find(std::string("x: layer 2: ") + field + " is ") == 0);
-  }
+  using layer_change = void (*)(block_config&);
+  struct group {
+    layer_change common;                     // to both
+    std::vector<std::pair<std::string, layer_change>> changes;
+  };
+  std::vector<group> const groups{
+      {[](auto&) {},
+       {{"hidden", [](auto& c) { c.hidden = 40; }},
+       {"attention.heads", [](auto& c) { c.attention.heads = 8; }},
+       {"attention.kv_heads", [](auto& c) { c.attention.kv_heads = 1; }},
+       {"attention.head_dim", [](auto& c) { c.attention.head_dim = 20, c.attention.value_dim = 16; }},
+       {"attention.value_dim", [](auto& c) { c.attention.value_dim = 8; }},
+       {"attention.tiled_kv", [](auto& c) { c.attention.tiled_kv = true; }},
+       {"attention.rotary", [](auto& c) { c.attention.rotary = false; }},
+       {"attention.rotary_dim", [](auto& c) { c.attention.rotary_dim = 8; }},
+       {"attention.rope_theta", [](auto& c) { c.attention.rope_theta = 1e5; }},
+       {"attention.layout", [](auto& c) { c.attention.layout = rope_layout::interleaved; }},
+       {"attention.scaling.kind", [](auto& c) { c.attention.scaling.kind = rope_scaling_kind::linear; }},
+       {"attention.qk_norm", [](auto& c) { c.attention.qk_norm = qk_norm::full_width; }},
+       {"attention.qk_norm_after_rope", [](auto& c) { c.attention.qk_norm_after_rope = true; }},
+       {"attention.qkv_bias", [](auto& c) { c.attention.qkv_bias = true; }},
+       {"attention.out_bias", [](auto& c) { c.attention.out_bias = true; }},
+       {"attention.qkv_clip", [](auto& c) { c.attention.qkv_clip = 8; }},
+       {"attention.scale", [](auto& c) { c.attention.scale = 0.5; }},
+       {"attention.softcap", [](auto& c) { c.attention.softcap = 30; }},
+       {"attention.window", [](auto& c) { c.attention.window = 8; }},
+       {"attention.chunk", [](auto& c) { c.attention.chunk = 8; }},
+       {"attention.router.experts", [](auto& c) { c.attention.router.experts = 4; }},
+       {"attention.router.top_k", [](auto& c) { c.attention.router.top_k = 2; }},
+       {"attention.router.score", [](auto& c) { c.attention.router.score = score::sigmoid; }},
+       {"attention.router.position", [](auto& c) { c.attention.router.position = score_position::after_top_k; }},
+       {"attention.router.renormalize", [](auto& c) { c.attention.router.renormalize = true; }},
+       {"attention.router.bias", [](auto& c) { c.attention.router.bias = true; }},
+       {"attention.sinks", [](auto& c) { c.attention.sinks = true; }},
+       {"attention.output_gate", [](auto& c) { c.attention.output_gate = true; }},
+       {"attention.temperature.scale", [](auto& c) { c.attention.temperature.scale = 0.1; }},
+       {"router.experts", [](auto& c) { c.router.experts = 13; }},
+       {"router.top_k", [](auto& c) { c.router.top_k = 2; }},
+       {"router.score", [](auto& c) { c.router.score = score::sigmoid; }},
+       {"router.position", [](auto& c) { c.router.position = score_position::after_top_k; }},
+       {"router.logit_softcap", [](auto& c) { c.router.logit_softcap = 30; }},
+       {"router.groups", [](auto& c) { c.router.groups = 4; }},
+       {"router.renormalize", [](auto& c) { c.router.renormalize = false; }},
+       {"router.sum_epsilon", [](auto& c) { c.router.sum_epsilon = 0; }},
+       {"router.sum_floor", [](auto& c) { c.router.sum_floor = 1e-12; }},
+       {"router.routed_scale", [](auto& c) { c.router.routed_scale = 2.5; }},
+       {"router.bias", [](auto& c) { c.router.bias = true; }},
+       {"router.cosine", [](auto& c) { c.router.cosine = 8; }},
+       {"router.group_gate", [](auto& c) { c.router.group_gate = true; }},
+       {"router.score_bias", [](auto& c) { c.router.score_bias = true; }},
+       {"router.weights", [](auto& c) { c.router.weights = combine_weight::ones; }},
+       {"expert.intermediate", [](auto& c) { c.expert.intermediate = 20; }},
+       {"expert.activation", [](auto& c) { c.expert.activation = activation::relu; }},
+       {"expert.limit", [](auto& c) { c.expert.limit = 7; }},
+       {"expert.alpha", [](auto& c) { c.expert.alpha = 1.702; }},
+       {"expert.up_offset", [](auto& c) { c.expert.up_offset = 1; }},
+       {"expert.bias", [](auto& c) { c.expert.bias = true; }},
+       {"expert.mixture_bias", [](auto& c) { c.expert.mixture_bias = true; }},
+       {"expert.latent", [](auto& c) { c.expert.latent = 8; }},
+       {"expert.zero", [](auto& c) { c.expert.zero = 1; }},
+       {"expert.copy", [](auto& c) { c.expert.copy = 1; }},
+       {"expert.constant", [](auto& c) { c.expert.constant = 1; }},
+       {"shared.intermediate", [](auto& c) { c.shared.intermediate = 8; }},
+       {"shared.sigmoid_gate", [](auto& c) { c.shared.sigmoid_gate = true; }},
+       {"norm.kind", [](auto& c) { c.norm.kind = norm_kind::layer; }},
+       {"norm.epsilon", [](auto& c) { c.norm.epsilon = 1e-4; }},
+       {"norm.bias", [](auto& c) { c.norm.bias = true; }},
+       {"norm.cast", [](auto& c) { c.norm.cast = norm_cast::after_weight; }},
+       {"norm.weight_offset", [](auto& c) { c.norm.weight_offset = 1; }},
+       {"norms", [](auto& c) { c.norms = norm_placement::post; }},
+       {"residual_scale", [](auto& c) { c.residual_scale = 0.5; }},
+       {"shortcut", [](auto& c) { c.shortcut = shortcut::opens; }}}},
+      {[](auto& c) {
+         c.router.groups = 4, c.attention.temperature.scale = 0.1;
+         c.attention.scaling = {.kind = rope_scaling_kind::yarn, .factor = 4};
+       },
+       {{"router.top_groups", [](auto& c) { c.router.top_groups = 2; }},
+       {"router.group_worth", [](auto& c) { c.router.group_worth = group_worth::max; }},
+       {"router.group_mask", [](auto& c) { c.router.group_mask = group_mask::zero; }},
+       {"attention.temperature.floor", [](auto& c) { c.attention.temperature.floor = 16; }},
+       {"attention.scaling.factor", [](auto& c) { c.attention.scaling.factor = 3; }},
+       {"attention.scaling.original_positions", [](auto& c) { c.attention.scaling.original_positions = 3; }},
+       {"attention.scaling.beta_fast", [](auto& c) { c.attention.scaling.beta_fast = 3; }},
+       {"attention.scaling.beta_slow", [](auto& c) { c.attention.scaling.beta_slow = 3; }},
+       {"attention.scaling.rounded", [](auto& c) { c.attention.scaling.rounded = false; }},
+       {"attention.scaling.magnitude", [](auto& c) { c.attention.scaling.magnitude = 3; }}}},
+      {[](auto& c) {
+         c.attention.kv_heads = 4, c.attention.latent = {.kv_rank = 32, .rope_dim = 8};
+         c.attention.scaling.kind = rope_scaling_kind::llama3;
+       },
+       {{"attention.latent.kv_rank", [](auto& c) { c.attention.latent.kv_rank = 16; }},
+       {"attention.latent.q_rank", [](auto& c) { c.attention.latent.q_rank = 8; }},
+       {"attention.rotary_dim", [](auto& c) { c.attention.latent.rope_dim = 6; }},
+       {"attention.latent.epsilon", [](auto& c) { c.attention.latent.epsilon = 1e-5; }},
+       {"attention.latent.q_scale", [](auto& c) { c.attention.latent.q_scale = 2; }},
+       {"attention.latent.kv_scale", [](auto& c) { c.attention.latent.kv_scale = 2; }},
+       {"attention.scaling.low_freq_factor", [](auto& c) { c.attention.scaling.low_freq_factor = 2; }},
+       {"attention.scaling.high_freq_factor", [](auto& c) { c.attention.scaling.high_freq_factor = 3; }}}},
+      {[](auto& c) { c.attention.scaling = {.kind = rope_scaling_kind::longrope, .factors = {1, 2}, .long_factors = {1, 2}}; },
+       {{"attention.scaling.factors", [](auto& c) { c.attention.scaling.factors = {1, 3}; }},
+       {"attention.scaling.long_factors", [](auto& c) { c.attention.scaling.long_factors = {1, 3}; }},
+       {"attention.scaling.long_magnitude", [](auto& c) { c.attention.scaling.long_magnitude = 3; }}}}};
+  auto untold = moesaic::detail::fields_of(base.layers[2]);
+  for (auto const& [common, changes] : groups)
+    for (auto const& [field, make] : changes) {
+      auto header = base;
+      common(header.layers[2]);
+      auto changed = header;
+      make(changed.layers[2]);
+      auto const sentence = sentence_of([&] { check_configuration(header, changed, "x"); });
+      CAPTURE(field);
+      CHECK(sentence.substr(0, sentence.find(" is ")) == "x: layer 2: " + field);
+      std::erase_if(untold, [&](auto const& one) { return one.first == field || one.first == "attention.latent.rope_dim"; });   // told as rotary_dim
+    }
+  for (auto const& [field, ignored] : untold) FAIL_CHECK(field << " is compared, but no change of it here");
+  auto sparse_mixed = base, changed_epsilon = base;
+  sparse_mixed.mixer_epsilon = 0.01f, changed_epsilon.mixer_epsilon = 0.3;
+  CHECK(sentence_of([&] { check_configuration(sparse_mixed, changed_epsilon, "x"); }) ==
+        "x: epsilon of a new routing state is 0.010000 in the header, but 0.300000 in the folder");
+  CHECK(sentence_of([&] { check_configuration(base, changed_epsilon, "x"); }) == "x: routing policy is top-k in the header, but sparse_mixer in the folder");
+  changed_epsilon.mixer_epsilon = 0.01;      // as a file has what the state keeps as a float
+  CHECK_NOTHROW(check_configuration(sparse_mixed, changed_epsilon));
   for (auto const& [field, make] : std::initializer_list<std::pair<const char*, change>>{
            {"norm.kind", [](auto& d) { d.decoder.norm.kind = norm_kind::layer; }},
            {"norm.epsilon", [](auto& d) { d.decoder.norm.epsilon = 1e-3; }},
            {"norm.bias", [](auto& d) { d.decoder.norm.bias = true; }},
+           {"norm.cast", [](auto& d) { d.decoder.norm.cast = norm_cast::after_weight; }},
+           {"norm.weight_offset", [](auto& d) { d.decoder.norm.weight_offset = 1; }},
+           {"embedding_scale", [](auto& d) { d.decoder.embedding_scale = 2; }},
+           {"logit_scale", [](auto& d) { d.decoder.logit_scale = 2; }},
+           {"logit_softcap", [](auto& d) { d.decoder.logit_softcap = 30; }},
            {"head_bias", [](auto& d) { d.decoder.head_bias = true; }}}) {
     auto changed = base;
     make(changed);
@@ -328,9 +436,9 @@ TEST_CASE("a tensor that nobody would read is refused, whatever it is") {
   auto const qwen2_moe = R"({"model_type": "qwen2_moe", "num_hidden_layers": 2})"_json;
   auto const tied = with(llama, {{"tie_word_embeddings", true}});
   std::vector<float> const number(1);
-  auto const open = [&](json const& config, std::initializer_list<const char*> names) {
+  auto const open = [&](json const& config, std::vector<std::string> const& names) {
     std::vector<named_tensor> tensors;
-    for (auto const* name : names) tensors.push_back({name, dtype::fp32, {1}, {reinterpret_cast<const std::byte*>(number.data()), 4}});
+    for (auto const& name : names) tensors.push_back({name, dtype::fp32, {1}, {reinterpret_cast<const std::byte*>(number.data()), 4}});
     write_safetensors(shards, tensors);
     folder.write("config.json", config.dump());
     return sentence_of([&] { checkpoint{path}; });
@@ -374,6 +482,21 @@ TEST_CASE("a tensor that nobody would read is refused, whatever it is") {
   CHECK(open(qwen2_moe, {"model.layers.0.mlp.shared_expert.up_proj.weight", "model.layers.0.mlp.shared_expert_gate.weight",
                          "model.layers.1.self_attn.k_proj.bias", "model.layers.1.mlp.experts.59.down_proj.weight"}) ==
         "nothing was thrown");
+  // What predicts further tokens is left out: numbered after the model's own layers, of which LongCat-Flash's are two of ours each, or by a name of its own.
+  for (auto const& [type, layers, own] : std::initializer_list<std::tuple<const char*, const char*, std::vector<std::string>>>{
+           {"deepseek_v3", "num_hidden_layers", {}},
+           {"glm4_moe", "num_hidden_layers", {}},
+           {"ernie4_5_moe", "num_hidden_layers",
+            {"model.mtp_block.0.mlp.up_proj.weight", "model.mtp_emb_norm.0.weight", "model.mtp_hidden_norm.0.weight", "model.mtp_linear_proj.0.weight"}},
+           {"longcat_flash", "num_layers", {"model.mtp.embed_tokens.weight", "model.mtp.layers.0.transformer_layer.mlp.up_proj.weight", "model.mtp.norm.weight"}}}) {
+    CAPTURE(std::string(type));
+    json const config{{"model_type", type}, {layers, 3}, {"num_nextn_predict_layers", 2}};
+    CHECK(open(config, {"model.layers.3.eh_proj.weight", "model.layers.4.mlp.up_proj.weight"}) == "nothing was thrown");
+    CHECK(open(config, own) == "nothing was thrown");
+    for (std::string const beyond : {"model.layers.5.mlp.up_proj.weight", "model.mtpx.weight"})
+      CHECK(open(config, {beyond}) == shards + ": tensor '" + beyond + "': " + path + "/config.json knows nothing of it");
+  }
+  CHECK(open(llama, {"model.mtp.norm.weight"}).find("knows nothing of it") != std::string::npos);
   CHECK(open(tied, {"lm_head.weight", "model.layers.0.self_attn.rotary_emb.inv_freq"}) == "nothing was thrown");
   CHECK(open(llama, {"lm_head.weight", "model.embed_tokens.weight", "model.layers.2.mlp.gate_proj.weight"}) == "nothing was thrown");
 }

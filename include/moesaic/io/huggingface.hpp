@@ -32,7 +32,7 @@ namespace moesaic {
 struct decoder_description {
   decoder_config decoder;
   std::vector<block_config> layers;
-  double mixer_epsilon = 0;              ///< routing::sparse_mixer is the policy, with this in its state; 0 = plain top-k
+  double mixer_epsilon = 0;              ///< routing::sparse_mixer is the policy, with this in a new state; 0 = plain top-k
 
   friend bool operator==(decoder_description const&, decoder_description const&) = default;
 };
@@ -54,7 +54,7 @@ decoder_description description_of() {
   auto made = decoder_description{Model::config, {}};
   for_each_layer<typename Model::layers>([&]<class Spec>(int) {
     made.layers.push_back(Spec::config);
-    if constexpr (std::is_same_v<policy_of<Spec>, routing::sparse_mixer<>>) made.mixer_epsilon = routing::sparse_mixer<>::state{}.epsilon;
+    if constexpr (std::is_base_of_v<routing::sparse_mixer<>, policy_of<Spec>>) made.mixer_epsilon = typename policy_of<Spec>::state{}.epsilon;
   });
   return made;
 }
@@ -98,7 +98,7 @@ class checkpoint {
   std::string path_, config_path_;
   decoder_description description_;
   tensor_names names_;
-  std::int64_t prediction_layers_ = 0;   ///< that follow the model's own, and predict further tokens
+  std::vector<std::string> predicting_;  ///< how names begin of tensors that predict further tokens
   generation_ids generation_;
   safetensors tensors_;
 };
@@ -174,7 +174,8 @@ inline nlohmann::json const& huggingface_families() {
               "first_k_dense_replace": "moe_layer_start_index", "decoder_sparse_step": "moe_layer_interval"},
     "neutral": {"use_bias": false, "moe_gate": "topk", "moe_use_aux_free": true},
     "harmless": ["compression_ratio", "moe_capacity", "num_nextn_predict_layers", "use_flash_attention", "max_sequence_length"],
-    "interleaved": true, "score_bias": true, "renormalize": true,
+    "interleaved": true, "score_bias": true, "renormalize": true, "sum_epsilon": 0.0,
+    "predicts": ["model.mtp_block.", "model.mtp_emb_norm.", "model.mtp_hidden_norm.", "model.mtp_linear_proj."],
     "experts": ["moe_num_experts"], "expert_width": "moe_intermediate_size"},
   "glm4_moe": {
     "keys": {"vocab_size": 151552, "hidden_size": 4096, "intermediate_size": 10944, "num_hidden_layers": 46, "num_attention_heads": 96,
@@ -251,6 +252,7 @@ inline nlohmann::json const& huggingface_families() {
                 "norm_topk_prob": false, "zero_expert_type": "identity"},
     "agree": {"head_dim": "qk_rope_head_dim"}, "harmless": ["num_hidden_layers", "qk_head_dim"],
     "latent": true, "latent_scales": true, "interleaved": true, "score_bias": true, "router_bias": "router_bias", "shortcut": true,
+    "predicts": ["model.mtp."],
     "experts": ["n_routed_experts"], "copies": "zero_expert_num", "expert_width": "expert_ffn_hidden_size"},
   "minimax_m2": {
     "keys": {"vocab_size": 200064, "hidden_size": 3072, "intermediate_size": 1536, "num_hidden_layers": 62, "num_attention_heads": 48,
@@ -261,7 +263,7 @@ inline nlohmann::json const& huggingface_families() {
                 "layernorm_mlp_beta": 1.0, "qk_norm_type": "per_layer", "scoring_func": "sigmoid", "shared_intermediate_size": 0,
                 "use_qk_norm": true, "use_routing_bias": true},
     "harmless": ["mtp_transformer_layers", "num_mtp_modules", "use_mtp"],
-    "qk_norm": "full_width", "partial": true, "score": "sigmoid", "score_bias": true, "renormalize": true,
+    "qk_norm": "full_width", "partial": true, "score": "sigmoid", "score_bias": true, "renormalize": true, "sum_epsilon": 0.0,
     "experts": ["num_local_experts"]},
   "mixtral": {
     "keys": {"vocab_size": 32000, "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32,
@@ -837,6 +839,7 @@ inline router_config read_router(huggingface_keys const& keys, nlohmann::json co
   }
   if (keys.has("routed_scaling_factor")) r.routed_scale = keys.number("routed_scaling_factor");
   if (keys.has("moe_norm_min")) r.sum_floor = keys.number("moe_norm_min");
+  r.sum_epsilon = family.value("sum_epsilon", r.sum_epsilon);
   bool const limited = !family["keys"].contains("topk_method") ||
                        keys.word<bool>("topk_method", {{"greedy", false}, {"group_limited_greedy", true}});
   if (limited && keys.has("n_group") && keys.integer("n_group") > 1) {
@@ -1102,9 +1105,12 @@ inline field_list fields_of(block_config const& c) {
           {"router.group_worth", only(grouped, r.group_worth)},
           {"router.group_mask", only(grouped, r.group_mask)},
           {"router.renormalize", text_of(r.renormalize)},
+          {"router.sum_epsilon", only(r.renormalize, r.sum_epsilon)},
           {"router.sum_floor", only(r.renormalize, r.sum_floor)},
           {"router.routed_scale", text_of(r.routed_scale)},
           {"router.bias", text_of(r.bias)},
+          {"router.cosine", text_of(r.cosine)},
+          {"router.group_gate", text_of(r.group_gate)},
           {"router.score_bias", text_of(r.score_bias)},
           {"router.weights", text_of(r.weights)},
           {"expert.intermediate", text_of(s.widths)},
@@ -1155,7 +1161,8 @@ inline void refuse_difference(field_list const& header, field_list const& folder
 inline void check_configuration(decoder_description const& header, decoder_description const& folder, std::string const& where) {
   auto const count = [](decoder_description const& d) {
     return detail::field_list{{"number of layers", std::to_string(d.layers.size())},
-                              {"routing policy", d.mixer_epsilon != 0 ? "sparse_mixer" : "top-k"}};
+                              {"routing policy", d.mixer_epsilon != 0 ? "sparse_mixer" : "top-k"},
+                              {"epsilon of a new routing state", std::to_string(static_cast<float>(d.mixer_epsilon))}};
   };
   detail::refuse_difference(count(header), count(folder), where + ": ");
   for (std::size_t i = 0; i < header.layers.size(); ++i)
@@ -1184,14 +1191,33 @@ inline void read_generation(nlohmann::json const& config, std::string const& pat
 
 }  // namespace detail
 
+namespace detail {
+
+/// How names begin of tensors that predict further tokens: layers after the `layers` numbered ones, or what the family calls them.
+inline std::vector<std::string> predicting(nlohmann::json const& config, int layers, tensor_names const& n) {
+  auto const& families = huggingface_families();
+  auto const type = config["model_type"].get<std::string>();
+  auto const family = families.find(type);
+  auto prefixes = family != families.end() ? family->value("predicts", std::vector<std::string>()) : std::vector<std::string>();
+  constexpr int most = 64;
+  int const further = config.contains("num_nextn_predict_layers") && config["num_nextn_predict_layers"].is_number_unsigned()
+                          ? static_cast<int>(std::min<std::uint64_t>(most, config["num_nextn_predict_layers"].get<std::uint64_t>())) : 0;
+  for (int i = 0; i < further; ++i) {
+    std::string prefix = n.layer.options[0];
+    prefixes.push_back(prefix.replace(prefix.find("{}"), 2, std::to_string(layers + i)));
+  }
+  return prefixes;
+}
+
+}  // namespace detail
+
 inline checkpoint::checkpoint(std::string const& folder, std::string const& config_file)
     : path_(folder), config_path_((std::filesystem::path(folder) / config_file).string()), tensors_(folder) {
   auto const config = read_huggingface_json(config_path_);
   try {
     description_ = describe_huggingface(config);
     names_ = tensor_names_of(config["model_type"].get<std::string>());
-    if (config.contains("num_nextn_predict_layers") && config["num_nextn_predict_layers"].is_number_unsigned())
-      prediction_layers_ = config["num_nextn_predict_layers"].get<std::int64_t>();
+    predicting_ = detail::predicting(config, static_cast<int>(description_.layers.size()) / names_.sublayers, names_);
   } catch (error const& sentence) {
     throw error(config_path_ + ": " + sentence.what());
   }
@@ -1303,12 +1329,9 @@ inline std::vector<tensor const*> tensors_read(decoder_description const& model,
 
 /// Tensors that files carry and nobody needs: rotary frequencies, which the configuration gives, a tied head, which is the embedding,
 /// layers that predict further tokens, and what is not of the language model.
-inline bool needless(std::string_view name, decoder_description const& model, tensor_names const& n, std::int64_t prediction_layers) {
-  for (std::int64_t i = 0; i < prediction_layers; ++i) {
-    std::string prefix = n.layer.options[0];
-    prefix.replace(prefix.find("{}"), 2, std::to_string(static_cast<std::int64_t>(model.layers.size()) + i));
+inline bool needless(std::string_view name, decoder_description const& model, tensor_names const& n, std::vector<std::string> const& predicting) {
+  for (auto const& prefix : predicting)
     if (name.starts_with(prefix)) return true;
-  }
   constexpr std::string_view part = "language_model.";
   if (std::string_view(n.layer.options[0]).starts_with(part) && !name.starts_with(part)) return true;
   return name.ends_with(".rotary_emb.inv_freq") || (model.decoder.tied_head && name == n.head.options[0]);
@@ -1321,7 +1344,7 @@ inline void checkpoint::refuse_unknown_tensors() const {
   auto const read = detail::tensors_read(description_, names_, tensors_);
   for (auto const& entry : tensors_)
     if (!std::binary_search(read.begin(), read.end(), &entry.value) &&
-        !detail::needless(entry.name, description_, names_, prediction_layers_))
+        !detail::needless(entry.name, description_, names_, predicting_))
       throw error(where(entry.name) + ": tensor " + detail::in_quotes(entry.name) + ": " + config_path_ + " knows nothing of it");
 }
 
