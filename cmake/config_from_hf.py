@@ -563,8 +563,11 @@ def storage(keys):
         method = told.get("quant_method") if isinstance(told, dict) else None
         if method == "mxfp4":
             said["ffn"] = weight_format("mxfp4")
-        elif method == "fp8" and equal(told.get("fmt", "e4m3"), "e4m3") and equal(told.get("weight_block_size"), [128, 128]):
+        elif method == "fp8" and told.get("fmt", "e4m3") in ("e4m3", "float8_e4m3fn") and equal(told.get("weight_block_size"), [128, 128]):
             said["weights"] = weight_format("e4m3")
+            if told.get("activation_scheme", "dynamic") != "dynamic" or told.get("scale_fmt") not in (None, "ue8m0"):
+                keys.fail("quantization_config", "but read are inputs whose scales are found as they come, as floats or ue8m0")
+            said["inputs"] = "input_codes::e4m3_power_of_two" if told.get("scale_fmt") else "input_codes::e4m3"
         else:
             keys.fail("quantization_config", "but read are mxfp4, and fp8 in blocks of 128 times 128")
     return stored, said
@@ -752,7 +755,8 @@ DEFAULTS = {
     "norms": "norm_placement::pre",
     "residual_scale": 1.0,
     "shortcut": "shortcut::none",
-    "storage": {"weights": weight_format("bf16"), "ffn": weight_format("same"), "activations": "dtype::fp32", "cache": "dtype::same"},
+    "storage": {"weights": weight_format("bf16"), "ffn": weight_format("same"), "activations": "dtype::fp32", "inputs": "input_codes::none",
+                "cache": "dtype::same"},
 }
 DECODER_DEFAULTS = {"vocabulary": 0, "norm": DEFAULTS["norm"], "tied_head": False, "head_bias": False, "embedding_scale": 1.0,
                     "logit_scale": 1.0, "logit_softcap": 0.0, "embedding": weight_format("bf16")}
@@ -850,12 +854,17 @@ def compact(names):
     return best[-1]
 
 
-def emit(description, name=None, namespace=None, activations=None, weights=None, ffn=None, embedding=None, cache=None):
-    """The header as text. Formats as describe() gives them; activations and cache are names of number types."""
+def emit(description, name=None, namespace=None, activations=None, weights=None, ffn=None, embedding=None, cache=None, inputs=None):
+    """The header as text. Formats as describe() gives them; activations and cache are names of number types, inputs one of codes."""
     name = name or description["model_type"]
-    chosen = {"weights": weights, "ffn": ffn, "activations": activations and f"dtype::{activations}", "cache": cache and f"dtype::{cache}"}
+    chosen = {"weights": weights, "ffn": ffn, "activations": activations and f"dtype::{activations}", "cache": cache and f"dtype::{cache}",
+              "inputs": inputs and f"input_codes::{inputs}"}
     chosen = {key: value for key, value in chosen.items() if value}
     blocks = [block | {"storage": block["storage"] | chosen} for block in description["layers"]]
+    for storage in (block["storage"] for block in blocks):             # what a file says of inputs is about matrices of e4m3 in its blocks
+        used = [f for f in (storage["weights"], storage["ffn"]) if f["type"] == "e4m3"]
+        if not inputs and (not used or any(f["group"] != 128 for f in used)):
+            storage["inputs"] = "input_codes::none"
     distinct = [block for i, block in enumerate(blocks) if block not in blocks[:i]]
     sparse = [block["router"]["experts"] > 0 for block in distinct]
     kinds = ["_moe" if s else "_dense" for s in sparse] if len(set(sparse)) > 1 else ["_layer"] * len(distinct)
@@ -918,6 +927,7 @@ def main():
     parser.add_argument("--activations", choices=("fp32", "bf16", "fp64"))
     parser.add_argument("--weights", type=parse_format, help="of the attention, and of what is not named below")
     parser.add_argument("--ffn", type=parse_format, help="of the feed-forward matrices")
+    parser.add_argument("--inputs", choices=("none", "e4m3", "e4m3_power_of_two"), help="what matrices of e4m3 multiply (default: as the file says)")
     parser.add_argument("--embedding", type=parse_format, help="of the embedding and the head")
     options = parser.parse_args()
     for name in filter(None, (options.name, options.namespace)):
@@ -930,7 +940,7 @@ def main():
         print(f"{path}: {sentence}", file=sys.stderr)
         return 1
     print(emit(description, options.name or identifier(path.resolve().parent.name), options.namespace, options.activations, options.weights,
-               options.ffn, options.embedding), end="")
+               options.ffn, options.embedding, inputs=options.inputs), end="")
     return 0
 
 

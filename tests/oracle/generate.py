@@ -77,13 +77,14 @@ class Output:
         self.cases.setdefault(kind, []).append((includes, f"TEST_CASE({quoted(name)}) {{\n{body}\n}}"))
 
     def models(self, kind, name, description, types, call, **formats):
-        """A test case of one model in several activation types; call(model's namespace) -> statement."""
+        """A test case of one model in several activation types; call(model's namespace) -> statement. Products read activations as they are: files
+        are computed so, whatever their models' configurations say of inputs."""
         identifier = f"{config_from_hf.identifier(name)}_{sum(map(len, self.cases.values()))}"
         headers, statements = [], []
         for type_ in types:
             chosen = {key: config_from_hf.weight_format("bf16" if type_ == "bf16" else value) for key, value in formats.items()}
             namespace = f"{identifier}_{type_}"
-            self.write(f"{namespace}.hpp", config_from_hf.emit(description, "oracle", namespace, activations=type_, **chosen))
+            self.write(f"{namespace}.hpp", config_from_hf.emit(description, "oracle", namespace, activations=type_, inputs="none", **chosen))
             headers.append(f"{namespace}.hpp")
             statements.append(f"  {call(namespace)}")
         self.case(kind, name, "\n".join(statements), headers)

@@ -48,7 +48,7 @@ struct v3_experts {   // of DeepSeek-V3, in fp8; attention stands for its own
                                        .router = {.experts = 256, .top_k = 8},
                                        .expert = {.intermediate = 2048},
                                        .shared = {.intermediate = 2048},
-                                       .storage = {.weights = dtype::e4m3, .activations = dtype::bf16}};
+                                       .storage = {.weights = dtype::e4m3, .activations = dtype::bf16, .inputs = input_codes::e4m3}};
 };
 static_assert(prints(compute_bound_rows<v3_experts>(h100) * 0.1, 945, 0) && prints(compute_bound_rows<v3_experts>(h200) * 0.01, 66, 0));
 
@@ -107,7 +107,7 @@ constexpr auto coarser = [](block_config& c) { c.router.experts = 32, c.router.t
 static_assert(takes(coarser, 25, 184, 486, 616, 3297));
 constexpr auto one_shared = [](block_config& c) { c.router.experts = 127, c.router.top_k = 7, c.shared.intermediate = 768; };
 static_assert(takes(one_shared, 25, 173, 488, 640, 3738));
-static_assert(takes([](block_config& c) { c.storage.ffn = dtype::e4m3; }, 17, 103, 361, 484, 3299));
+static_assert(takes([](block_config& c) { c.storage.ffn = dtype::e4m3, c.storage.inputs = input_codes::e4m3; }, 17, 103, 361, 484, 3299));
 static_assert(takes([](block_config& c) { c.storage.ffn = dtype::int4; }, 14, 73, 314, 640, 1030));
 static_assert(takes([](block_config& c) { c.attention.kv_heads = 32; }, 37, 288, 2061, 762, 3297));
 static_assert(takes([](block_config& c) { c = dense_twin(c, true); }, 24, 38, 253, 608, 206));
@@ -116,8 +116,8 @@ static_assert(prints(microseconds(roofline(h200, published, {.sequences = 16, .k
 
 // ---- what multiplies what
 
-static_assert(operand_type(dtype::bf16, dtype::e4m3) == dtype::e4m3 && operand_type(dtype::bf16, dtype::int4) == dtype::bf16);
-static_assert(operand_type(dtype::fp32, dtype::e4m3) == dtype::fp32 && operand_type(dtype::fp64, dtype::bf16) == dtype::fp64);
+static_assert(operand_type(dtype::bf16, dtype::e4m3, input_codes::e4m3) == dtype::e4m3 && operand_type(dtype::bf16, dtype::int4, input_codes::e4m3) == dtype::bf16);
+static_assert(operand_type(dtype::bf16, dtype::e4m3) == dtype::bf16 && operand_type(dtype::fp64, dtype::bf16) == dtype::fp64);
 static_assert(rate(h200, dtype::e4m3) == 1979e12 && rate(a100_80gb, dtype::e4m3) == 312e12);   // no unit for fp8: widened to bf16
 static_assert(rate(machine{.bandwidth = 1, .peak = {.fp32 = 7}}, dtype::bf16) == 7 && rate(machine{.peak = {.fp32 = 7}}, dtype::int8) == 7);
 static_assert(prints(ridge(h100, dtype::bf16), 295, 0) && prints(ridge(devices::zen4_core, dtype::bf16), 8, 0));

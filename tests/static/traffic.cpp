@@ -44,7 +44,7 @@ struct v3 {
                                        .attention = {.heads = 128, .head_dim = 128},
                                        .router = {.experts = 256, .top_k = 8},
                                        .expert = {.intermediate = 2048},
-                                       .storage = {.weights = dtype::e4m3, .activations = dtype::bf16}};
+                                       .storage = {.weights = dtype::e4m3, .activations = dtype::bf16, .inputs = input_codes::e4m3}};
 };
 constexpr expert_parallel on_64{.ranks = 64, .dispatch = dtype::e4m3};
 constexpr auto sent = traffic(v3::config, on_64);

@@ -97,7 +97,9 @@ def mutations(config):
     values = [None, True, False, 0, 1, 2, -1, 3.5, 2**31, "gelu", "default", [], [0], {}, {"rope_type": "linear", "factor": 2},
               {"type": "llama3", "factor": 8, "low_freq_factor": 1, "high_freq_factor": 4}, {"rope_type": "yarn"},
               {"rope_type": "yarn", "factor": 40, "mscale": 1, "mscale_all_dim": 0.7, "original_max_position_embeddings": 64},
-              {"rope_type": "dynamic", "alpha": 1000.0}, [1, 1], {"quant_method": "fp8", "weight_block_size": [128, 128]}]
+              {"rope_type": "dynamic", "alpha": 1000.0}, [1, 1], {"quant_method": "fp8", "weight_block_size": [128, 128]},
+              {"quant_method": "fp8", "weight_block_size": [128, 128], "activation_scheme": "static"},
+              {"quant_method": "fp8", "weight_block_size": [128, 128], "fmt": "float8_e4m3fn", "scale_fmt": "ue8m0"}]
     keys = {*config, *hf.COMMON["keys"], *hf.COMMON["neutral"], *hf.FAMILIES[config["model_type"]]["keys"], "attention_sinks"}
     for key in sorted(keys):
         if key in config:

@@ -87,7 +87,8 @@ inline std::string json_text(block_config const& c) {
        {"residual_scale", json_text(c.residual_scale)},
        {"shortcut", json_text("shortcut", c.shortcut)},
        {"storage", json_object({{"weights", json_text(c.storage.weights)}, {"ffn", json_text(c.storage.ffn)},
-                                {"activations", json_text("dtype", c.storage.activations)}, {"cache", json_text("dtype", c.storage.cache)}})}});
+                                {"activations", json_text("dtype", c.storage.activations)},
+                                {"inputs", json_text("input_codes", c.storage.inputs)}, {"cache", json_text("dtype", c.storage.cache)}})}});
 }
 inline std::string json_text(decoder_config const& d) {
   return json_object({{"vocabulary", json_text(d.vocabulary)}, {"norm", json_text(d.norm)}, {"tied_head", json_text(d.tied_head)},

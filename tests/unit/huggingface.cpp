@@ -104,6 +104,11 @@ TEST_CASE("what a key leaves to the class") {
   CHECK(old.attention.rope_theta == 1e4);
   CHECK(old.storage.weights == format(dtype::fp16));
 
+  auto const coded = checkpoint(checkpoints + "deepseek_v3_fp8").description().layers[0].storage;
+  CHECK(coded.weights == format(dtype::e4m3));
+  CHECK(coded.inputs == input_codes::e4m3);
+  CHECK(old.storage.inputs == input_codes::none);
+
   auto const qwen2 = checkpoint(checkpoints + "qwen2").description();
   CHECK(qwen2.layers[0].attention.qkv_bias);
   CHECK_FALSE(qwen2.layers[0].attention.out_bias);
@@ -371,6 +376,8 @@ TEST_CASE("what cannot be expressed is answered by one sentence") {
            {R"({"attention_sinks": true})", R"("attention_sinks" is true, and what it means for a llama model is not known.)"},
            {R"({"quantization_config": {"quant_method": "awq"}})",
             R"("quantization_config" is {"quant_method":"awq"}, but read are mxfp4, and fp8 in blocks of 128 times 128.)"},
+           {R"({"quantization_config": {"quant_method": "fp8", "weight_block_size": [128, 128], "activation_scheme": "static"}})",
+            R"("quantization_config" is {"activation_scheme":"static","quant_method":"fp8","weight_b..., but read are inputs whose scales are found as they come, as floats or ue8m0.)"},
            {R"({"rope_interleaved": true})",
             R"("rope_interleaved" is true, which changes the result, and block_config has no field for it.)"},
            {R"({"torch_dtype": "int8"})", R"("torch_dtype" is "int8", which is not one of float32, bfloat16, float16.)"},

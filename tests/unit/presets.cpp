@@ -30,6 +30,11 @@ void same(char const* text) {
   said.mixer_epsilon = 0;
   for (auto const& layer : said.layers) CHECK(explain(layer) == nullptr);
   CHECK_NOTHROW(check_configuration(description_of<Model>(), said, "preset"));
+  if (config.contains("quantization_config"))
+    for (std::size_t i = 0; i < said.layers.size(); ++i) {
+      auto const &published = said.layers[i].storage, &ours = layer_configs<Model>[static_cast<std::int64_t>(i)].storage;
+      CHECK((published.weights == ours.weights && published.inputs == ours.inputs));
+    }
 }
 
 TEST_CASE("presets are what their configurations say") {
@@ -51,12 +56,19 @@ TEST_CASE("presets are what their configurations say") {
     "n_group": 8, "topk_group": 3, "rms_norm_eps": 1e-06})");
   same<deepseek_v3>(R"(
     {"model_type": "deepseek_v3", "rope_theta": 10000, "rope_scaling": {"type": "yarn", "factor": 40, "beta_fast": 32,
-    "beta_slow": 1, "mscale": 1.0, "mscale_all_dim": 1.0, "original_max_position_embeddings": 4096}})");
+    "beta_slow": 1, "mscale": 1.0, "mscale_all_dim": 1.0, "original_max_position_embeddings": 4096},
+    "quantization_config": {"activation_scheme": "dynamic", "fmt": "e4m3", "quant_method": "fp8", "weight_block_size": [128, 128]}})");
+  same<deepseek_v3_1>(R"(
+    {"model_type": "deepseek_v3", "rope_theta": 10000, "rope_scaling": {"type": "yarn", "factor": 40, "beta_fast": 32,
+    "beta_slow": 1, "mscale": 1.0, "mscale_all_dim": 1.0, "original_max_position_embeddings": 4096},
+    "quantization_config": {"activation_scheme": "dynamic", "fmt": "e4m3", "quant_method": "fp8", "scale_fmt": "ue8m0",
+    "weight_block_size": [128, 128]}})");
   same<kimi_k2>(R"(
     {"model_type": "kimi_k2", "vocab_size": 163840, "num_attention_heads": 64, "num_key_value_heads": 64,
     "n_routed_experts": 384, "first_k_dense_replace": 1, "n_group": 1, "topk_group": 1, "routed_scaling_factor": 2.827,
     "rope_theta": 50000.0, "rope_scaling": {"type": "yarn", "factor": 64.0, "beta_fast": 1.0, "beta_slow": 1.0, "mscale": 1.0,
-    "mscale_all_dim": 1.0, "original_max_position_embeddings": 4096}})");
+    "mscale_all_dim": 1.0, "original_max_position_embeddings": 4096},
+    "quantization_config": {"activation_scheme": "dynamic", "fmt": "e4m3", "quant_method": "fp8", "weight_block_size": [128, 128]}})");
   same<grok_1>(R"(
     {"model_type": "grok-1"})");
   same<gpt_oss_20b>(R"(

@@ -39,10 +39,10 @@ constexpr double rate(machine const& d, dtype type) {
   }
 }
 
-/// What a kernel multiplies: activations as they are, weights widened to them; but weights in e4m3 are multiplied as such, by activations
-/// that are rounded too (DeepSeek-V3), where activations are not wider than bf16.
-constexpr dtype operand_type(dtype activations, format weights) {
-  return activations == dtype::bf16 && weights.type == dtype::e4m3 ? dtype::e4m3 : activations;
+/// What a kernel multiplies: activations as they are, weights widened to them; but weights in e4m3 are multiplied as such by inputs that become codes of
+/// e4m3 too (storage.inputs).
+constexpr dtype operand_type(dtype activations, format weights, input_codes inputs = input_codes::none) {
+  return weights.type == dtype::e4m3 && inputs != input_codes::none ? dtype::e4m3 : activations;
 }
 
 /// Operations for every byte read at which memory and arithmetic take the same time.

@@ -123,7 +123,8 @@ constexpr layer_time roofline(machine const& d, block_config const& c, workload 
   auto const work = flops(c, 1);
   auto const rows = static_cast<double>(w.rows());
   auto const distinct = !shape.dense && w.distinct > 0 ? w.distinct : distinct_experts(c.router, w.rows());
-  auto const attention = operand_type(shape.activations, shape.attention_format), ffn = operand_type(shape.activations, shape.ffn_format);
+  auto const inputs = c.storage.inputs;
+  auto const attention = operand_type(shape.activations, shape.attention_format, inputs), ffn = operand_type(shape.activations, shape.ffn_format, inputs);
   auto const of = [&](auto read, auto computed, dtype operands) {
     return under_roof(d, static_cast<double>(read), static_cast<double>(computed), operands);
   };
@@ -185,7 +186,7 @@ constexpr double compute_bound_rows(machine const& d, block_config const& c) {
   auto const shape = shapes(c);
   auto const bytes = weight_bytes(c);
   auto const work = static_cast<double>(flops(c, 1).experts);
-  auto const balance = ridge(d, operand_type(shape.activations, shape.ffn_format));
+  auto const balance = ridge(d, operand_type(shape.activations, shape.ffn_format, c.storage.inputs));
   return static_cast<double>(bytes.routed) * balance / work;
 }
 template <block_spec Spec>

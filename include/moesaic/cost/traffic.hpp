@@ -91,7 +91,7 @@ constexpr expert_parallel_time expert_time(machine const& d, block_config const&
 constexpr double traffic_per_arithmetic(machine const& d, block_config const& c, int ranks, double bytes_per_element,
                                         double bytes_a_second) {
   auto const shape = shapes(c);
-  return bytes_per_element * rate(d, operand_type(shape.activations, shape.ffn_format)) * (1 - 1.0 / ranks) /
+  return bytes_per_element * rate(d, operand_type(shape.activations, shape.ffn_format, c.storage.inputs)) * (1 - 1.0 / ranks) /
          (2.0 * (shape.gate_parts + 1) * shape.intermediate * bytes_a_second);
 }
 

@@ -751,9 +751,13 @@ inline format read_storage(huggingface_keys const& keys, storage_config& storage
     return told.is_object() ? told.value(key, otherwise) : otherwise;
   };
   if (of("quant_method", {}) == "mxfp4") storage.ffn = dtype::mxfp4;
-  else if (of("quant_method", {}) == "fp8" && of("fmt", "e4m3") == "e4m3" && of("weight_block_size", {}) == nlohmann::json{128, 128})
+  else if (of("quant_method", {}) == "fp8" && (of("fmt", "e4m3") == "e4m3" || of("fmt", {}) == "float8_e4m3fn") && of("weight_block_size", {}) == nlohmann::json{128, 128}) {
     storage.weights = dtype::e4m3;
-  else keys.refuse("quantization_config", "but read are mxfp4, and fp8 in blocks of 128 times 128");
+    auto const scale = of("scale_fmt", {});
+    if (of("activation_scheme", "dynamic") != "dynamic" || !(scale.is_null() || scale == "ue8m0"))
+      keys.refuse("quantization_config", "but read are inputs whose scales are found as they come, as floats or ue8m0");
+    storage.inputs = scale.is_null() ? input_codes::e4m3 : input_codes::e4m3_power_of_two;
+  } else keys.refuse("quantization_config", "but read are mxfp4, and fp8 in blocks of 128 times 128");
   return stored;
 }
 

@@ -61,6 +61,7 @@ constexpr block_config form(block_config c) {
   a.kv_heads = 0;
   for (double* const x : {&a.qkv_clip, &a.temperature.scale, &c.router.logit_softcap}) *x = *x != 0 ? 1 : 0;
   c.router.routed_scale = c.router.sum_epsilon = 1, c.router.sum_floor = 0;
+  if (c.storage.inputs != input_codes::none) c.storage.inputs = input_codes::e4m3;
   return c;
 }
 /// And without the feed-forward.

@@ -27,7 +27,7 @@ bool is_run(block_config const& c) {
 }
 
 #define MOESAIC_MODELS(X)                                                                                                                          \
-  X(dbrx) X(deepseek_moe_16b) X(deepseek_v2) X(deepseek_v2_lite) X(deepseek_v3) X(ernie_4_5_21b_a3b) X(glm_4_5) X(glm_4_5_air) X(gpt_oss_120b)     \
+  X(dbrx) X(deepseek_moe_16b) X(deepseek_v2) X(deepseek_v2_lite) X(deepseek_v3) X(deepseek_v3_1) X(ernie_4_5_21b_a3b) X(glm_4_5) X(glm_4_5_air) X(gpt_oss_120b)     \
   X(gpt_oss_20b) X(granite_3_0_3b_a800m) X(grok_1) X(hunyuan_a13b) X(jetmoe_8b) X(kimi_k2) X(ling_mini_2_0) X(llama2_7b) X(llama3_8b)              \
   X(llama_4_maverick) X(llama_4_scout) X(longcat_flash) X(minimax_m2) X(mixtral_8x22b) X(mixtral_8x7b) X(olmoe_1b_7b) X(phi_3_5_moe)               \
   X(qwen1_5_moe_a2_7b) X(qwen3_235b_a22b) X(qwen3_30b_a3b) X(smollm2_135m)

@@ -99,7 +99,7 @@ struct deepseek_v3 {
         .attention = attention,
         .expert = {.intermediate = 18432},
         .norm = {.epsilon = 1e-6},
-        .storage = {.weights = {dtype::e4m3, 128}, .activations = dtype::bf16}};
+        .storage = {.weights = {dtype::e4m3, 128}, .activations = dtype::bf16, .inputs = input_codes::e4m3}};
   };
   struct layer {
     static constexpr block_config config{
@@ -110,14 +110,29 @@ struct deepseek_v3 {
         .expert = {.intermediate = 2048},
         .shared = {.intermediate = 2048},
         .norm = {.epsilon = 1e-6},
-        .storage = {.weights = {dtype::e4m3, 128}, .activations = dtype::bf16}};
+        .storage = {.weights = {dtype::e4m3, 128}, .activations = dtype::bf16, .inputs = input_codes::e4m3}};
   };
   static constexpr decoder_config config{.vocabulary = 129280, .norm = {.epsilon = 1e-6}};
   using layers = moesaic::layers<repeat<dense_layer, 3>, repeat<layer, 58>>;
 };
 
-/// deepseek-ai/DeepSeek-R1 (arXiv 2501.12948) and DeepSeek-V3.1: V3 trained further. V3.1 rounds scales to powers of two.
+/// deepseek-ai/DeepSeek-R1: V3 trained further; arXiv 2501.12948.
 using deepseek_r1 = deepseek_v3;
-using deepseek_v3_1 = deepseek_v3;
+
+/// deepseek-ai/DeepSeek-V3.1: V3 trained further, with scales that are powers of two.
+struct deepseek_v3_1 {
+  template <class Layer>
+  struct by_powers_of_two {
+    static constexpr block_config config = [] {
+      auto c = Layer::config;
+      c.storage.inputs = input_codes::e4m3_power_of_two;
+      return c;
+    }();
+  };
+  using dense_layer = by_powers_of_two<deepseek_v3::dense_layer>;
+  using layer = by_powers_of_two<deepseek_v3::layer>;
+  static constexpr decoder_config config = deepseek_v3::config;
+  using layers = moesaic::layers<repeat<dense_layer, 3>, repeat<layer, 58>>;
+};
 
 }  // namespace moesaic::presets

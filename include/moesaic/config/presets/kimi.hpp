@@ -19,7 +19,7 @@ struct kimi_k2 {
         .attention = attention,
         .expert = {.intermediate = 18432},
         .norm = {.epsilon = 1e-6},
-        .storage = {.weights = {dtype::e4m3, 128}, .activations = dtype::bf16}};
+        .storage = {.weights = {dtype::e4m3, 128}, .activations = dtype::bf16, .inputs = input_codes::e4m3}};
   };
   struct layer {
     static constexpr block_config config{
@@ -29,7 +29,7 @@ struct kimi_k2 {
         .expert = {.intermediate = 2048},
         .shared = {.intermediate = 2048},
         .norm = {.epsilon = 1e-6},
-        .storage = {.weights = {dtype::e4m3, 128}, .activations = dtype::bf16}};
+        .storage = {.weights = {dtype::e4m3, 128}, .activations = dtype::bf16, .inputs = input_codes::e4m3}};
   };
   static constexpr decoder_config config{.vocabulary = 163840, .norm = {.epsilon = 1e-6}};
   using layers = moesaic::layers<dense_layer, repeat<layer, 60>>;

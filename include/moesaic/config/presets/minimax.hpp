@@ -15,7 +15,7 @@ struct minimax_m2 {
         .router = {.experts = 256, .top_k = 8, .score = score::sigmoid, .renormalize = true, .sum_epsilon = 0, .score_bias = true},
         .expert = {.intermediate = 1536},
         .norm = {.epsilon = 1e-6},
-        .storage = {.weights = {dtype::e4m3, 128}, .activations = dtype::bf16}};
+        .storage = {.weights = {dtype::e4m3, 128}, .activations = dtype::bf16, .inputs = input_codes::e4m3}};
   };
   static constexpr decoder_config config{.vocabulary = 200064, .norm = {.epsilon = 1e-6}};
   using layers = moesaic::layers<repeat<layer, 62>>;
