@@ -96,6 +96,52 @@ void add_attention(std::string const& op, std::int64_t tokens, std::int64_t cont
   });
 }
 
+struct deepseek_v3 {
+  static constexpr latent_shape value{.heads = 128, .head_dim = 128, .rope_dim = 64, .value_dim = 128, .rank = 512};
+};
+
+/// Latent attention with both projections, of the last tokens of a context; for `prompt` of one sequence, else of as many as there are tokens.
+void add_latent(std::string const& op, latent_form form, std::int64_t tokens, std::int64_t context, bool prompt) {
+  add_row(row_name(op, std::string("deepseek-v3.") + name(form) + ".context" + std::to_string(context), tokens), [=] {
+    constexpr auto s = deepseek_v3::value;
+    auto const sequences = prompt ? 1 : static_cast<int>(tokens);
+    cuda::latent_cache cache{dtype::bf16, sequences, s.rank, s.rope_dim, static_cast<int>(context), nullptr, nullptr};
+    device_memory const slots(static_cast<std::int64_t>(cuda::bytes(cache)), bf16_keep, bf16_put);
+    cache.data = slots.data();
+    std::vector<std::int32_t> sequence(static_cast<std::size_t>(tokens), 0), position(sequence.size());
+    for (std::int64_t t = 0; t < tokens; ++t) {
+      auto const i = static_cast<std::size_t>(t);
+      sequence[i] = prompt ? 0 : static_cast<std::int32_t>(t);
+      position[i] = static_cast<std::int32_t>(prompt ? context - tokens + t : context - 1);
+    }
+    device_memory const of_sequence(sequence), of_position(position);
+    std::vector<device_memory> matrices;
+    auto const matrix = [&](std::int64_t outputs, std::int64_t inputs) {
+      packed_matrix m{dtype::bf16, outputs, inputs, 1, s.heads, nullptr};
+      m.data = matrices.emplace_back(static_cast<std::int64_t>(packed::bytes(m)), bf16_keep, bf16_put, 7).data();
+      return m;
+    };
+    attention_weights w;
+    w.key_up = matrix(s.head_dim, s.rank), w.key_up_transposed = matrix(s.rank, s.head_dim), w.value_up = matrix(s.value_dim, s.rank);
+    arena counting;
+    latent_memory<bf16>::carve(counting, s, tokens);
+    device_memory const scratch(static_cast<std::int64_t>(counting.used() + arena::alignment), 0);
+    arena over(scratch.data(), static_cast<std::size_t>(scratch.bytes()));
+    auto const work = latent_memory<bf16>::carve(over, s, tokens);
+    auto const q = bf16_rows(tokens, s.heads * s.key_dim()), out = bf16_rows(tokens, s.heads * s.value_dim);
+    list<const std::int32_t> const sequences_of(of_sequence.as<std::int32_t>(), tokens), positions_of(of_position.as<std::int32_t>(), tokens);
+    cuda::stream_ref where(stream());
+    auto const seconds = seconds_of(4, [&](int) {
+      check(cuda::attend_latent<bf16, dtype::bf16, dtype::bf16, deepseek_v3>(where, form, 0.1, s, cache, w, view<const bf16>(q.as<bf16>(), tokens, q.bytes() / 2 / tokens),
+                                                                             sequences_of, positions_of, work, view<bf16>(out.as<bf16>(), tokens, out.bytes() / 2 / tokens)));
+      check(finish(where));
+    });
+    auto const kept = 2.0 * static_cast<double>(context) * s.slot_dim() * sequences, up = 2.0 * s.heads * (s.head_dim + s.value_dim) * s.rank;
+    auto const runs = prompt ? 1.0 : static_cast<double>(tokens);
+    return timed{seconds, {kept + up, runs * latent_flops(s, form, static_cast<double>(tokens) / runs, static_cast<double>(context))}};
+  });
+}
+
 template <class F>
 void add_rows(std::string const& op, std::int64_t width, std::int64_t tokens, double passes, F&& call) {
   add_row(row_name(op, "bf16." + std::to_string(width), tokens), [=] {
@@ -120,6 +166,10 @@ void add_layers() {
   for (std::int64_t const tokens : {1, 16, 64})
     for (std::int64_t const context : {1024, 8192, 32768}) add_attention<128>("attend_decode", tokens, context, false);
   for (std::int64_t const tokens : {512, 4096}) add_attention<128>("attend_prompt", tokens, tokens, true);
+  for (std::int64_t const tokens : {1, 16, 64})
+    for (std::int64_t const context : {1024, 8192, 32768}) add_latent("attend_latent_decode", latent_form::absorbed, tokens, context, false);
+  for (auto const form : {latent_form::absorbed, latent_form::expanded})
+    for (std::int64_t const context : {1024, 8192}) add_latent("attend_latent_prompt", form, 1024, context, true);
   for (std::int64_t const tokens : {1, 64, 4096}) {
     add_rows("normalize", 4096, tokens, 2, [](auto& where, norm_weights const& w, view<const bf16> x, view<const bf16>, view<bf16> y, view<bf16>) { cuda::normalize<bf16>(where, {}, w, x, y); });
     add_rows("add_and_normalize", 4096, tokens, 4, [](auto& where, norm_weights const& w, view<const bf16> x, view<const bf16> added, view<bf16> y, view<bf16> z) {
