@@ -84,13 +84,15 @@ TEST_CASE_TEMPLATE("weigh_choices", T, float, bf16) {
     std::vector<std::int32_t> const slot{4, 0, -1, 2, 1, -1};
     view<const std::int32_t> const slots(slot.data(), 3, 2);
     host::pool pool;
-    auto want = unwritten<T>(5, width);
-    host::weigh_choices<T>(pool, x.view(), slots, weights.view(), want.view());
-    under_every_schedule([&](cuda::stream_ref& where) {
-      auto y = unwritten<T>(5, width);
-      cuda::weigh_choices<T>(where, x.view(), slots, weights.view(), y.view());
-      check_bits(y, want);
-    });
+    for (view<const float> const weighed : {weights.view(), view<const float>{}}) {      // or as they are
+      auto want = unwritten<T>(5, width);
+      host::weigh_choices<T>(pool, x.view(), slots, weighed, want.view());
+      under_every_schedule([&](cuda::stream_ref& where) {
+        auto y = unwritten<T>(5, width);
+        cuda::weigh_choices<T>(where, x.view(), slots, weighed, y.view());
+        check_bits(y, want);
+      });
+    }
   }
 }
 

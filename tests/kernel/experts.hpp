@@ -21,6 +21,7 @@ struct runs_case {
   bool bias = false;
   std::vector<std::int32_t> tokens_of_expert;          // {n} and no gather: a dense feed-forward of n tokens
   std::int64_t spare_slots = 0;                        // of the views beyond the last slot
+  bool plain = false;                                  // expert_linear too, of the slots' rows from the last to the first
 };
 
 /// Slots of each expert read tokens from the middle outwards, so that neighbours in a tile are not neighbours in x.
@@ -55,6 +56,11 @@ void check_experts(format f, runs_case const& c, int architecture) {
   host::expert_gate_up<W>(pool, c.act, up.host, bias(up_bias), x.view(), offsets, rows, want_h.view());
   host::expert_down<W>(pool, down.host, bias(down_bias), view<const T>(want_h.view()), offsets, want_y.view());
 
+  std::vector<std::int32_t> backwards;
+  for (auto s = slots; s-- > 0;) backwards.push_back(static_cast<std::int32_t>(s));
+  auto want_plain = unwritten<T>(all, c.hidden);
+  if (c.plain) host::expert_linear<W>(pool, down.host, bias(down_bias), view<const T>(want_h.view()), offsets, backwards.data(), want_plain.view());
+
   auto const head = [&](matrix<T> const& m) { return view<const T>(m.data.data(), slots, m.columns); };
   auto const untouched = [&](matrix<T> const& m) {
     auto const nothing = unwritten<T>(c.spare_slots, m.columns);
@@ -68,6 +74,15 @@ void check_experts(format f, runs_case const& c, int architecture) {
           cuda::expert_gate_up<W>(stream, c.act, up.device, bias(up_bias), x.view(), offsets, rows, h.view());
           cuda::expert_down<W>(stream, down.device, bias(down_bias), view<const T>(want_h.view()), offsets, y.view());
         });
+        if (c.plain) {
+          auto z = unwritten<T>(all, c.hidden);
+          with_sm80(where, [&](auto& stream) {
+            cuda::expert_linear<W>(stream, down.device, bias(down_bias), view<const T>(want_h.view()), offsets, backwards.data(), z.view());
+          });
+          auto const found = compare(head(z), head(want_plain));
+          CHECK_MESSAGE(found.worst <= sum_tolerance<T>(c.intermediate) * 4, to_string(found));
+          CHECK(untouched(z));
+        }
         auto const up_found = compare(head(h), head(want_h));
         CHECK_MESSAGE(up_found.worst <= sum_tolerance<T>(c.hidden) * 4, to_string(up_found));
         auto const down_found = compare(head(y), head(want_y));
@@ -84,7 +99,7 @@ void check_experts(format f, runs_case const& c, int architecture) {
 /// Runs of every kind: none, one token, ragged ones, one expert that takes all, a dense feed-forward, many experts.
 template <dtype W, class T>
 void check_runs(format f, int architecture) {
-  check_experts<W, T>(f, {.bias = true, .tokens_of_expert = {2, 0, 9, 1, 0}, .spare_slots = 3}, architecture);
+  check_experts<W, T>(f, {.bias = true, .tokens_of_expert = {2, 0, 9, 1, 0}, .spare_slots = 3, .plain = true}, architecture);
   check_experts<W, T>(f, {.hidden = 80, .intermediate = 144, .tokens_of_expert = {0, 33, 41, 0}}, architecture);
   check_experts<W, T>(f, {.tokens_of_expert = {0, 0, 70}, .spare_slots = 90}, architecture);
   check_experts<W, T>(f, {.hidden = 48, .intermediate = 80, .tokens_of_expert = {0, 1}}, architecture);

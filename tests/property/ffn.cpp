@@ -167,6 +167,16 @@ void check_down(format f, std::int64_t intermediate, std::int64_t hidden) {
       }
     CHECK(worst <= sum_tolerance<T>(intermediate));
     check_bits<T>(l, y.rows, r.slots(), run);
+    // Rows from the last to the first, as said or gathered beforehand.
+    std::vector<std::int32_t> backwards;
+    guarded<T> turned(r.slots(), intermediate), z(r.slots(), hidden), want(r.slots(), hidden);
+    for (auto s = r.slots(); s-- > 0;) {
+      std::copy_n(h.input().row(s), intermediate, turned.rows.row(static_cast<std::int64_t>(backwards.size())));
+      backwards.push_back(static_cast<std::int32_t>(s));
+    }
+    host::expert_linear<W>(one, w.matrix, bias, h.input(), r.offsets, backwards.data(), z.rows);
+    host::expert_down<W>(one, w.matrix, bias, view<const T>(turned.rows), r.offsets, want.rows);
+    CHECK(same_bits<T>(z.rows, want.rows));
   }
 }
 

@@ -268,4 +268,7 @@ TEST_CASE_TEMPLATE("a weight on the input is rounded, and its product again", T,
     }
   }
   CHECK(std::isnan(static_cast<double>(static_cast<accumulator<T>>(y(3, 0)))));   // no choice
+  host::weigh_choices<T>(pool, x.view(), view<const std::int32_t>(slot.data(), 3, 2), {}, y.view());
+  for (std::size_t i = 0; i < 6; ++i)
+    if (slot[i] >= 0) CHECK(same_bits<T>(view<const T>(y.view().row(slot[i]), 1, 17), view<const T>(x.view().row(static_cast<std::int64_t>(i / 2)), 1, 17)));
 }

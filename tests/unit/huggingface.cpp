@@ -441,6 +441,7 @@ TEST_CASE("a tensor that nobody would read is refused, whatever it is") {
   auto const qwen3_moe = R"({"model_type": "qwen3_moe", "num_hidden_layers": 2, "num_experts": 4, "mlp_only_layers": [1]})"_json;
   auto const mixtral = R"({"model_type": "mixtral", "num_hidden_layers": 2})"_json;
   auto const qwen2_moe = R"({"model_type": "qwen2_moe", "num_hidden_layers": 2})"_json;
+  auto const jetmoe = R"({"model_type": "jetmoe", "num_hidden_layers": 2})"_json;
   auto const tied = with(llama, {{"tie_word_embeddings", true}});
   std::vector<float> const number(1);
   auto const open = [&](json const& config, std::vector<std::string> const& names) {
@@ -475,7 +476,10 @@ TEST_CASE("a tensor that nobody would read is refused, whatever it is") {
            {qwen3_moe, "model.layers.1.mlp.experts.0.up_proj.weight"},
            {qwen3_moe, "model.layers.0.mlp.experts.0.up_proj.bias"},
            {qwen2_moe, "model.layers.0.self_attn.o_proj.bias"},
-           {mixtral, "model.layers.0.block_sparse_moe.experts.8.w1.weight"}}) {
+           {mixtral, "model.layers.0.block_sparse_moe.experts.8.w1.weight"},
+           {mixtral, "model.layers.0.self_attention.experts.bias"},
+           {jetmoe, "model.layers.0.self_attn.o_proj.weight"},
+           {jetmoe, "model.layers.0.self_attention.experts.router.layer.bias"}}) {
     CAPTURE(one.name);
     CHECK(open(one.config, {"model.norm.weight", one.name}) ==
           shards + ": tensor '" + one.name + "': " + path + "/config.json knows nothing of it");
@@ -489,6 +493,10 @@ TEST_CASE("a tensor that nobody would read is refused, whatever it is") {
   CHECK(open(qwen2_moe, {"model.layers.0.mlp.shared_expert.up_proj.weight", "model.layers.0.mlp.shared_expert_gate.weight",
                          "model.layers.1.self_attn.k_proj.bias", "model.layers.1.mlp.experts.59.down_proj.weight"}) ==
         "nothing was thrown");
+  CHECK(open(jetmoe, {"model.layers.0.self_attention.experts.bias", "model.layers.0.self_attention.experts.input_linear.weight",
+                      "model.layers.0.self_attention.experts.output_linear.weight", "model.layers.0.self_attention.experts.router.layer.weight",
+                      "model.layers.1.self_attention.kv_proj.weight", "model.layers.1.mlp.bias", "model.layers.1.mlp.input_linear.weight",
+                      "model.layers.1.mlp.output_linear.weight", "model.layers.1.mlp.router.layer.weight"}) == "nothing was thrown");
   // What predicts further tokens is left out: numbered after the model's own layers, of which LongCat-Flash's are two of ours each, or by a name of its own.
   for (auto const& [type, layers, own] : std::initializer_list<std::tuple<const char*, const char*, std::vector<std::string>>>{
            {"deepseek_v3", "num_hidden_layers", {}},
