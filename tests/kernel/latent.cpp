@@ -51,6 +51,19 @@ std::vector<step> steps() {
   return all;
 }
 
+/// What a call gives, and shows a tap that has memory for all of it.
+template <class T>
+struct shown {
+  static constexpr std::int64_t keys = 24;
+  matrix<T> y, up;
+  matrix<float> probabilities;
+
+  template <class X>
+  void operator()(tap_point, view<const X>) const {}
+  view<T> expanded_latents(std::int64_t tokens, std::int64_t columns) { return (up = unwritten<T>(tokens, columns)).view(); }
+  view<float> attention_probabilities(int heads, std::int64_t tokens) { return (probabilities = unwritten<float>(heads * tokens, keys)).view(); }
+};
+
 /// The attention of one layer where it runs: weights, and a call with memory of its own.
 template <class Spec, class Where>
 struct layer_on {
@@ -81,18 +94,19 @@ struct layer_on {
     return counting.used();
   }
   template <class Cache>
-  matrix<T> operator()(matrix<T> const& x, list<const std::int32_t> sequence, list<const std::int32_t> position, Cache const& cache, call_flags* flags = nullptr) const {
+  shown<T> operator()(matrix<T> const& x, list<const std::int32_t> sequence, list<const std::int32_t> position, Cache const& cache, call_flags* flags = nullptr) const {
     arena counting;
     kind::carve(counting, x.rows);
     moesaic::buffer scratch(counting.used());
     arena over(scratch.data(), scratch.size());
     auto const s = kind::carve(over, x.rows);
-    auto const done = kind::forward(where, w, x.view(), {sequence, position, flags}, cache, s);
+    shown<T> all;
+    auto const done = kind::forward(where, w, x.view(), {sequence, position, flags}, cache, s, all);
     REQUIRE_MESSAGE(done, to_string(done));
     REQUIRE(finish(where));
-    matrix<T> y(x.rows, s.out.columns);
-    std::copy(s.out.data, s.out.data + y.data.size(), y.data.begin());
-    return y;
+    all.y = matrix<T>(x.rows, s.out.columns);
+    std::copy(s.out.data, s.out.data + all.y.data.size(), all.y.data.begin());
+    return all;
   }
 };
 
@@ -100,8 +114,8 @@ template <class Spec, class Where>
 auto run(Where& where) {
   layer_on<Spec, Where> const attend(where);
   using T = typename layer_on<Spec, Where>::T;
-  auto const cache = make_attention_cache<Spec>(where, 2, 24);
-  std::vector<matrix<T>> results;
+  auto const cache = make_attention_cache<Spec>(where, 2, static_cast<int>(shown<T>::keys));
+  std::vector<shown<T>> results;
   random_stream random(61);
   for (auto const& s : steps()) {
     auto const tokens = static_cast<std::int64_t>(s.sequence.size());
@@ -118,7 +132,11 @@ void check_layer(int architecture) {
   auto const want = run<Spec>(pool);
   under_every_schedule([&](cuda::stream_ref& where) {
     auto const got = run<Spec>(where);
-    for (std::size_t i = 0; i < want.size(); ++i) check_close(got[i], want[i], long_stage_tolerance<T>);
+    for (std::size_t i = 0; i < want.size(); ++i) {
+      check_close(got[i].y, want[i].y, long_stage_tolerance<T>);
+      check_close(got[i].up, want[i].up, long_stage_tolerance<T>);
+      check_close(got[i].probabilities, want[i].probabilities, long_stage_tolerance<T>);
+    }
   }, architecture);
 }
 
@@ -136,7 +154,7 @@ TEST_CASE("a token without a slot attends to nothing, and is told of") {
     auto const x = random_matrix<bf16>(3, 32, random);
     std::vector<std::int32_t> const sequence{0, 2, 1}, position{0, 0, 4};
     std::vector<call_flags> flags(1);
-    auto const y = attend(x, sequence, position, cache, flags.data());
+    auto const y = attend(x, sequence, position, cache, flags.data()).y;
     CHECK(flags[0].site != 0);
     for (int c = 0; c < 32; ++c) {
       CHECK(std::isfinite(static_cast<float>(y(0, c))));
