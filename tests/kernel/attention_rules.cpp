@@ -13,18 +13,18 @@ struct named_rule {
   const char* name;
   attention_rule rule;
 };
-named_rule const rules[] = {{"softcap", {.scale = 0.5, .softcap = 1.5}},
-                            {"window", {.scale = 0.25, .window = 5}},
-                            {"chunk", {.scale = 0.25, .chunk = 8}},
-                            {"tiled", {.scale = 0.25, .tiled_kv = true}},
-                            {"sinks", {.scale = 0.25, .sinks = sinks}},
-                            {"all", {.scale = 0.5, .softcap = 2, .window = 37, .chunk = 64, .tiled_kv = true, .sinks = sinks}}};
+named_rule const every_rule[] = {{"softcap", {.scale = 0.5, .softcap = 1.5}},
+                                 {"window", {.scale = 0.25, .window = 5}},
+                                 {"chunk", {.scale = 0.25, .chunk = 8}},
+                                 {"tiled", {.scale = 0.25, .tiled_kv = true}},
+                                 {"sinks", {.scale = 0.25, .sinks = sinks}},
+                                 {"all", {.scale = 0.5, .softcap = 2, .window = 37, .chunk = 64, .tiled_kv = true, .sinks = sinks}}};
 std::vector<std::vector<run>> const batches{{{0, 0, 70}, {1, 2, 3}, {2, 0, 20}}, {{2, 20, 1}, {0, 70, 1}, {1, 5, 1}, {0, 71, 2}}};
 
 }  // namespace
 
 TEST_CASE("every rule, any types") {
-  for (auto const& named : rules) {
+  for (auto const& named : every_rule) {
     auto const& rule = named.rule;
     CAPTURE(named.name);
     check_batches<float, dtype::fp32, 20, 12, false>(rule, 2, 3, batches, 80, 1e-5, 90);
@@ -32,7 +32,7 @@ TEST_CASE("every rule, any types") {
 }
 
 TEST_CASE("every rule by matrix instructions") {
-  for (auto const& named : rules) {
+  for (auto const& named : every_rule) {
     auto const& rule = named.rule;
     CAPTURE(named.name);
     if (rule.softcap != 0) check_batches<bf16, dtype::bf16, 32, 16, false>(rule, 2, 3, batches, 80, stage_tolerance<bf16>, 80);
@@ -113,7 +113,7 @@ TEST_CASE("what lies outside the window or chunk is not read, and a sink that is
 }
 
 TEST_CASE("probabilities for a tap, of every rule") {
-  for (auto const& named : rules) {
+  for (auto const& named : every_rule) {
     auto const& rule = named.rule;
     CAPTURE(named.name);
     owning_cache const reference(dtype::fp32, 1, 2, 16, 40);

@@ -2,6 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <moesaic/cuda/attention.hpp>
 #include <moesaic/cuda/combine.hpp>
+#include <moesaic/cuda/cosine.hpp>
+#include <moesaic/cuda/embedding.hpp>
 #include <moesaic/cuda/kv_cache.hpp>
 #include <moesaic/cuda/latent.hpp>
 #include <moesaic/cuda/logits.hpp>
@@ -72,6 +74,46 @@ TEST_CASE("one block for all rows") {
   for (int i = 0; i < 3 * 16 * 32 * 2; ++i) reinterpret_cast<float*>(memory.data())[i] = random.normal();
   using attend = cuda::attend_simt<float, float, false>;
   check_grids<attend, float>({cache, x.view(), y.view(), sequence.data(), position.data(), 0.25f, 3, 1}, &attend::params::out, 7);
+  using weights = cuda::attention_weights_simt<float, float>;
+  matrix<float> probabilities(3 * tokens, 32);
+  check_grids<weights, float>({{cache, x.view(), {}, sequence.data(), position.data(), 0.25f, 3, 1}, probabilities.view()}, &weights::params::probabilities, 7);
+
+  // The cache is a result too: its bytes, as rows.
+  using append = cuda::append_rows<float, float>;
+  auto const appended = [&](unsigned blocks) {
+    matrix<float> bytes(3 * 2, 16 * 32);
+    auto to = cache;
+    to.data = reinterpret_cast<std::byte*>(bytes.data.data());
+    cuda::stream_ref where;
+    REQUIRE(cuda::launch<append>(where, {.x = blocks, .early = true}, {to, x.view(), added.view(), sequence.data(), position.data(), nullptr}));
+    return bytes;
+  };
+  check_bits(appended(1), appended(9));
+  CHECK(device_model::take_findings().empty());
+}
+
+TEST_CASE("one block for all rows between tokens and experts, ids and rows, products and cosines") {
+  constexpr std::int64_t tokens = 5, top_k = 2, width = 48;
+  random_stream random(73);
+  auto const x = random_matrix<float>(tokens, width, random), expert_out = random_matrix<float>(tokens * top_k, width, random);
+  auto const weight = random_matrix<float>(tokens, top_k, random), gate = random_matrix<float>(1, tokens, random);
+  std::vector<std::int32_t> const slot{9, 0, -1, 8, 3, 2, -1, -1, 1, 7};
+  view<std::int32_t const> const slots(slot.data(), tokens, top_k);
+  matrix<float> y(tokens, width), of_slots(tokens * top_k, width);
+  using mix = cuda::combine_rows<float, 4>;
+  check_grids<mix, float>({expert_out.view(), slots, weight.view(), x.view(), gate.data.data(), x.view(), y.view(), {}, 0.5f, {}, nullptr}, &mix::params::y, 5);
+  using weigh = cuda::weigh_rows<float, 4>;
+  check_grids<weigh, float>({x.view(), slots, weight.view(), of_slots.view()}, &weigh::params::y, 10);
+  using gather = cuda::gather_rows<float>;
+  check_grids<gather, float>({expert_out.view(), slot.data(), of_slots.view(), nullptr}, &gather::params::y, 10);
+  std::vector<std::int32_t> const ids{4, 0, 3, 3, 1};
+  using embed = cuda::embed_rows<dtype::fp32, float>;
+  packed_matrix const table{.stored = dtype::fp32, .outputs = tokens, .inputs = width, .data = reinterpret_cast<std::byte const*>(x.data.data())};
+  check_grids<embed, float>({cuda::weight_view(table), ids.data(), y.view(), nullptr, 2.0f}, &embed::params::x, 5);
+  std::vector<double> const length(7, 1.5);
+  auto products = random_matrix<float>(tokens, 7, random);
+  using cosine = cuda::cosines_of_rows<float>;
+  check_grids<cosine, float>({x.view(), length.data(), 0.5, products.view()}, &cosine::params::y, 2);
 }
 
 TEST_CASE("one block for all slots of experts that are no feed-forward") {

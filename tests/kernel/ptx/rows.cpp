@@ -71,6 +71,17 @@ void combine(cuda::stream_ref& where, memory& m) {
                       m.random_rows<bf16>(tokens, hidden), {m.random<float>(tokens), tokens}, m.random_rows<bf16>(tokens, hidden),
                       m.result_rows<bf16>(tokens, hidden));
 }
+/// A factor, with and without a residual; the mixture is carried on, or joins what every token has.
+void carried(cuda::stream_ref& where, memory& m) {
+  constexpr std::int64_t tokens = 3, hidden = 80, top_k = 2;
+  view<std::int32_t const> const slots(m.of<std::int32_t>({5, 0, -1, 3, 2, -1}), tokens, top_k);
+  auto const expert_out = m.random_rows<bf16>(tokens * top_k, hidden), shared = m.random_rows<bf16>(tokens, hidden);
+  auto const weights = m.random_rows<float>(tokens, top_k);
+  for (bool const carries : {false, true})
+    for (bool const has_residual : {false, true})
+      cuda::combine<bf16>(where, expert_out, slots, weights, shared, {}, has_residual ? m.random_rows<bf16>(tokens, hidden) : view<bf16>{},
+                          m.result_rows<bf16>(tokens, hidden), {}, 0.22, carries ? m.result_rows<bf16>(tokens, hidden) : view<bf16>{});
+}
 void weighed(cuda::stream_ref& where, memory& m) {
   constexpr std::int64_t tokens = 3, width = 80;
   view<std::int32_t const> const slots(m.of<std::int32_t>({5, 0, -1, 3, 2, -1}), tokens, 2);
@@ -125,6 +136,7 @@ constexpr family families[] = {
     {"rotate_rows", rotary, 2},
     {"append_rows", cache},
     {"combine_rows", combine},
+    {"combine_rows", carried},
     {"weigh_rows combine_rows", weighed},
     {"add_rows gather_rows", add_and_gather},
     {"special_expert_rows", special},

@@ -76,12 +76,10 @@ struct combine_rows {
         }
         if (p.parts.ffn_out.data != nullptr) store_run<Count>(p.parts.ffn_out.row(t), at, mixture);
         MOESAIC_UNROLL
-        for (int i = 0; i < Count; ++i) mixture[i] *= p.scale;
-        if (p.residual.data != nullptr) {
-          load_run<Count>(p.residual.row(t), at, x);
-          MOESAIC_UNROLL
-          for (int i = 0; i < Count; ++i) mixture[i] = x[i] + mixture[i];
-        }
+        for (int i = 0; i < Count; ++i) x[i] = -0.0f;
+        if (p.residual.data != nullptr) load_run<Count>(p.residual.row(t), at, x);
+        MOESAIC_UNROLL
+        for (int i = 0; i < Count; ++i) mixture[i] = device::fma(p.scale, mixture[i], x[i]);
         store_run<Count>(p.y.row(t), at, mixture);
       });
     }

@@ -163,6 +163,7 @@ MOESAIC_DEVICE void store_slots_on_m(gemm_params<X, Y> const& p, int expert, int
 template <int N, class X, class Y>
 MOESAIC_DEVICE void store_weights_on_m(gemm_params<X, Y> const& p, int expert, int first, int last, int row, float (&d)[N / 2]) {
   int const lane = device::lane_id(), quad = lane % 4, odd = lane / 4 % 2, pair = lane / 8;
+  auto const odd_mask = static_cast<std::uint32_t>(-odd);
   bool const gated = p.w.parts == 2;
   expert_bias const bias(p, expert);
   int const outputs = (row + device::warp_id() % 4 * 16) / p.w.parts, output = outputs + lane / 4;
@@ -178,8 +179,10 @@ MOESAIC_DEVICE void store_weights_on_m(gemm_params<X, Y> const& p, int expert, i
         std::uint32_t word[together];
         MOESAIC_UNROLL
         for (int i = 0; i < together; ++i) {
-          // An even output takes its neighbour's value of the first slot, an odd one of the second.
-          float const other = device::shuffle_xor(odd ? value[2 * i] : value[2 * i + 1], 4);
+          // An even output takes its neighbour's value of the first slot, an odd one of the second; chosen by bits, since nvcc else chooses between
+          // their places, which puts all of them into memory.
+          auto const first_bits = bit_cast<std::uint32_t>(value[2 * i]), second_bits = bit_cast<std::uint32_t>(value[2 * i + 1]);
+          float const other = device::shuffle_xor(bit_cast<float>((first_bits & odd_mask) | (second_bits & ~odd_mask)), 4);
           word[i] = odd ? device::cvt_bf16x2(other, value[2 * i + 1]) : device::cvt_bf16x2(value[2 * i], other);
         }
         // Four words of one pair of outputs become eight outputs of one slot.
