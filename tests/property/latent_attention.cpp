@@ -303,6 +303,22 @@ TEST_CASE("Both forms are equal, and so is what the shape chooses") {
   }
 }
 
+// A transpose keeps no group of inputs: both forms must have the same weights all the same.
+template <format Weights>
+struct packed_as : wide {
+  static constexpr block_config config = [] {
+    auto c = wide::config;
+    c.storage.weights = Weights;
+    return c;
+  }();
+};
+TEST_CASE_TEMPLATE("Both forms are equal with weights of every format", Spec, packed_as<dtype::bf16>, packed_as<dtype::e4m3>, packed_as<dtype::int8>,
+                   packed_as<format(dtype::int4, 32, true)>, packed_as<dtype::mxfp4>) {
+  host::pool where(2);
+  auto const one = run_mixed<expanded<Spec>>(where, 5), other = run_mixed<absorbed<Spec>>(where, 5);
+  CHECK(compare<double, double>(one.view(), other.view()).worst < 1e-12);
+}
+
 TEST_CASE("A form is chosen by its FLOPs") {
   constexpr latent_shape deepseek{128, 128, 64, 128, 512};
   // spec: 2·n·H·(128 + 128)·512 for the expansion of n slots, 2·H·128·512·2 for the absorption of a token, 2·n·H·(576 + 512) to attend.

@@ -90,4 +90,11 @@ constexpr const char* name(input_codes c) { return c == input_codes::none ? "non
 
 MOESAIC_FN constexpr bool has_scales(dtype t) { return t == dtype::int8 || t == dtype::int4 || t == dtype::mxfp4 || t == dtype::e4m3; }
 
+/// How the transpose of a matrix is stored with the very same weights: square blocks are turned, and groups along inputs, which a transpose does not keep,
+/// become the numbers that their codes say.
+MOESAIC_FN constexpr dtype turned(dtype stored) {
+  return stored == dtype::int8 || stored == dtype::int4 ? dtype::fp32 : stored == dtype::mxfp4 ? dtype::bf16 : stored;
+}
+MOESAIC_FN constexpr format turned(format stored) { return turned(stored.type) == stored.type ? stored : format(turned(stored.type)); }
+
 }  // namespace moesaic

@@ -63,7 +63,7 @@ struct attention_weights {
   // Of latent attention, whose qkv is [q_rank (or q_width) + kv_rank + rope_dim, hidden] and whose norms are of the latents: [q_rank], [kv_rank].
   packed_matrix q_up = {};             ///< [q_width, q_rank]; empty where queries are projected from x
   packed_matrix key_up = {};           ///< [heads] of [head_dim, kv_rank]: keys of a head from latents
-  packed_matrix key_up_transposed = {};  ///< [heads] of [kv_rank, head_dim]: the same for the absorbed form, packed once more
+  packed_matrix key_up_transposed = {};  ///< [heads] of [kv_rank, head_dim]: the same weights for the absorbed form, packed once more as turned() says
   packed_matrix value_up = {};         ///< [heads] of [value_dim, kv_rank]
   // Of experts of attention, whose qkv has no q rows.
   packed_matrix q = {};                ///< [experts] of [q_width / top_k, hidden]

@@ -48,7 +48,7 @@ template <class F>
 constexpr void visit_attention(block_config const& c, F& f) {
   auto const s = shapes(c);
   auto const visit = [&](std::int64_t outputs, std::int64_t inputs, std::int64_t count = 1, bool copy = false) {
-    f(weight_tensor{part::attention, s.attention_format, outputs, inputs, 1, true, count, copy});
+    f(weight_tensor{part::attention, copy ? turned(s.attention_format) : s.attention_format, outputs, inputs, 1, true, count, copy});
   };
   auto const& a = c.attention;
   if (a.router.experts != 0) {

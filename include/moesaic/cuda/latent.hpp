@@ -140,7 +140,7 @@ void absorbed(basic_stream_ref<Tuning>& where, call<T> const& c, std::int64_t fi
   view<const T> const q(c.q.row(first), count, c.q.columns, c.q.stride);
   auto const attend = [&]<class Sum>(auto&& launch, Sum* query, std::int64_t query_stride, std::int64_t query_step, Sum* latent, std::int64_t latent_stride,
                                      std::int64_t latent_step, double scale) {
-    start_heads<W>(where, c.w->key_up_transposed, count, c.q.row(first), s.key_dim(), c.q.stride, query, query_step, query_stride, rows);
+    start_heads<turned(W)>(where, c.w->key_up_transposed, count, c.q.row(first), s.key_dim(), c.q.stride, query, query_step, query_stride, rows);
     launch(latent_params<T, Sum>{c.cache, view<const Sum>(query, count, s.heads * query_step, query_stride), q, view<Sum>(latent, count, s.heads * latent_step, latent_stride),
                                  c.sequence.data + first, c.position.data + first, left_out, static_cast<float>(scale), s.heads, static_cast<int>(query_step), s.key_dim(),
                                  static_cast<int>(latent_step)});
@@ -264,7 +264,7 @@ status latent_probabilities(basic_stream_ref<Tuning>& where, double scale, laten
   if (probabilities.rows != s.heads * q.rows) return invalid("Probabilities have a row for every head and token.", s.heads * q.rows, probabilities.rows);
   for (std::int64_t first = 0; first < q.rows; first += rows::tokens) {
     auto const count = q.rows - first < rows::tokens ? q.rows - first : rows::tokens;
-    latent_detail::start_heads<W>(where, w.key_up_transposed, count, q.row(first), s.key_dim(), q.stride, memory.query.data, s.slot_dim(), memory.query.stride);
+    latent_detail::start_heads<turned(W)>(where, w.key_up_transposed, count, q.row(first), s.key_dim(), q.stride, memory.query.data, s.slot_dim(), memory.query.stride);
     start<latent_weights_simt<T, scalar_of<Stored>>>(
         where, {.x = blocks_for(count * s.heads, 4), .early = true},
         {{cache, view<const float>(memory.query.data, count, memory.query.columns, memory.query.stride), view<const T>(q.row(first), count, q.columns, q.stride), {},

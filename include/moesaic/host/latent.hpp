@@ -208,7 +208,7 @@ template <dtype W, class T>
 void absorb(pool& where, call<T> const& c, std::int64_t begin, std::int64_t end) {
   auto const& s = c.shape;
   auto const query = c.memory.query;
-  product_of_heads<W>(where, c.w->key_up_transposed, end - begin, c.q.row(begin), s.key_dim(), c.q.stride, query.data, s.slot_dim(), query.stride);
+  product_of_heads<turned(W)>(where, c.w->key_up_transposed, end - begin, c.q.row(begin), s.key_dim(), c.q.stride, query.data, s.slot_dim(), query.stride);
   for (auto t = begin; t < end; ++t)
     for (std::int64_t h = 0; h < s.heads; ++h)
       for (int d = 0; d < s.rope_dim; ++d)

@@ -125,7 +125,7 @@ struct latent_attention {
     w.rope = memory.take<double>(rope_parameter_count + rope_frequency_count(config, shape.rotary_dim));
     if (low_rank_q) w.q_up = matrix(shape.q_width, latent.q_rank);
     w.key_up = matrix(heads.head_dim, heads.rank, shape.heads);
-    w.key_up_transposed = matrix(heads.rank, heads.head_dim, shape.heads);
+    w.key_up_transposed = take_matrix(memory, turned(shape.attention_format), heads.rank, heads.head_dim, 1, shape.heads);
     w.value_up = matrix(heads.value_dim, heads.rank, shape.heads);
     return w;
   }
@@ -145,7 +145,7 @@ struct latent_attention {
     };
     for (std::int64_t h = 0; h < shape.heads; ++h) {
       from.template matrix<stored>(w.key_up, h, {piece(h * (key + value), key)});
-      from.template transposed<stored>(w.key_up_transposed, h, piece(h * (key + value), key));
+      from.template transposed<stored>(w.key_up_transposed, w.key_up, h, piece(h * (key + value), key));
       from.template matrix<stored>(w.value_up, h, {piece(h * (key + value) + key, value)});
     }
     if (config.out_bias) from.vector(n.out, ".bias", w.out_bias);

@@ -17,6 +17,7 @@
 #include <moesaic/base/arena.hpp>
 #include <moesaic/base/groups.hpp>
 #include <moesaic/base/packed.hpp>
+#include <moesaic/base/quantizer.hpp>
 #include <moesaic/base/status.hpp>
 #include <moesaic/config/shapes.hpp>
 #include <moesaic/config/tensor.hpp>
@@ -149,12 +150,31 @@ class loader {
     }
     return {dtype::fp32, {}, reinterpret_cast<std::byte const*>(memory.data()), inputs * outputs * 4};
   }
-  /// Matrix `index` of `into` [outputs, inputs] from a piece of `inputs` stored rows of `outputs`: its transpose.
-  template <dtype Stored = dtype::same>
-  void transposed(packed_matrix const& into, std::int64_t index, rows_of piece) {
+  /// Matrix `index` of `into` [outputs, inputs] from a piece of `inputs` stored rows of `outputs`: its transpose, with the weights that the piece has in `of`,
+  /// which is of type Stored.
+  template <dtype Stored>
+  void transposed(packed_matrix const& into, packed_matrix const& of, std::int64_t index, rows_of piece) {
     std::vector<float> memory;
-    auto const upright = turned(*piece.stored, piece.first, into.inputs, into.outputs, memory);
-    pack<Stored>(where_, into, index, turned_rows{into, piece, upright});
+    tensor upright;
+    if constexpr (moesaic::turned(Stored) == Stored) {
+      upright = turned(*piece.stored, piece.first, into.inputs, into.outputs, memory);
+    } else {
+      memory.resize(static_cast<std::size_t>(into.outputs * into.inputs));
+      std::initializer_list<rows_of> const pieces{piece};
+      rows_of_pieces const source{of, pieces};
+      packing::quantizer rows(of, index, packing::as_row_source(source));
+      for (std::int64_t k = 0; k < into.inputs; ++k) {
+        rows.template take<Stored>(0, k);
+        rows.for_each_group([&](auto group, auto first, auto end) {
+          auto const scale = rows.scale(group);
+          for (auto n = first; n < end; ++n)
+            memory[static_cast<std::size_t>(n * into.inputs + k)] =
+                packing::decode<Stored>(rows.template code<Stored>(n, scale), scale, of.stored.zero_point);
+        });
+      }
+      upright = {dtype::fp32, {}, reinterpret_cast<std::byte const*>(memory.data()), into.outputs * into.inputs * 4};
+    }
+    pack<moesaic::turned(Stored)>(where_, into, index, turned_rows{into, piece, upright});
   }
 
  private:
