@@ -117,6 +117,13 @@ static_assert(parameters<jetmoe_8b::layer>().attention == 2048ll * 4096 + 2048 &
 static_assert(parameters<jetmoe_8b::layer>().router == 2 * 8 * 2048 && flops<jetmoe_8b::layer>(1).router == 2 * 2 * 8 * 2048);
 static_assert(flops<jetmoe_8b::layer>(1).projections == 2 * (2048ll * 4096 + 2 * 2 * 2048ll * 2048) && flops<jetmoe_8b::layer>(1).scores == 2 * 2 * 32 * 128);
 static_assert(cache_bytes<jetmoe_8b::layer>() == 2 * 2 * 16 * 128);
+static_assert(weight_bytes<jetmoe_8b::layer>().with_experts(8, 8) == static_cast<double>(weight_bytes<jetmoe_8b::layer>().total()));
+static_assert(weight_bytes<jetmoe_8b::layer>().with_experts(2, 2) == static_cast<double>(weight_bytes<jetmoe_8b::layer>().active()));
+// One sequence reads 2 experts of attention, and its whole cost but the experts that it does not use.
+static_assert(decode_bytes<jetmoe_8b>(1, 1).weights == static_cast<double>(weight_bytes<jetmoe_8b>().active() + 2 * 2048));
+// 64 read nearly all: 8 · 8.4 M and 8.4 M parameters for 2 · 8.4 M and 8.4 M.
+static_assert(roofline<jetmoe_8b::layer>(devices::h200, decoding(64, 1)).projections.seconds >
+              2.99 * roofline<jetmoe_8b::layer>(devices::h200, decoding(1, 1)).projections.seconds);
 static_assert(expert_parameters(longcat_flash::layer::config, 511) == 3 * 6144 * 2048 && expert_parameters(longcat_flash::layer::config, 512) == 0);
 
 // Tokens that see fewer keys than there are, summed one by one.

@@ -32,6 +32,7 @@ struct tap_point {
 /// A tap is called as tap(tap_point, view<const X>), X the activation scalar, its accumulator or std::int32_t; rows are tokens but for
 ///   expert_out  [tokens · slots, hidden] (of latent experts: their width), unweighted, slot by slot of each token, zero where a slot is unused
 ///   topk_count  [tokens, 1] expert slots that were filled; a −1 among these is a choice that was dropped
+///   attn_router_logits to attn_topk_count: the same of attention's router, where it has one; q is then by a token's choices
 ///   kv_b        [tokens, heads · (head_dim + value_dim)] of latent attention, a head's key before its value; only where the tap offers memory:
 ///               `view<X> expanded_latents(std::int64_t tokens, std::int64_t columns)`. Its k_rope is the one key that all heads share
 ///   attn_probs  [heads · tokens, keys], only where the tap offers memory: `view<sum> attention_probabilities(int heads, std::int64_t tokens)`
