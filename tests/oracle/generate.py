@@ -11,7 +11,6 @@ of ROUTED that cannot be expressed, becomes a test that fails with the reason.
 
 import json
 import pathlib
-import re
 import struct
 import sys
 
@@ -265,24 +264,19 @@ def small_block(hidden, router, **more):
 
 
 def routers(path, rule, tensors, _):
-    """[(piece, block, policy, call)]: the router of the feed-forward, by each rule that the file has results of, and that of attention."""
+    """[(piece, block, policy, call)]: the router of the feed-forward, by each rule that the file has results of."""
     router, pieces = router_of(rule), []
     sparse = rule["weights"] == "sparsemixer"
     policy, state = ("sparse_mixer", f", sparse_mixer_state({float(rule['jitter'])!r})") if sparse else ("policy", "")
-    sites = [("", rule["router"], "ffn_norm")]
-    sites += [("attn_", found[1], "attn_norm") for found in (re.match(r"weight\.(.*attention.*\.router\..*)", name) for name in tensors) if found]
-    for prefix, weight, read in sites:
-        source = f"input.{read}" if f"input.{read}" in tensors else f"expect.{read}"
-        stage = f"expect.{prefix}topk_index"
-        for suffix in sorted(tensor.removeprefix(stage) for tensor in tensors if tensor.startswith(stage)):
-            if suffix not in VARIANTS:
-                raise Unreadable(f"it has {stage}{suffix}, by a rule that is not known here")
-            names = {"input": source, "weight": weight, "bias": rule.get("router_bias"), "score_bias": rule.get("bias"),
-                     "prefix": prefix, "suffix": suffix}
-            given = ", ".join(f".{key} = {quoted(value)}" for key, value in names.items() if value)
-            hidden = tensors[f"weight.{weight}"]["shape"][1]
-            pieces.append((f"{prefix}router{suffix}", small_block(hidden, router | VARIANTS[suffix]), policy,
-                           lambda spec, given=given: f"check_router<{spec}>({quoted(path)}, {{{given}}}{state});"))
+    weight, source, stage = rule["router"], "input.ffn_norm" if "input.ffn_norm" in tensors else "expect.ffn_norm", "expect.topk_index"
+    for suffix in sorted(tensor.removeprefix(stage) for tensor in tensors if tensor.startswith(stage)):
+        if suffix not in VARIANTS:
+            raise Unreadable(f"it has {stage}{suffix}, by a rule that is not known here")
+        names = {"input": source, "weight": weight, "bias": rule.get("router_bias"), "score_bias": rule.get("bias"), "suffix": suffix}
+        given = ", ".join(f".{key} = {quoted(value)}" for key, value in names.items() if value)
+        hidden = tensors[f"weight.{weight}"]["shape"][1]
+        pieces.append((f"router{suffix}", small_block(hidden, router | VARIANTS[suffix]), policy,
+                       lambda spec, given=given: f"check_router<{spec}>({quoted(path)}, {{{given}}}{state});"))
     if not pieces:
         raise Unreadable("it has no topk_index")
     return pieces

@@ -18,12 +18,11 @@
 
 namespace moesaic::test {
 
-/// How a file names the tensors of one router, and its stages: `prefix` + stage + `suffix`.
+/// How a file names the tensors of one router, and its stages: stage + `suffix`.
 struct router_tensors {
   std::string input;                      ///< what it reads, [tokens, hidden]
   std::string weight;
   std::string bias = {}, score_bias = {};
-  std::string prefix = {};                ///< "attn_" where attention has a router too
   std::string suffix = {};                ///< of topk_index and topk_weight, where a file has them by several rules
 };
 
@@ -120,7 +119,7 @@ void check_router(std::string const& path, router_tensors const& names, typename
     CHECK(masked == all.rows * (c.groups - c.top_groups) * (c.experts / c.groups));
     CHECK(other == 0);
 
-    auto const named = [&](std::string const& stage) { return names.prefix + stage + (stage.starts_with("topk_") ? names.suffix : ""); };
+    auto const named = [&](std::string const& stage) { return stage + (stage.starts_with("topk_") ? names.suffix : ""); };
     recording seen;
     for (auto const& [stage, rows] : shown) seen[named(stage)] = rows;
     for (auto const needed : {"router_logits", "topk_index", "topk_weight"})
