@@ -79,7 +79,7 @@ struct layer_on {
     auto staged = allocate_staging(on, bytes());
     random_source const source{3};
     tensor_names const names;
-    loader<Where, random_source> from(on, source, "", names);
+    loader from(on, source, "", names);
     kind::load(bound(staged), from);
     return move_staged(on, std::move(staged));
   }

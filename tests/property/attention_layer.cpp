@@ -63,7 +63,7 @@ outputs run(memory_source const& source, matrix<double> const& x) {
   arena over(weight_memory.data(), weight_memory.size()), scratch(scratch_memory.data(), scratch_memory.size());
   auto const weights = attention::carve_weights(over);
   tensor_names const names;
-  loader<host::pool, memory_source> from(where, source, "", names);
+  loader from(where, source, "", names);
   attention::load(weights, from);
   auto const cache = host::make_kv_cache<double>(where, attention::shape, 1, static_cast<int>(x.rows));
   auto const s = attention::carve(scratch, x.rows);

@@ -108,7 +108,7 @@ struct layer {
     memory = host::buffer(counting.used());
     arena over(memory.data(), memory.size());
     w = kind::carve_weights(over);
-    loader<host::pool, Source> from(where, source, prefix, names());
+    loader from(where, source, prefix, names());
     kind::load(w, from);
   }
   static tensor_names const& names() {

@@ -107,7 +107,7 @@ struct made {
   }()) {
     arena over(memory.data(), memory.size());
     weights = moe<Spec>::carve_weights(over);
-    loader<host::pool, Source> from(pool, source, "", names);
+    loader from(pool, source, "", names);
     moe<Spec>::load(weights, from);
   }
 };

@@ -53,7 +53,7 @@ class memory_source {
 constexpr spellings matrix_name = {"w"}, other_name = {"v"};
 tensor_names const names;
 
-using from_memory = loader<host::pool, memory_source>;
+using from_memory = loader<host::pool>;
 
 /// A packed matrix and its bytes.
 struct packed_here {
@@ -185,7 +185,7 @@ TEST_CASE("rows of two tensors of e4m3 keep their scales side by side, on a devi
     CHECK(differing(here.m, host::unpack) == 0);
 
     device_layout nowhere;
-    loader<device_layout, memory_source> to_device(nowhere, source, "", names);
+    loader<device_layout> to_device(nowhere, source, "", names);
     packed_here const there({dtype::e4m3, first + second, inputs});
     to_device.matrix<dtype::e4m3>(there.m, 0, {to_device.find(matrix_name, ".weight", {first, inputs}), to_device.find(other_name, ".weight", {second, inputs})});
     if (first == 128) CHECK(differing(there.m, cuda::unpack) == 0);
@@ -204,7 +204,7 @@ TEST_CASE("a transpose of e4m3 keeps codes and scales where no group of its inpu
   auto const differing = [&](std::int64_t first, std::int64_t count) {
     piece.first = first, piece.rows = count;
     packed_here const to({dtype::e4m3, inputs, count});
-    from.transposed<dtype::e4m3>(to.m, 0, piece);
+    from.transposed<dtype::e4m3>(to.m, {dtype::e4m3, count, inputs}, 0, piece);
     std::int64_t differ = 0;
     for (std::int64_t n = 0; n < inputs; ++n)
       for (std::int64_t k = 0; k < count; ++k) differ += !same_bits(host::unpack(to.m, 0, 0, n, k), w.weight(first + k, n));
@@ -271,7 +271,7 @@ TEST_CASE("folders as DeepSeek-V3 and gpt-oss are published: every matrix of cod
   auto const folder = [](char const* name) { return std::string(MOESAIC_SOURCE_DIR) + "/tests/oracle/data/checkpoints/" + name; };
   safetensors const deepseek(folder("deepseek_v3_fp8")), gpt_oss(folder("gpt_oss_mxfp4"));
   std::int64_t matrices = 0, differ = 0;
-  loader<host::pool, safetensors> from_deepseek(pool, deepseek, "", names), from_gpt_oss(pool, gpt_oss, "", names);
+  loader<host::pool> from_deepseek(pool, deepseek, "", names), from_gpt_oss(pool, gpt_oss, "", names);
   for (auto const& entry : deepseek) {
     if (entry.value.type != dtype::e4m3) continue;
     auto const rows = entry.shape[0], inputs = entry.shape[1];

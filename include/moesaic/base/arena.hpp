@@ -38,7 +38,8 @@ class arena {
   MOESAIC_FN constexpr bool fits() const { return counting_ || used_ <= bytes_; }
 
  private:
-  MOESAIC_FN constexpr std::byte* bytes_for(std::size_t bytes) {
+  // Not inlined: a layer takes dozens of times.
+  [[gnu::noinline]] MOESAIC_FN constexpr std::byte* bytes_for(std::size_t bytes) {
     auto const at = used_;
     used_ += (bytes + alignment - 1) / alignment * alignment;
     return !counting_ && bytes != 0 && used_ <= bytes_ ? base_ + at : nullptr;   // nothing has no place, so a null pointer means none

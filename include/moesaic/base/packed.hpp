@@ -57,8 +57,8 @@ MOESAIC_FN constexpr std::int64_t scale_bytes(format f, std::int64_t inputs) {
 }
 MOESAIC_FN constexpr std::int64_t zero_bytes(format f, std::int64_t inputs) { return f.zero_point ? align64(groups(f, inputs) * 2 * lanes) : 0; }
 
-/// From one pair of panels to the next.
-MOESAIC_FN constexpr std::int64_t pair_bytes(format f, std::int64_t inputs) {
+/// From one pair of panels to the next. Not inlined: every kernel of every format asks.
+[[gnu::noinline]] MOESAIC_FN constexpr std::int64_t pair_bytes(format f, std::int64_t inputs) {
   return tile_bytes(f.type, inputs) + scale_bytes(f, inputs) + zero_bytes(f, inputs);
 }
 /// Of one matrix, and of all `count`.

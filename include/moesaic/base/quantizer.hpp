@@ -19,18 +19,7 @@
 
 namespace moesaic::packing {
 
-/// Part of a message.
-struct piece {
-  const char* text = nullptr;
-  std::int64_t number = 0;   // without a text
-  piece(const char* t) : text(t) {}
-  piece(std::int64_t n) : number(n) {}
-};
-[[noreturn, gnu::noinline, gnu::cold]] inline void fail(std::initializer_list<piece> pieces) {
-  std::string message = "packing: ";
-  for (auto const& p : pieces) message += p.text != nullptr ? p.text : std::to_string(p.number);
-  throw error(message);
-}
+[[noreturn, gnu::noinline, gnu::cold]] inline void fail(std::initializer_list<text_piece> pieces) { throw error(joined({"packing: ", joined(pieces)})); }
 
 constexpr std::int64_t group_inputs(packed_matrix const& m) { return m.stored.group == 0 ? m.inputs : m.stored.group; }
 
@@ -176,7 +165,7 @@ class quantizer {
   [[noreturn]] void refuse(int part, std::int64_t output) const {
     std::size_t k = 0;
     while (row_[k] <= largest_ && row_[k] >= -largest_) ++k;
-    fail({"expected finite weights that ", name(m_.stored.type), " can hold, found ", std::to_string(row_[k]).c_str(), " in matrix ",
+    fail({"expected finite weights that ", name(m_.stored.type), " can hold, found ", std::to_string(row_[k]), " in matrix ",
           index_, " of ", m_.count, ", part ", part, ", output ", output, ", input ", static_cast<std::int64_t>(k)});
   }
 

@@ -3,8 +3,10 @@
 #pragma once
 
 #include <cstdint>
+#include <initializer_list>
 #include <stdexcept>
 #include <string>
+#include <string_view>
 
 #include <moesaic/base/macros.hpp>
 
@@ -55,5 +57,39 @@ struct call_flags {
 struct error : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
+
+/// Part of a text: words, or a whole number.
+struct text_piece {
+  std::string_view words;
+  std::int64_t number = 0;
+  bool counts = false;
+
+  text_piece(const char* w) : words(w) {}
+  text_piece(std::string_view w) : words(w) {}
+  text_piece(std::string const& w) : words(w) {}
+  text_piece(std::int64_t n) : number(n), counts(true) {}
+  text_piece(int n) : number(n), counts(true) {}
+  text_piece(std::size_t n) : number(static_cast<std::int64_t>(n)), counts(true) {}
+};
+/// Pieces one after another. A call, where `+` of strings would be written out at every place.
+[[gnu::noinline]] inline std::string joined(std::initializer_list<text_piece> pieces) {
+  std::string text;
+  for (auto const& p : pieces) {
+    if (!p.counts) {
+      text.append(p.words);
+      continue;
+    }
+    char digits[20];
+    auto at = sizeof digits;
+    auto rest = p.number < 0 ? 0 - static_cast<std::uint64_t>(p.number) : static_cast<std::uint64_t>(p.number);
+    do digits[--at] = static_cast<char>('0' + rest % 10);
+    while ((rest /= 10) != 0);
+    if (p.number < 0) digits[--at] = '-';
+    text.append(digits + at, sizeof digits - at);
+  }
+  return text;
+}
+/// Throws `error` of that text.
+[[noreturn, gnu::noinline]] inline void throw_error(std::initializer_list<text_piece> pieces) { throw error(joined(pieces)); }
 
 }  // namespace moesaic

@@ -4,7 +4,7 @@
 
 #include <cmath>
 #include <cstdint>
-#include <deque>
+#include <list>
 #include <initializer_list>
 #include <string>
 #include <string_view>
@@ -51,7 +51,7 @@ class random_source {
     tensor stored;
   };
   std::uint64_t seed_;
-  mutable std::deque<made_tensor> kept_;
+  mutable std::list<made_tensor> kept_;
 };
 
 }  // namespace moesaic

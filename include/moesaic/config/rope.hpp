@@ -3,7 +3,6 @@
 #pragma once
 
 #include <cmath>
-#include <string>
 
 #include <moesaic/base/status.hpp>
 #include <moesaic/base/view.hpp>
@@ -17,10 +16,8 @@ inline constexpr int most_rope_pairs = 256;
 /// Throws where `turning` elements of a head cannot turn.
 inline void check_rope(int turning) {
   if (turning <= 0 || turning % 2 != 0 || turning > 2 * most_rope_pairs)
-    throw error(
-        "rotary embedding: the elements of a head that turn (rotary_dim, or head_dim) must be even and at most 512, because they turn in pairs, "
-        "whose sines are kept on the stack; found " +
-        std::to_string(turning));
+    throw_error({"rotary embedding: the elements of a head that turn (rotary_dim, or head_dim) must be even and at most 512, because they turn in "
+                 "pairs, whose sines are kept on the stack; found ", turning});
 }
 
 /// f = θ^(−2 pair / turning) (RoPE, arXiv:2104.09864) of a head of which `turning` elements turn, then the scaling:

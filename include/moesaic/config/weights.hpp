@@ -116,5 +116,11 @@ template <class T>
 constexpr bool same_shape(list<T> const& given, list<T> const& wanted) {
   return given.size == wanted.size && (given.data != nullptr || given.size == 0);
 }
+/// Whether all parts are.
+inline bool same_shapes(block_weights const& given, block_weights const& wanted) {
+  bool same = true;
+  for_each_weight([&](const char*, auto const& g, auto const& w) __attribute__((noinline)) { same = same && same_shape(g, w); }, given, wanted);
+  return same;
+}
 
 }  // namespace moesaic

@@ -26,13 +26,13 @@ void start_norm(stream& where, norm_config const& config, norm_weights const& w,
 
 /// y = x normalised along its columns, times weight (and its offset), plus bias (LayerNorm only). x, y [tokens, width]; y may be x. Statistics in
 /// float. Rounded to T once; an RMS norm whose cast is before the weight, there too.
-template <class T, class Tuning>
+template <class T, bool /*Rms*/ = false, class Tuning>
 void normalize(basic_stream_ref<Tuning>& where, norm_config const& config, norm_weights const& weights, view<const T> x, view<T> y) {
   norm_detail::start_norm<false, T>(where, config, weights, x, {}, {}, y);
 }
 
 /// sum = x + scale · added, rounded to T; y = sum normalised. One pass where the two ops would be two. sum may be x or added; y is another.
-template <class T, class Tuning>
+template <class T, bool /*Rms*/ = false, class Tuning>
 void add_and_normalize(basic_stream_ref<Tuning>& where, norm_config const& config, norm_weights const& weights, view<const T> x, view<const T> added,
                        view<T> sum, view<T> y, double scale = 1.0) {
   norm_detail::start_norm<true, T>(where, config, weights, x, added, sum, y, scale);

@@ -98,7 +98,7 @@ class owned_latent_cache {
 /// An empty cache: `sequences` sequences of up to max_tokens tokens.
 inline owned_latent_cache make_latent_cache(pool&, dtype storage, latent_shape const& s, int sequences, int max_tokens) {
   if (sequences < 1 || max_tokens < 1)
-    throw error("cache: expected at least one sequence and one token, found " + std::to_string(sequences) + " and " + std::to_string(max_tokens));
+    throw_error({"cache: expected at least one sequence and one token, found ", sequences, " and ", max_tokens});
   return owned_latent_cache(latent_cache{storage, sequences, s.rank, s.rope_dim, max_tokens, nullptr, {}});
 }
 

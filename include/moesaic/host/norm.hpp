@@ -26,11 +26,12 @@ namespace moesaic::host {
 /// y = x normalised along its columns, times weight (and its offset), plus bias (LayerNorm only). x, y [tokens, width]; y may be x.
 /// RMS (arXiv:1910.07467): x / √(mean(x²) + ε). LayerNorm (arXiv:1607.06450): (x − mean) / √(variance + ε).
 /// Statistics in float (double for double). An empty weight stands for ones. Rounded to T once; an RMS norm whose cast is before the weight, there too.
-template <class T>
+/// Rms: the kind is known to be that, so that only code for it is made.
+template <class T, bool Rms = false>
 void normalize(pool& where, norm_config const& config, norm_weights const& weights, view<const T> x, view<T> y) {
   at_level<T>(where.level(), [&](auto here) {
     where.for_each(x.rows, [&](std::int64_t t) {
-      if (config.kind == norm_kind::rms)
+      if (Rms || config.kind == norm_kind::rms)
         rms_row(here, config, weights.weight.data, x.row(t), y.row(t), x.columns);
       else
         layer_row(here, config, weights.weight.data, weights.bias.empty() ? nullptr : weights.bias.data, x.row(t), y.row(t),
@@ -40,11 +41,11 @@ void normalize(pool& where, norm_config const& config, norm_weights const& weigh
 }
 
 /// sum = x + scale · added, rounded to T; y = sum normalised. sum may be x or added, y may not.
-template <class T>
+template <class T, bool Rms = false>
 void add_and_normalize(pool& where, norm_config const& config, norm_weights const& weights, view<const T> x, view<const T> added, view<T> sum, view<T> y,
                        double scale = 1.0) {
   add<T>(where, x, added, sum, scale);
-  normalize<T>(where, config, weights, sum, y);
+  normalize<T, Rms>(where, config, weights, sum, y);
 }
 
 /// RMS norm in place of each head by itself, whatever the layer's kind: x [tokens, heads · head_dim], weight [head_dim], shared by the heads.

@@ -6,7 +6,6 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
-#include <string>
 #include <system_error>
 #include <thread>
 #include <type_traits>
@@ -33,7 +32,7 @@ class pool {
   explicit pool(int threads = 1) : pool(threads, best_level()) {}
   /// `level` is lowered to what the processor has. Throws `error` where the system starts no more threads.
   pool(int threads, host::level level) : threads_(threads), level_(std::min(level, detected_level())) {
-    if (threads < 1) throw error("pool: expected at least one thread, found " + std::to_string(threads));
+    if (threads < 1) throw_error({"pool: expected at least one thread, found ", threads});
     if (threads_ == 1) return;
     workers_ = std::make_unique<std::thread[]>(static_cast<std::size_t>(threads_ - 1));
     int started = 0;
@@ -41,8 +40,7 @@ class pool {
       for (; started + 1 < threads_; ++started) workers_[static_cast<std::size_t>(started)] = std::thread([this] { work(); });
     } catch (std::system_error const& reason) {
       stop(started);
-      throw error("pool: expected to start " + std::to_string(threads_ - 1) + " threads, found that only " + std::to_string(started) +
-                  " can be: " + reason.what());
+      throw_error({"pool: expected to start ", threads_ - 1, " threads, found that only ", started, " can be: ", reason.what()});
     }
   }
   explicit pool(executor e) : pool(e, best_level()) {}

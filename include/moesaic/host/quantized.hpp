@@ -116,8 +116,8 @@ template <class Y>
 void linear(pool& where, packed_matrix const& w, quantized_rows const& x, list<const float> bias, view<Y> y, code_sums sums = {}) {
   using namespace quantized_detail;
   if (w.stored != format(dtype::e4m3, 128) || w.parts != 1)
-    throw error("products of codes with codes: expected one part of e4m3 in blocks of 128, found " + std::to_string(w.parts) + " of " +
-                name(w.stored.type) + " in groups of " + std::to_string(w.stored.group));
+    throw_error({"products of codes with codes: expected one part of e4m3 in blocks of 128, found ", w.parts, " of ", name(w.stored.type), " in groups of ",
+                 w.stored.group});
   constexpr std::int64_t group = 128, together = 32;
   auto const blocks = packed::groups(w.stored, w.inputs), tokens = x.codes.rows, per_task = 2 * std::int64_t{packed::lanes};
   // Rows of x once. A code that is NaN makes its scale NaN, as one of a weight does.

@@ -67,7 +67,7 @@ class owned_kv_cache {
 template <class T>
 owned_kv_cache make_kv_cache(pool&, block_shapes const& s, int sequences, int max_tokens) {
   if (sequences < 1 || max_tokens < 1)
-    throw error("cache: expected at least one sequence and one token, found " + std::to_string(sequences) + " and " + std::to_string(max_tokens));
+    throw_error({"cache: expected at least one sequence and one token, found ", sequences, " and ", max_tokens});
   return owned_kv_cache(kv_cache{s.cache, sequences, s.kv_heads, s.key_dim, s.value_dim, max_tokens, nullptr, {}});
 }
 

@@ -103,16 +103,16 @@ struct block {
     row_sites const sites{rows.sequence, rows.position, s.flags};
 
     if constexpr (norms_before) {
-      normalize<scalar>(where, config.norm, w.attention_norm, rows.x, s.normed);
+      normalize<scalar, norm::rms(config.norm)>(where, config.norm, w.attention_norm, rows.x, s.normed);
       show(stage::attn_norm, s.normed);
     }
     view<const scalar> const attended = norms_before ? view<const scalar>(s.normed) : rows.x;
     if (auto done = attention_of<Spec>::forward(where, w.attention, attended, sites, cache, s.attention, tap, layer); !done) return done;
     if constexpr (norms_after) {
-      normalize<scalar>(where, config.norm, w.attention_post_norm, s.attention.out, s.attention.out);
+      normalize<scalar, norm::rms(config.norm)>(where, config.norm, w.attention_post_norm, s.attention.out, s.attention.out);
       show(stage::attn_post_norm, s.attention.out);
     }
-    if constexpr (norms_before) add_and_normalize<scalar>(where, config.norm, w.ffn_norm, rows.x, s.attention.out, s.stream, s.normed, scale);
+    if constexpr (norms_before) add_and_normalize<scalar, norm::rms(config.norm)>(where, config.norm, w.ffn_norm, rows.x, s.attention.out, s.stream, s.normed, scale);
     else add<scalar>(where, rows.x, s.attention.out, s.stream, scale);
     show(stage::attn_residual, s.stream);
     if constexpr (norms_before) show(stage::ffn_norm, s.normed);
@@ -123,7 +123,7 @@ struct block {
     if (auto done = moe<Spec>::forward(where, w.ffn, mixed, residual, out, state, s.ffn, s.flags, tap, layer, opens ? rows.carried : view<scalar>()); !done)
       return done;
     if constexpr (norms_after) {
-      normalize<scalar>(where, config.norm, w.ffn_post_norm, out, out);
+      normalize<scalar, norm::rms(config.norm)>(where, config.norm, w.ffn_post_norm, out, out);
       show(stage::ffn_post_norm, out);
       add<scalar>(where, s.stream, out, y, scale);
     }
@@ -203,7 +203,7 @@ struct block {
   template <class Where, tensor_source Source>
   static void load_into(Where& where, weights const& w, Source const& source, std::string_view prefix, tensor_names const& names = {},
                         int sublayer = 0) {
-    loader<Where, Source> from(where, source, prefix, names, sublayer);
+    loader from(where, source, prefix, names, sublayer);
     if constexpr (norms_before) {
       bool const pre_norm = norms_after && from.has(names.ffn_pre_norm, "");
       norm::load(config.norm, w.attention_norm, from, names.attention_norm, names.attention_norm_bias);
@@ -225,11 +225,11 @@ struct block {
 
   /// Whether weights are of this configuration's shapes and formats, and all there.
   static status check_weights(weights const& w) {
-    arena counting;
-    auto const expected = carve_weights(counting);
-    bool same = true;
-    for_each_weight([&](const char*, auto const& given, auto const& wanted) { same = same && same_shape(given, wanted); }, w, expected);
-    if (!same) return {status_code::wrong_weights, "the weights must have been loaded for a configuration of the same shapes and storage", 0, 0};
+    static constexpr weights expected = [] {
+      arena counting;
+      return carve_weights(counting);
+    }();
+    if (!same_shapes(w, expected)) return {status_code::wrong_weights, "the weights must have been loaded for a configuration of the same shapes and storage", 0, 0};
     return {};
   }
   /// The same, and whether they were made for this rotation, where `where` lets the host look.

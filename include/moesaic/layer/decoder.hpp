@@ -89,7 +89,7 @@ struct decoder {
     }
     auto const final = all ? s.stream : s.picked;
     if (!all) pick_rows<scalar>(where, s.stream, rows, s.picked, s.flags);
-    normalize<scalar>(where, config.norm, w.norm, final, final);
+    normalize<scalar, norm::rms(config.norm)>(where, config.norm, w.norm, final, final);
     tap(tap_point{layers, stage::final_norm}, view<const scalar>(final));
     linear<config.embedding.type>(where, w.embedding.head, view<const scalar>(final), w.embedding.head_bias, logits);
     if constexpr (config.logit_scale != 1 || config.logit_softcap != 0) scale_and_cap(where, config.logit_scale, config.logit_softcap, logits);
@@ -172,7 +172,7 @@ struct decoder {
     auto const bound = [](auto const& memory) { return bind({memory.data(), static_cast<std::int64_t>(memory.size())}); };
     auto staged = allocate_staging(where, weights_bytes());
     auto const w = bound(staged);
-    loader<Where, Source> from(where, source, "", names);
+    loader from(where, source, "", names);
     embedding::load<config.embedding.type>(config, w.embedding, from);
     norm::load(config.norm, w.norm, from, names.final_norm, names.final_norm_bias);
     for_each_layer<layer_list>([&]<class Spec>(int layer) {
@@ -224,8 +224,8 @@ struct decoder {
   static std::string layer_prefix(tensor_names const& names, int layer) {
     std::string_view const pattern = names.layer.options[0] != nullptr ? names.layer.options[0] : "";
     auto const hole = pattern.find("{}");
-    if (hole == pattern.npos) throw error("tensor_names::layer: expected a name with {} for the layer's number, found '" + std::string(pattern) + "'");
-    return std::string(pattern.substr(0, hole)) + std::to_string(layer) + std::string(pattern.substr(hole + 2));
+    if (hole == pattern.npos) throw_error({"tensor_names::layer: expected a name with {} for the layer's number, found '", pattern, "'"});
+    return joined({pattern.substr(0, hole), layer, pattern.substr(hole + 2)});
   }
 
   template <class Spec, class States>

@@ -110,7 +110,7 @@ struct ffn {
     struct one {
       std::vector<float> memory;
       tensor upright;
-      rows_of of(tensor const* stack, bool transposed, int e, std::int64_t outputs, std::int64_t inputs) {
+      [[gnu::noinline]] rows_of of(tensor const* stack, bool transposed, int e, std::int64_t outputs, std::int64_t inputs) {
         if (!transposed) return {stack, outputs, e * outputs};
         upright = Loader::turned(*stack, e * inputs, inputs, outputs, memory);
         return {&upright, outputs, 0};

@@ -7,6 +7,7 @@
 #include <moesaic/config/latent.hpp>
 #include <moesaic/layer/attention.hpp>
 #include <moesaic/layer/inputs.hpp>
+#include <moesaic/layer/norm.hpp>
 
 namespace moesaic {
 
@@ -73,12 +74,12 @@ struct latent_attention {
     if constexpr (low_rank_q) {
       auto const q_latent = columns(0, q_columns);
       show(stage::q_a, q_latent);
-      normalize<scalar>(where, latent_norm, norm_weights{w.q_norm, {}}, q_latent, q_latent);
+      normalize<scalar, norm::rms(latent_norm)>(where, latent_norm, norm_weights{w.q_norm, {}}, q_latent, q_latent);
       show(stage::q_a_norm, q_latent);
       linear<stored>(where, w.q_up, inputs::of(where, q_latent, s.codes), {}, q);
     }
     show(stage::q, q), show(stage::kv_a, columns(q_columns, heads.slot_dim()));
-    normalize<scalar>(where, latent_norm, norm_weights{w.k_norm, {}}, c, c);
+    normalize<scalar, norm::rms(latent_norm)>(where, latent_norm, norm_weights{w.k_norm, {}}, c, c);
     show(stage::kv_a_norm, c);
     if constexpr (latent.q_scale != 1) multiply<scalar>(where, latent.q_scale, q);
     if constexpr (latent.kv_scale != 1) multiply<scalar>(where, latent.kv_scale, c);

@@ -54,7 +54,7 @@ class layer_monitors {
     arena over(memory.data, static_cast<std::size_t>(memory.size));
     carve(over, options);
     if (!over.fits())
-      throw error("layer_monitors: expected " + std::to_string(bytes(options)) + " bytes of memory, found " + std::to_string(memory.size));
+      throw_error({"layer_monitors: expected ", bytes(options), " bytes of memory, found ", memory.size});
     clear();
   }
 

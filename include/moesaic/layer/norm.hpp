@@ -7,8 +7,10 @@
 
 namespace moesaic {
 
-/// x [tokens, hidden] -> normalised x: normalize(where, config, weights, x, y).
+/// x [tokens, hidden] -> normalised x: normalize<T, norm::rms(config)>(where, config, weights, x, y).
 struct norm {
+  static constexpr bool rms(norm_config const& c) { return c.kind == norm_kind::rms; }
+
   static constexpr norm_weights carve_weights(norm_config const& c, int width, arena& memory) {   // width 0: no norm
     return {memory.take<float>(width), memory.take<float>(c.bias ? width : 0)};
   }

@@ -121,7 +121,7 @@ struct soft_moe {
     auto memory = allocate(where, weights_bytes());
     arena over(memory.data(), memory.size());
     auto const w = carve_weights(over);
-    loader<Where, Source> from(where, source, prefix, names);
+    loader from(where, source, prefix, names);
     from.template matrix<dtype::fp32>(w.slots, 0, {from.find(names.router, "", {slots, shape.hidden})});
     if constexpr (Normalised) {
       from.lengths(w.slots, w.length);

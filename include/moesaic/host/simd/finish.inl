@@ -15,18 +15,18 @@ inline void finish(product<T, Out> const& p, std::int64_t pair, const float* sum
     auto const bias = bias_of(output, count), up_bias = both ? bias_of(outputs + output, count) : bias;
     for (std::int64_t r = 0; r < rows; ++r) {
       auto const* const from = sums + r * 2 * packed::lanes + panel * packed::lanes;
-      auto value = load(from);
+      auto value = load(from), up = set1(1.0f);
       if (p.bias != nullptr) value = add(value, bias);
       if (both) {
         // min and max give their second argument where one is NaN.
         auto const limit = set1(p.act.limit);
-        auto up = load(from + packed::lanes);
+        up = load(from + packed::lanes);
         if (p.bias != nullptr) up = add(up, up_bias);
         up = add(max(negate(limit), min(limit, up)), set1(p.act.up_offset));
-        value = mul(activate(p.act, min(limit, value)), up);
-      } else if (p.activated) {
-        value = activate(p.act, value);
+        value = min(limit, value);
       }
+      if (both || p.activated) value = activate(p.act, value);   // here alone: all activations are part of it
+      if (both) value = mul(value, up);
       save(p.y + (first_row + r) * p.y_stride + output, value, count);
     }
   }

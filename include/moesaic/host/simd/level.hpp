@@ -5,7 +5,6 @@
 #include <cstdint>
 #include <cstdlib>
 #include <initializer_list>
-#include <string>
 #include <string_view>
 
 #if defined(__x86_64__)
@@ -55,7 +54,7 @@ inline level best_level() {
   if (wanted == nullptr || *wanted == '\0') return detected;
   for (auto const known : {level::portable, level::avx2, level::avx512, level::avx512_bf16})
     if (std::string_view{wanted} == name(known)) return known < detected ? known : detected;
-  throw error("MOESAIC_LEVEL: expected portable, avx2, avx512 or avx512_bf16, found '" + std::string(wanted) + "'");
+  throw_error({"MOESAIC_LEVEL: expected portable, avx2, avx512 or avx512_bf16, found '", wanted, "'"});
 }
 
 }  // namespace moesaic::host

@@ -3,7 +3,7 @@
 
 // p(x) with coefficients from the constant upwards.
 template <int N>
-MOESAIC_HOST f32 polynomial(f32 x, const float (&c)[N]) {
+MOESAIC_STEPS f32 polynomial(f32 x, const float (&c)[N]) {
   auto y = set1(c[N - 1]);
   for (int i = N - 2; i >= 0; --i) y = fma(y, x, set1(c[i]));
   return y;

@@ -73,7 +73,7 @@ struct panel_pair {
     auto const rows = packed::rows(W, inputs);
     group = has_scales(W) && f.group != 0 ? f.group : inputs;
     scales = pair + packed::tile_bytes(W, inputs);
-    zeros = f.zero_point ? scales + packed::scale_bytes(f, inputs) : nullptr;
+    zeros = W == dtype::int4 && f.zero_point ? scales + packed::scale_bytes(f, inputs) : nullptr;
     edge = rows / packed::tile_rows * packed::tile_rows * per_lane;
     edge_height = rows % packed::tile_rows;
   }
