@@ -90,6 +90,15 @@ TEST_CASE("linear, and what it refuses") {
     cuda::linear(where, w.device, of_x.view(), {}, y.view());
     check_close(y, want, sum_tolerance<float>(272) * 4);
   });
+  // A code of NaN is one on either backend: weight (0, 0) is the first byte of both layouts.
+  for (auto const* const m : {&w.host, &w.device}) const_cast<std::byte*>(m->data)[0] = std::byte{0x7f};
+  host::linear(pool, w.host, host::quantized_rows{std::as_const(of_x).codes.view(), std::as_const(of_x).scales.view()}, {}, want.view());
+  under_schedule([&](cuda::stream_ref& where) {
+    auto z = unwritten<float>(5, 48);
+    cuda::linear(where, w.device, of_x.view(), {}, z.view());
+    for (std::int64_t t = 0; t < 5; ++t)
+      for (std::int64_t n = 0; n < 48; ++n) CHECK(((z(t, n) != z(t, n)) == (n == 0) && (want(t, n) != want(t, n)) == (n == 0)));
+  }, {.architecture = 90});
   matrix<float> y(5, 48);
   device_model::scope const older({.architecture = 80});
   cuda::stream_ref where;
