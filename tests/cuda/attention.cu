@@ -20,7 +20,10 @@ EVERY(128, 128, true)
 EVERY(192, 192, true)
 EVERY(256, 256, true)
 EVERY(64, 64, false)
+EVERY(96, 96, false)
 EVERY(128, 128, false)
+EVERY(256, 256, false)
+EVERY(192, 128, false)
 EVERY(192, 128, true)
 
 }  // namespace every_attention

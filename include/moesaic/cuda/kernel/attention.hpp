@@ -132,7 +132,10 @@ template <int KeyDim, int ValueDim, bool Plain>
 struct attention_rows {
   /// Of rows in shared memory: an odd number of 16-byte chunks, so that ldmatrix meets no bank twice.
   static constexpr int stride = KeyDim + 8, value_stride = ValueDim + 8;
-  std::uint32_t query[KeyDim / 16][4];
+  /// Of the widest heads, queries and outputs would take more registers than there are: queries stay in shared memory, and are read for each tile of keys.
+  static constexpr bool keeps_query = KeyDim + ValueDim < 512;
+  bf16 const* queries;
+  std::uint32_t query[keeps_query ? KeyDim / 16 : 1][4];
   float top[2] = {-infinity<float>, -infinity<float>}, total[2] = {};
   float out[ValueDim / 8][4] = {};
 
@@ -144,11 +147,14 @@ struct attention_rows {
     }
   }
 
-  /// Queries of 16 rows [16, stride] in shared memory.
+  /// Queries of 16 rows [16, stride] in shared memory, where they stay.
   MOESAIC_DEVICE void load_query(bf16 const* rows) {
     int const lane = device::lane_id();
-    MOESAIC_UNROLL
-    for (int k = 0; k < KeyDim / 16; ++k) device::ldmatrix<4>(query[k], rows + lane % 16 * stride + k * 16 + lane / 16 * 8);
+    queries = rows + lane % 16 * stride + lane / 16 * 8;
+    if constexpr (keeps_query) {
+      MOESAIC_UNROLL
+      for (int k = 0; k < KeyDim / 16; ++k) device::ldmatrix<4>(query[k], queries + k * 16);
+    }
   }
 
   /// Goes on by `Keys` keys [Keys, stride] and values [Keys, value_stride] in shared memory, whose first is slot `first`; row i of mine sees slots
@@ -159,22 +165,29 @@ struct attention_rows {
     int const lane = device::lane_id();
     float score[Keys / 8][4] = {};
     MOESAIC_UNROLL
-    for (int k = 0; k < KeyDim / 16; ++k)
+    for (int k = 0; k < KeyDim / 16; ++k) {
+      auto& a = query[keeps_query ? k : 0];
+      if constexpr (!keeps_query) device::ldmatrix<4>(a, queries + k * 16);
       MOESAIC_UNROLL
       for (int n = 0; n < Keys / 16; ++n) {
         std::uint32_t b[4];
         device::ldmatrix<4>(b, keys + (n * 16 + lane / 16 * 8 + lane % 8) * stride + k * 16 + lane / 8 % 2 * 8);
         std::uint32_t const low[2] = {b[0], b[1]}, high[2] = {b[2], b[3]};
-        device::mma_sync<dtype::bf16>(score[2 * n], query[k], low);
-        device::mma_sync<dtype::bf16>(score[2 * n + 1], query[k], high);
+        device::mma_sync<dtype::bf16>(score[2 * n], a, low);
+        device::mma_sync<dtype::bf16>(score[2 * n + 1], a, high);
       }
+    }
     float highest[2] = {top[0], top[1]};
+    // Counted from this lane's first key on, since 32 bits hold what lies between two slots of a cache.
+    auto const mine = first + 2 * (lane % 4);
+    int const until[2] = {static_cast<int>(visible[0] - mine), static_cast<int>(visible[1] - mine)};
+    int const since[2] = {static_cast<int>(from[0] - mine), static_cast<int>(from[1] - mine)};
     MOESAIC_UNROLL
     for (int n = 0; n < Keys / 8; ++n)
       MOESAIC_UNROLL
       for (int i = 0; i < 4; ++i) {
-        auto const slot = first + n * 8 + 2 * (lane % 4) + i % 2;
-        bool const sees = slot <= visible[i / 2] && (Plain || slot >= from[i / 2]);
+        int const key = n * 8 + i % 2;
+        bool const sees = key <= until[i / 2] && (Plain || key >= since[i / 2]);
         score[n][i] = sees ? p.template score<Plain>(score[n][i]) : -infinity<float>;
         highest[i / 2] = score[n][i] > highest[i / 2] ? score[n][i] : highest[i / 2];
       }
@@ -391,6 +404,7 @@ struct attend_split {
     std::int64_t const seen_from[2] = {first, first}, visible[2] = {own, own};
     if constexpr (!Plain)
       if (warp == 0 && rank == 0)        // sinks enter once
+        MOESAIC_UNROLL
         for (int r = 0; r < 2; ++r)
           if (int const row = lane / 4 + 8 * r; row < heads) mine.start(r, p.template sink<Plain>(head + row * apart));
     auto& tile = memory.of_warp[warp];
