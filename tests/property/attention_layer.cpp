@@ -1,7 +1,9 @@
-// The attention of a layer where no published file shows it: an output gate's rows among the queries', one tensor of q, k and v.
+// The attention of a layer where no published file shows it: an output gate's rows among the queries', one tensor of q, k and v, experts beside other axes.
 // SPDX-License-Identifier: Apache-2.0
+#include <cmath>
 #include <map>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include <doctest/doctest.h>
@@ -26,6 +28,18 @@ struct layer {
                                        .storage = {.weights = dtype::fp32, .activations = dtype::fp64}};
 };
 
+/// With experts of attention, or with one projection; queries normalised after they turn, or not turned at all.
+template <bool Experts, bool Turns>
+struct mixed_layer {
+  static constexpr block_config config{.hidden = hidden,
+                                       .attention = {.heads = heads, .kv_heads = kv_heads, .head_dim = key_dim, .value_dim = value_dim, .tiled_kv = true,
+                                                     .rotary = Turns, .qk_norm = Turns ? qk_norm::per_head : qk_norm::none, .qk_norm_after_rope = Turns,
+                                                     .out_bias = Experts,
+                                                     .router = Experts ? router_config{.experts = 3, .top_k = 2, .renormalize = true} : router_config{}},
+                                       .expert = {.intermediate = 8},
+                                       .storage = {.weights = dtype::fp32, .activations = dtype::fp64}};
+};
+
 /// Tensors in memory.
 struct memory_source {
   struct held {
@@ -35,10 +49,11 @@ struct memory_source {
   };
   std::map<std::string, held, std::less<>> all;
 
-  void add(std::string const& name, matrix<float> values) {
+  void add(std::string const& name, matrix<float> values, std::int64_t stacked = 0) {
     auto& h = all[name];
     h.values = std::move(values);
     h.shape = h.values.columns == 1 ? std::vector<std::int64_t>{h.values.rows} : std::vector<std::int64_t>{h.values.rows, h.values.columns};
+    if (stacked != 0) h.shape = {stacked, h.values.rows / stacked, h.values.columns};
     h.view = {dtype::fp32, h.shape, reinterpret_cast<std::byte const*>(h.values.data.data()), static_cast<std::int64_t>(h.values.data.size() * 4)};
   }
   tensor const* find(std::string_view name) const {
@@ -53,9 +68,9 @@ struct outputs {
   matrix<double> heads, out;
 };
 
-template <bool Gate>
+template <class Spec>
 outputs run(memory_source const& source, matrix<double> const& x) {
-  using attention = moesaic::attention<layer<Gate>>;
+  using attention = moesaic::attention<Spec>;
   host::pool where(1);
   arena counting;
   attention::carve_weights(counting);
@@ -109,8 +124,8 @@ TEST_CASE("an output gate: each head's rows after its query's, weights and biase
     source->add("self_attn.o_proj.weight", out);
   }
   auto const x = random_matrix<double>(7, hidden, random);
-  auto const with = run<true>(gated, x);
-  auto want = run<false>(plain, x);
+  auto const with = run<layer<true>>(gated, x);
+  auto want = run<layer<false>>(plain, x);
   for (std::int64_t t = 0; t < x.rows; ++t)
     for (std::int64_t c = 0; c < want.heads.columns; ++c) {
       auto const row = gate_rows[static_cast<std::size_t>(c)];
@@ -145,6 +160,59 @@ TEST_CASE("one tensor of q, k and v is three, of a bias too") {
   auto const out = random_matrix<float>(hidden, heads * value_dim, random);
   apart.add("self_attn.o_proj.weight", out), fused.add("self_attn.o_proj.weight", out);
   auto const x = random_matrix<double>(5, hidden, random);
-  auto const one = run<false>(fused, x), three = run<false>(apart, x);
+  auto const one = run<layer<false>>(fused, x), three = run<layer<false>>(apart, x);
   CHECK(same_bits(one.out.view(), three.out.view()));
+}
+
+// Keys are of no expert, so a token's heads are those of attention with its two experts' queries one after the other.
+TEST_CASE_TEMPLATE("experts of attention: each token attends by those of its choice", Turns, std::true_type, std::false_type) {
+  using mixed = mixed_layer<true, Turns::value>;
+  using plain = mixed_layer<false, Turns::value>;
+  constexpr int experts = 3, q_rows = heads * key_dim / 2, width = heads * value_dim / 2;
+  random_stream random(93);
+  memory_source source;
+  auto const q = random_matrix<float>(experts * q_rows, hidden, random), out = random_matrix<float>(experts * hidden, width, random);
+  auto const router = random_matrix<float>(experts, hidden, random), bias = random_matrix<float>(hidden, 1, random);
+  auto const add_shared = [k = random_matrix<float>(kv_heads * key_dim, hidden, random), v = random_matrix<float>(kv_heads * value_dim, hidden, random),
+                           q_norm = random_matrix<float>(key_dim, 1, random), k_norm = random_matrix<float>(key_dim, 1, random)](memory_source& to) {
+    to.add("self_attn.k_proj.weight", k), to.add("self_attn.v_proj.weight", v);
+    to.add("self_attn.q_norm.weight", q_norm), to.add("self_attn.k_norm.weight", k_norm);
+  };
+  source.add("self_attention.experts.input_linear.weight", q, experts), source.add("self_attention.experts.output_linear.weight", out, experts);
+  source.add("self_attention.experts.router.layer.weight", router), source.add("self_attention.experts.bias", bias);
+  add_shared(source);
+  auto const x = random_matrix<double>(9, hidden, random);
+  auto const got = run<mixed>(source, x);
+
+  for (int first = 0; first < experts; ++first)
+    for (int second = 0; second < experts; ++second) {
+      std::vector<std::int64_t> rows;
+      for (int const e : {first, second})
+        for (int i = 0; i < q_rows; ++i) rows.push_back(e * q_rows + i);
+      memory_source one;
+      one.add("self_attn.q_proj.weight", rows_of(q, rows)), one.add("self_attn.o_proj.weight", random_matrix<float>(hidden, 2 * width, random));
+      add_shared(one);
+      auto const want = run<plain>(one, x);
+      for (std::int64_t t = 0; t < x.rows; ++t) {
+        double score[experts] = {};
+        for (int e = 0; e < experts; ++e) {
+          for (int i = 0; i < hidden; ++i) score[e] += static_cast<double>(router(e, i)) * x(t, i);
+          score[e] = std::exp(score[e]);
+        }
+        int const least = score[0] < score[1] ? (score[0] < score[2] ? 0 : 2) : (score[1] < score[2] ? 1 : 2);
+        if (first == second || first == least || second == least || score[first] < score[second]) continue;
+        for (std::int64_t c = 0; c < 2 * width; ++c) CHECK(got.heads(t, c) == doctest::Approx(want.heads(t, c)).epsilon(stage_tolerance<double>));
+        for (std::int64_t n = 0; n < hidden; ++n) {
+          double sum = static_cast<double>(bias(n, 0)), magnitude = std::fabs(sum);
+          for (int const choice : {0, 1}) {
+            auto const e = choice == 0 ? first : second;
+            for (std::int64_t c = 0; c < width; ++c) {
+              auto const term = score[e] / (score[first] + score[second]) * static_cast<double>(out(e * hidden + n, c)) * want.heads(t, choice * width + c);
+              sum += term, magnitude += std::fabs(term);
+            }
+          }
+          CHECK(std::fabs(got.out(t, n) - sum) <= stage_tolerance<double> * magnitude);
+        }
+      }
+    }
 }
