@@ -80,7 +80,7 @@ struct parts_of {
 
   template <class Other, class States, class Tap = moesaic::no_tap>
   any_net net(States states, Tap tap = {}) {
-    return std::make_unique<net_of<Other, host::pool, States, Tap>>(where, weights, std::move(states), std::move(tap));
+    return std::make_unique<net_of<Other, States, Tap>>(where, weights, std::move(states), std::move(tap));
   }
 };
 

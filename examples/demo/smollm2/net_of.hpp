@@ -11,12 +11,12 @@
 
 namespace demo::smollm2 {
 
-/// The preset's layer with fp32 activations and weights, but for the feed-forward's.
-template <moesaic::format Ffn = moesaic::dtype::fp32>
+/// The preset's layer with fp32 activations and weights, but for the feed-forward's, and for what its products read.
+template <moesaic::format Ffn = moesaic::dtype::fp32, moesaic::input_codes Inputs = moesaic::input_codes::none>
 struct dense_layer {
   static constexpr moesaic::block_config config = [] {
     auto c = moesaic::presets::smollm2_135m::layer::config;
-    c.storage = {.weights = moesaic::dtype::fp32, .ffn = Ffn, .activations = moesaic::dtype::fp32};
+    c.storage = {.weights = moesaic::dtype::fp32, .ffn = Ffn, .activations = moesaic::dtype::fp32, .inputs = Inputs};
     return c;
   }();
 };
@@ -51,12 +51,12 @@ struct counting {
 };
 
 /// `states` as decoder::forward takes them. `weights` must outlive this.
-template <class Model, class Where = host::pool, class States = moesaic::no_states, class Tap = moesaic::no_tap>
+template <class Model, class States = moesaic::no_states, class Tap = moesaic::no_tap>
 class net_of : public net {
  public:
   using decoder = moesaic::decoder<Model>;
 
-  net_of(Where& where, moesaic::decoder_weights const& weights, States states = {}, Tap tap = {})
+  net_of(host::pool& where, moesaic::decoder_weights const& weights, States states = {}, Tap tap = {})
       : where_(where), weights_(weights), states_(std::move(states)), tap_(std::move(tap)),
         workspace_(decoder::template workspace_bytes<counting<Tap>>(window, window)), caches_(decoder::make_cache(where, 1, 1)) {}
 
@@ -85,20 +85,20 @@ class net_of : public net {
   }
 
  private:
-  Where& where_;
+  host::pool& where_;
   moesaic::decoder_weights const& weights_;
   States states_;
   Tap tap_;
   host::buffer workspace_;
-  decltype(decoder::make_cache(std::declval<Where&>(), 1, 1)) caches_;
+  decltype(decoder::make_cache(std::declval<host::pool&>(), 1, 1)) caches_;
 };
 
-/// A dense model that owns its weights, and where it runs.
-template <class Model, class Where = host::pool&>
+/// A dense model that owns its weights.
+template <class Model>
 class dense_net : public net {
  public:
   dense_net(host::pool& where, moesaic::checkpoint const& folder)
-      : where_(where), weights_(moesaic::load<Model>(where, folder)), run_(where_, weights_) {}
+      : weights_(moesaic::load<Model>(where, folder)), run_(where, weights_) {}
 
   void start(int sequences, int length) override { run_.start(sequences, length); }
   void forward(moesaic::token_batch const& tokens, list<const std::int32_t> rows, view<float> logits, choices& seen) override {
@@ -107,9 +107,8 @@ class dense_net : public net {
   ffn_cost cost() const override { return run_.cost(); }
 
  private:
-  Where where_;
   decltype(moesaic::load<Model>(std::declval<host::pool&>(), std::declval<moesaic::checkpoint const&>())) weights_;
-  net_of<Model, std::remove_reference_t<Where>> run_;
+  net_of<Model> run_;
 };
 
 template <moesaic::format Ffn>
