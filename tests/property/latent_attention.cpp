@@ -319,6 +319,56 @@ TEST_CASE_TEMPLATE("Both forms are equal with weights of every format", Spec, pa
   CHECK(compare<double, double>(one.view(), other.view()).worst < 1e-12);
 }
 
+// Codes and scales of keys and values, of blocks that the rows of a head may cross; the rest is random.
+struct coded_source {
+  random_source random{7};
+  std::vector<std::uint8_t> codes;
+  std::vector<float> scales;
+  std::vector<std::int64_t> shape, blocks;
+  tensor of_codes, of_scales;
+
+  coded_source(std::int64_t rows, std::int64_t inputs) : shape{rows, inputs}, blocks{(rows + 127) / 128, (inputs + 127) / 128} {
+    random_stream numbers(8);
+    for (std::int64_t i = 0; i < rows * inputs; ++i) codes.push_back(e4m3(numbers.normal()).bits);
+    for (std::int64_t i = 0; i < blocks[0] * blocks[1]; ++i) scales.push_back(0.05f + 0.1f * numbers.uniform());
+    of_codes = {dtype::e4m3, shape, reinterpret_cast<std::byte const*>(codes.data()), rows * inputs};
+    of_scales = {dtype::fp32, blocks, reinterpret_cast<std::byte const*>(scales.data()), static_cast<std::int64_t>(scales.size()) * 4};
+  }
+  tensor const* find(std::string_view name) const {
+    return name == "kv_b_proj.weight" ? &of_codes : name == "kv_b_proj.weight_scale_inv" ? &of_scales : nullptr;
+  }
+  tensor const* make(std::string_view name, std::initializer_list<std::int64_t> wanted) const { return random.make(name, wanted); }
+  std::string where(std::string_view) const { return "memory"; }
+};
+struct across_two : packed_as<dtype::e4m3> {
+  static constexpr block_config config = [] {
+    auto c = packed_as<dtype::e4m3>::config;
+    c.attention.value_dim = 16;
+    return c;
+  }();
+};
+TEST_CASE("Stored e4m3 has the same weights in a matrix and its transpose, whether a head's rows lie in one block or cross two") {
+  host::pool where;
+  auto const check = [&]<class Spec>(Spec) {
+    constexpr auto shape = latent_shape_of(Spec::config);
+    layer<Spec> const loaded(where, coded_source(shape.heads * (shape.head_dim + shape.value_dim), shape.rank), "");
+    bool kept = true;
+    coded_source const source(shape.heads * (shape.head_dim + shape.value_dim), shape.rank);
+    for (std::int64_t h = 0; h < shape.heads; ++h)
+      for (std::int64_t n = 0; n < shape.head_dim; ++n)
+        for (std::int64_t k = 0; k < shape.rank; ++k) {
+          auto const row = h * (shape.head_dim + shape.value_dim) + n;
+          auto const w = host::unpack(loaded.w.key_up, h, 0, n, k);
+          REQUIRE(w == host::unpack(loaded.w.key_up_transposed, h, 0, k, n));
+          auto const at = static_cast<std::size_t>(row * shape.rank + k);
+          kept = kept && w == static_cast<float>(e4m3::from_bits(source.codes[at])) * source.scales[static_cast<std::size_t>(row / 128)];
+        }
+    return kept;
+  };
+  CHECK(check(packed_as<dtype::e4m3>{}));
+  CHECK(!check(across_two{}));
+}
+
 TEST_CASE("A form is chosen by its FLOPs") {
   constexpr latent_shape deepseek{128, 128, 64, 128, 512};
   // spec: 2·n·H·(128 + 128)·512 for the expansion of n slots, 2·H·128·512·2 for the absorption of a token, 2·n·H·(576 + 512) to attend.

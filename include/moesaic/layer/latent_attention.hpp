@@ -145,8 +145,7 @@ struct latent_attention {
       return some;
     };
     for (std::int64_t h = 0; h < shape.heads; ++h) {
-      from.template matrix<stored>(w.key_up, h, {piece(h * (key + value), key)});
-      from.template transposed<stored>(w.key_up_transposed, w.key_up, h, piece(h * (key + value), key));
+      from.template matrix_and_transpose<stored>(w.key_up, w.key_up_transposed, h, piece(h * (key + value), key));
       from.template matrix<stored>(w.value_up, h, {piece(h * (key + value) + key, value)});
     }
     if (config.out_bias) from.vector(n.out, ".bias", w.out_bias);

@@ -258,31 +258,38 @@ class loader : public tensor_finder {
     pack<Stored>(where_, into, index, rows_of_pieces{into, pieces});
   }
 
-  /// Matrix `index` of `into` [outputs, inputs] from a piece of `inputs` stored rows of `outputs`: its transpose, with the weights that the piece has in `of`,
-  /// which is of type Stored.
+  /// Matrix `index` of `into` [outputs, inputs], of type Stored, from stored rows; and of `transpose` [inputs, outputs] its transpose, with the same weights.
   template <dtype Stored>
-  void transposed(packed_matrix const& into, packed_matrix const& of, std::int64_t index, rows_of piece) {
+  void matrix_and_transpose(packed_matrix const& into, packed_matrix const& transpose, std::int64_t index, rows_of piece) {
+    std::initializer_list<rows_of> const pieces{piece};
+    rows_of_pieces const rows{into, pieces};
     std::vector<float> memory;
     tensor upright;
+    turned_rows const columns{transpose, piece, upright};
     if constexpr (moesaic::turned(Stored) == Stored) {
-      upright = turned(*piece.stored, piece.first, into.inputs, into.outputs, memory);
+      upright = turned(*piece.stored, piece.first, into.outputs, into.inputs, memory);
+      std::vector<group_scale> unused(static_cast<std::size_t>(packed::groups(transpose.stored, transpose.inputs)));
+      // Blocks that the transpose cannot keep are kept by neither, but measured anew.
+      if (piece.stored->scales != nullptr && !columns.scales(0, 0, unused.data()))
+        pack<Stored>(where_, into, index, [&](int part, std::int64_t output, float* row) { rows(part, output, row); });
+      else
+        pack<Stored>(where_, into, index, rows);
     } else {
       memory.resize(static_cast<std::size_t>(into.outputs * into.inputs));
-      std::initializer_list<rows_of> const pieces{piece};
-      rows_of_pieces const source{of, pieces};
-      packing::quantizer rows(of, index, packing::as_row_source(source));
-      for (std::int64_t k = 0; k < into.inputs; ++k) {
-        rows.template take<Stored>(0, k);
-        rows.for_each_group([&](auto group, auto first, auto end) {
-          auto const scale = rows.scale(group);
-          for (auto n = first; n < end; ++n)
-            memory[static_cast<std::size_t>(n * into.inputs + k)] =
-                packing::decode<Stored>(rows.template code<Stored>(n, scale), scale, of.stored.zero_point);
+      packing::quantizer quantized(into, index, packing::as_row_source(rows));
+      for (std::int64_t n = 0; n < into.outputs; ++n) {
+        quantized.template take<Stored>(0, n);
+        quantized.for_each_group([&](auto group, auto first, auto end) {
+          auto const scale = quantized.scale(group);
+          for (auto k = first; k < end; ++k)
+            memory[static_cast<std::size_t>(k * into.outputs + n)] =
+                packing::decode<Stored>(quantized.template code<Stored>(k, scale), scale, into.stored.zero_point);
         });
       }
       upright = {dtype::fp32, {}, reinterpret_cast<std::byte const*>(memory.data()), into.outputs * into.inputs * 4};
+      pack<Stored>(where_, into, index, rows);
     }
-    pack<moesaic::turned(Stored)>(where_, into, index, turned_rows{into, piece, upright});
+    pack<moesaic::turned(Stored)>(where_, transpose, index, columns);
   }
 
  private:
