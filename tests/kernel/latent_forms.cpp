@@ -147,9 +147,10 @@ void check_forms(Op const& attend, std::vector<std::vector<run>> const& batches,
 
 TEST_CASE("both forms of bf16, by matrix instructions and without") {
   op<narrow, bf16, dtype::bf16> const attend(140);
-  // The first positions, and runs over two passes; more than 64 tokens, of which some are absorbed.
-  check_forms(attend, {{{0, 0, 1}, {1, 2, 2}}, {{2, 127, 5}, {0, 139, 1}}}, {75, 80, 90}, bf16());
-  check_forms(attend, {{{0, 0, 67}, {1, 90, 1}, {2, 40, 3}}}, {80}, bf16(), {latent_form::by_shape});
+  // The first positions, and runs over two passes; more than 64 tokens, of which some are absorbed and others see three tiles.
+  check_forms(attend, {{{0, 0, 1}, {1, 2, 2}}}, {90}, bf16());
+  check_forms(attend, {{{2, 127, 5}, {0, 139, 1}}}, {75, 80}, bf16());
+  check_forms(attend, {{{0, 73, 67}, {1, 90, 1}, {2, 40, 3}}}, {80}, bf16(), {latent_form::by_shape});
 }
 
 TEST_CASE("both forms of fp32, and of bf16 over a cache of fp32") {

@@ -534,11 +534,10 @@ struct plan_latents {
  private:
   MOESAIC_DEVICE static std::int64_t min_of(std::int64_t a, std::int64_t b) { return a < b ? a : b; }
   MOESAIC_DEVICE static std::int64_t slot(params const& p, std::int64_t t) { return slot_of(sites_of(p.cache), p.sequence[t], p.position[t]); }
-  /// Σ over the threads before, and over all.
+  /// Σ over the threads before, and over all. Between two calls all threads meet.
   MOESAIC_DEVICE static std::int32_t sum_before(shared& memory, std::int32_t mine, std::int32_t& all) {
     int const warp = device::warp_id();
     auto const through = device::warp_inclusive_sum(mine);
-    device::block_sync();                // of_warp has been read
     if (device::lane_id() == device::warp_size - 1) memory.of_warp[warp] = through;
     device::block_sync();
     auto before = through - mine;
@@ -748,7 +747,7 @@ struct attend_expanded {
       if (from == start) mine.load_query(memory.query + device::warp_id() * 16 * rows::stride);
       auto const stage = from / keys % stages;
       mine.template visit<keys>(memory.key[stage], memory.value[stage], from, from_first, visible, a);
-      device::block_sync();              // all have read the stage before it is filled again
+      device::block_sync();              // all have read the stage before it is filled again, by the next run too
       if constexpr (stages == 1) fetch(from + keys);
     }
     device::cp_async_wait_group<0>();
@@ -767,7 +766,6 @@ struct attend_expanded {
       for (int n = 0; n < ValueDim / 8; ++n)
         *reinterpret_cast<std::uint32_t*>(out + n * 8 + 2 * (lane % 4)) = device::cvt_bf16x2(mine.out[n][2 * r] * scale, mine.out[n][2 * r + 1] * scale);
     }
-    device::block_sync();                // the memory is free for the next run
   }
   /// Row r to its state or back: each lane's own partial sum of weights, so that going on changes no bit.
   template <bool Leave>
