@@ -263,7 +263,7 @@ def small_block(hidden, router, **more):
                              "expert": BLOCK_DEFAULTS["expert"] | {"intermediate": 1}} | more
 
 
-def routers(path, rule, tensors, _):
+def routers(path, rule, tensors, metadata):
     """[(piece, block, policy, call)]: the router of the feed-forward, by each rule that the file has results of."""
     router, pieces = router_of(rule), []
     sparse = rule["weights"] == "sparsemixer"
@@ -279,6 +279,12 @@ def routers(path, rule, tensors, _):
                        lambda spec, given=given: f"check_router<{spec}>({quoted(path)}, {{{given}}}{state});"))
     if not pieces:
         raise Unreadable("it has no topk_index")
+    if metadata.get("kind") == "router":             # of which these pieces are all there is
+        known = {f"expect.{stage}" for stage in ("ffn_norm", "router_logits", "router_scores", "router_choice")}
+        known |= {f"expect.{stage}{suffix}" for stage in ("topk_index", "topk_weight") for suffix in VARIANTS}
+        for name in sorted(tensors):
+            if name.startswith("expect.") and name not in known:
+                raise Unreadable(f"it has {name}, which nothing here compares")
     return pieces
 
 
@@ -324,8 +330,6 @@ def functions(out, path, name, tensors, metadata):
         cases = []
         for kind, told in json_of(metadata, "kinds").items():
             parameters = told["rope_parameters"]
-            if kind.endswith("_short"):                    # of two lists the one for short contexts
-                parameters["long_factor"] = parameters["short_factor"]
             turning = config_from_hf.rope(config_from_hf.Keys(told), told["head_dim"], {"partial": True, "alpha": True})
             default = config_from_hf.DEFAULTS["attention"]
             config = ", ".join(config_from_hf.fields(default | turning, default))

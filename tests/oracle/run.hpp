@@ -3,7 +3,9 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
+#include <numeric>
 #include <string>
 #include <type_traits>
 #include <vector>
@@ -63,7 +65,7 @@ struct recorder {
 enum class pairs_shown : std::uint8_t { together, apart };
 
 /// Adds stages that a file shows otherwise than a tap does: queries and keys of latent attention with what all heads share, pairs that an
-/// implementation stores apart, values by their heads, norms head by head.
+/// implementation stores apart, values by their heads, norms head by head, capped scores before the mask.
 inline void add_shown_otherwise(block_config const& config, pairs_shown pairs, recording& seen) {
   auto const s = shapes(config);
   auto const has = [&](const char* stage) { return seen.contains(stage); };
@@ -95,6 +97,18 @@ inline void add_shown_otherwise(block_config const& config, pairs_shown pairs, r
     for (std::int64_t t = 0; t < q.rows; ++t) {
       std::copy_n(&k(t, 0), k.columns, &kv(t, 0));
       std::copy_n(&v(t, 0), v.columns, &kv(t, k.columns));
+    }
+    if (config.attention.softcap != 0 && has("q_rope") && has("k_rope")) {
+      auto const &queries = seen.at("q_rope"), &keys = seen.at("k_rope");
+      auto const rule = attention_rule_of(config.attention, attention_scale(config.attention, s.key_dim), {});
+      auto& scores = seen["attn_scores"] = matrix<double>(s.heads * q.rows, q.rows);
+      for (int h = 0; h < s.heads; ++h)
+        for (std::int64_t t = 0; t < q.rows; ++t)
+          for (std::int64_t j = 0; j < q.rows; ++j) {
+            auto const *query = &queries(t, h * s.key_dim), *key = &keys(j, rule.kv_head(h, s.heads, s.kv_heads) * s.key_dim);
+            double const cap = config.attention.softcap, scale = attention_scale(config.attention, s.key_dim);
+            scores(h * q.rows + t, j) = cap * std::tanh(scale * std::inner_product(query, query + s.key_dim, key, 0.0) / cap);
+          }
     }
     if (config.attention.tiled_kv)         // one after another, as often as there are groups of query heads
       for (auto const* stage : {"k_rope", "v_heads"}) {
@@ -165,7 +179,7 @@ template <class T, class MakeCall>
 void check_run(safetensors const& file, block_config const& config, oracle_model const& of, int layers, std::int64_t tokens,
                host::pool& where, MakeCall&& make_call) {
   bool const of_decoder = layers > 0;
-  auto format = precision_of<T>(of_decoder ? run_tolerance<T>(layers) : stage_tolerance<T>);
+  auto format = precision_of<T>(of_decoder ? run_tolerance<T>(layers) : oracle_tolerance<T>);
   // The shipped code at float32 may be further from the exact result than is usual: the file says how far.
   if (auto const shipped = file.metadata("largest_float32_difference"); of_decoder && std::is_same_v<T, float> && !shipped.empty())
     format.stages = shipped_tolerance(format.stages, std::stod(std::string(shipped)));

@@ -29,9 +29,9 @@ struct precision {
   std::int64_t masked = 0;     ///< experts of a token that the limit on groups masks
 };
 template <class T>
-precision precision_of(double stages = stage_tolerance<T>) {
+precision precision_of(double stages = oracle_tolerance<T>) {
   constexpr bool wide = std::is_same_v<T, double>, narrow = std::is_same_v<T, bf16>;
-  return {wide ? "fp64" : narrow ? "bf16" : "fp32", wide ? "" : narrow ? "bf16." : "f32.", stages, long_stage_tolerance<T>, 0, 0};
+  return {wide ? "fp64" : narrow ? "bf16" : "fp32", wide ? "" : narrow ? "bf16." : "f32.", stages, wide ? oracle_tolerance<T> : long_stage_tolerance<T>, 0, 0};
 }
 
 /// The weights of a file under their HuggingFace names, as fp32, rounded to bf16 before if asked. A tensor_source that knows what was read.

@@ -366,11 +366,11 @@ double llama_norm_far(norm_cast cast) {
   return other_bits(normalized(cast, 1e-5, x, weight.data), read_matrix<bf16>(file, "expect.bf16.attn_norm"));
 }
 
-/// gpt-oss rounds after it: once, from double.
-double gpt_oss_norm_far(norm_cast cast) {
-  safetensors const file(oracle_path("gpt_oss.block"));
+/// gpt-oss and Grok-1 round after it: once, from double.
+double late_norm_far(const char* block, const char* name, norm_cast cast) {
+  safetensors const file(oracle_path(block));
   auto const x = convert<bf16>(read_matrix<float>(file, "input.x"));
-  auto const weight = read<float>(file, "weight.input_layernorm.weight");
+  auto const weight = read<float>(file, name);
   matrix<bf16> want(x.rows, x.columns);
   for (std::int64_t t = 0; t < x.rows; ++t) {
     double square = 0;
@@ -536,7 +536,7 @@ void check(trap const& t, double library, double mutant) {
   CHECK(t.at_least >= 10 * t.allowed);
 }
 
-constexpr double exact = stage_tolerance<double>, in_float = routing_tolerance<float>;
+constexpr double exact = oracle_tolerance<double>, in_float = routing_tolerance<float>;
 constexpr double few = 0x1p-7, many = 0x1p-3;   // share of other bits: where a float's last bit decides a rounding; of a rounding more
 
 trap const traps[] = {
@@ -593,7 +593,11 @@ trap const traps[] = {
     {"Llama's norm rounded after its weight", few, many,
      [](bool mutant) { return llama_norm_far(mutant ? norm_cast::after_weight : norm_cast::before_weight); }},
     {"gpt-oss's norm rounded before its weight", few, many,
-     [](bool mutant) { return gpt_oss_norm_far(mutant ? norm_cast::before_weight : norm_cast::after_weight); }},
+     [](bool mutant) {
+       return late_norm_far("gpt_oss.block", "weight.input_layernorm.weight", mutant ? norm_cast::before_weight : norm_cast::after_weight);
+     }},
+    {"Grok-1's norm rounded before its weight", few, many,
+     [](bool mutant) { return late_norm_far("grok1.block", "weight.attn_norm.weight", mutant ? norm_cast::before_weight : norm_cast::after_weight); }},
     {"JetMoE's kv heads grouped", exact, 0.1, [](bool mutant) { return jetmoe.far(plain_scale(jetmoe), !mutant); }},
     {"Llama's kv heads tiled", exact, 0.1, [](bool mutant) { return llama.far(plain_scale(llama), mutant); }},
     {"combine weights rounded to bf16", few, many, [](bool mutant) { return combined_far(mutant); }},

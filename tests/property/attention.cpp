@@ -131,7 +131,7 @@ std::vector<std::int64_t> shuffled(std::int64_t count, random_stream& random) {
 }  // namespace
 
 TEST_CASE_TEMPLATE("the formula: batches of several sequences, positions from offsets, in any order of tokens", T, double, float, bf16) {
-  for (std::uint64_t seed = 1; seed <= 12; ++seed) {
+  for (std::uint64_t seed = 1; seed <= (sanitized ? std::size(sizes) : 12); ++seed) {
     random_stream random(seed);
     auto const s = sizes[seed % std::size(sizes)];
     std::vector<int> const lengths = {static_cast<int>(random.below(40)) + 1, 1, static_cast<int>(random.below(70)) + 1};
@@ -151,6 +151,7 @@ TEST_CASE_TEMPLATE("the formula: batches of several sequences, positions from of
 TEST_CASE_TEMPLATE("contexts around and beyond a block of keys, large scores", T, double, float, bf16) {
   shape const s{3, 1, 16};
   for (int const length : {31, 32, 33, 511, 512, 513, 1100}) {
+    if (sanitized && length > 513) continue;
     random_stream random(static_cast<std::uint64_t>(length));
     CAPTURE(length);
     auto batch = random_batch<T>(s, {length}, {}, random);
@@ -170,7 +171,8 @@ TEST_CASE_TEMPLATE("token by token, in pieces or all at once, alone or among oth
   for (std::uint64_t seed = 1; seed <= std::size(sizes); ++seed) {
     random_stream random(seed);
     auto const s = sizes[seed % std::size(sizes)];
-    std::vector<int> const lengths = {static_cast<int>(random.below(60)) + 520, 3, static_cast<int>(random.below(30)) + 1};
+    int const blocks = sanitized && seed != 2 ? 60 : 520;      // of keys: one, or two
+    std::vector<int> const lengths = {static_cast<int>(random.below(60)) + blocks, 3, static_cast<int>(random.below(30)) + 1};
     std::vector<std::int32_t> const first = {0, 100, 0};
     CAPTURE(seed);
     auto const batch = random_batch<T>(s, lengths, first, random);
@@ -228,7 +230,7 @@ TEST_CASE("every level gives the bits of the portable one") {
   for (std::uint64_t seed = 1; seed <= std::size(sizes); ++seed) {
     random_stream random(seed);
     auto const s = sizes[seed % std::size(sizes)];
-    std::vector<int> const lengths = {530, static_cast<int>(random.below(50)) + 1};
+    std::vector<int> const lengths = {sanitized && seed != 2 ? 60 : 530, static_cast<int>(random.below(50)) + 1};
     CAPTURE(seed);
     auto const check = [&]<class T>(T) {
       auto const batch = random_batch<T>(s, lengths, {}, random);
@@ -274,7 +276,8 @@ TEST_CASE_TEMPLATE("every rule, and rules together: the formula, and token by to
     random_stream random(++seed);
     CAPTURE(std::string(r.name));
     auto const s = shapes[seed % std::size(shapes)];
-    std::vector<int> const lengths = {std::is_same_v<T, float> ? 580 : 60, 1, 41};
+    bool const far = std::is_same_v<T, float> && (!sanitized || r.rule.window == 200 || r.rule.chunk == 512);
+    std::vector<int> const lengths = {far ? 580 : 60, 1, 41};
     std::vector<std::int32_t> const first = {3, 30, 0};
     auto const sinks = sinks_of(r, s.heads);
     auto rule = r.rule;

@@ -10,6 +10,15 @@
 
 namespace moesaic::test {
 
+/// Under a sanitizer, which takes ten times as long and looks at memory, not at numbers: a case of every kind, fewer of each.
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+inline constexpr bool sanitized = true;
+#elif defined(__has_feature)
+inline constexpr bool sanitized = __has_feature(address_sanitizer) || __has_feature(thread_sanitizer);
+#else
+inline constexpr bool sanitized = false;
+#endif
+
 /// The levels this processor has, lowest first. The others are named, once a program: a pool would lower them in silence.
 inline std::vector<host::level> const& levels() {
   static auto const found = [] {

@@ -11,8 +11,8 @@
 
 namespace moesaic::test {
 
-/// Largest error of an oracle stage, relative to the largest magnitude of its row.
-///   double  1e-10   the oracle's own figures carry about 1e-14
+/// Largest error of a stage, relative to the largest magnitude of its row.
+///   double  1e-10   against a formula; against an oracle's file see below
 ///   float   1e-5    2^-24 a rounding; a stage is at most a few sums of some hundred terms away from its input
 ///   bf16    2^-6    of a stage computed from the oracle's own inputs, see below
 /// One rounding to bf16 is off by at most u = 2^-8, with an rms of 0.4 u. The roundings of both sides are independent: n of them add up
@@ -28,14 +28,20 @@ inline constexpr double stage_tolerance = std::is_same_v<T, double> ? 1e-10 : st
 template <class T>
 inline constexpr double long_stage_tolerance = std::is_same_v<T, bf16> ? 0x1p-5 : stage_tolerance<T>;
 
+/// The same against an oracle's file, whose figures at double carry about 1e-14.
+template <class T>
+inline constexpr double oracle_tolerance = std::is_same_v<T, double> ? 1e-12 : stage_tolerance<T>;
+/// The only exception at double, of cosines and sines: an angle of so many turns carries the roundings of its frequency and of their product.
+inline double turned_tolerance(double position) { return oracle_tolerance<double> + 4 * 0x1p-53 * position; }
+
 /// The same where the reference's own code at float is further from the exact result than is usual, as its file says: at most four times as far.
 inline double shipped_tolerance(double usual, double shipped) { return std::min(std::max(usual, shipped), 4 * usual); }
 
-/// The same where a bf16 run starts at the embedding and nothing is handed on: about 20 roundings a layer in the reference, which rounds
+/// The same against a decoder's file. A bf16 run starts at the embedding and nothing is handed on: about 20 roundings a layer in the reference, which rounds
 /// each elementary operation, and 10 here. n = 30 · layers: 8 √layers u.
 template <class T>
 double run_tolerance(int layers) {
-  return std::is_same_v<T, bf16> ? 0x1p-5 * std::sqrt(static_cast<double>(layers)) : stage_tolerance<T>;
+  return std::is_same_v<T, bf16> ? 0x1p-5 * std::sqrt(static_cast<double>(layers)) : oracle_tolerance<T>;
 }
 
 /// Unit roundoff: half the distance of neighbouring values, relative.

@@ -7,7 +7,7 @@
 namespace moesaic::presets {
 
 /// microsoft/Phi-3.5-MoE-instruct. A layer derived from this one says the rest: `using routing = routing::sparse_mixer<>`, which has no weights,
-/// and LongRoPE's factors, which stand in the release's config.json: its short or its long list, with a magnitude of 1.243163121016122.
+/// and LongRoPE's two lists of factors, which stand in the release's config.json, with magnitudes of 1.243163121016122 (attention.scaling).
 struct phi_3_5_moe {
   struct layer {
     static constexpr block_config config{
