@@ -17,17 +17,17 @@
 
 namespace moesaic::host {
 
-/// Packs matrix `index` of `m` into the memory that m.data points to, which the caller owns. `source` as of pack_pairs; threads call it at
-/// the same time. Throws what packing throws, of the first rows that fail.
-/// Promised: the stored type where it is known, so that only code for that is made.
-template <dtype Promised = dtype::same, class RowSource>
-void pack(pool& where, packed_matrix const& m, std::int64_t index, RowSource const& source) {
+namespace pack_detail {
+
+using pair_packer = void (*)(packed_matrix const& m, std::int64_t index, row_source source, std::byte* out, std::int64_t first_pair, std::int64_t last_pair);
+
+inline void pack(pool& where, packed_matrix const& m, std::int64_t index, row_source source, pair_packer pack_pairs) {
   constexpr std::int64_t pairs_a_task = 8;               // 128 or 256 outputs: whole fp8 blocks, whose rows are read twice
   auto const pairs = packed::pairs(m);
   auto const tasks = (pairs + pairs_a_task - 1) / pairs_a_task;
   auto const pack_task = [&](std::int64_t task) {
     auto const first = task * pairs_a_task;
-    pack_pairs<Promised>(m, index, source, const_cast<std::byte*>(m.data), first, std::min(pairs, first + pairs_a_task));
+    pack_pairs(m, index, source, const_cast<std::byte*>(m.data), first, std::min(pairs, first + pairs_a_task));
   };
   std::atomic<std::int64_t> failed{tasks};
   where.for_each(tasks, [&](std::int64_t task) {
@@ -41,6 +41,16 @@ void pack(pool& where, packed_matrix const& m, std::int64_t index, RowSource con
   // Once more, alone, from the first that failed on: the message does not depend on threads, and where memory was short for a moment
   // every task that failed is packed after all.
   for (auto task = failed.load(); task < tasks; ++task) pack_task(task);
+}
+
+}  // namespace pack_detail
+
+/// Packs matrix `index` of `m` into the memory that m.data points to, which the caller owns. `source` as of pack_pairs; threads call it at
+/// the same time. Throws what packing throws, of the first rows that fail.
+/// Promised: the stored type where it is known, so that only code for that is made.
+template <dtype Promised = dtype::same, class RowSource>
+void pack(pool& where, packed_matrix const& m, std::int64_t index, RowSource const& source) {
+  pack_detail::pack(where, m, index, packing::as_row_source(source), &pack_detail::pack_pairs<Promised>);
 }
 
 /// A layer's cache and its memory. Converts to the view that forward calls take.

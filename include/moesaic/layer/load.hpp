@@ -254,7 +254,7 @@ class loader : public tensor_finder {
   /// Matrix `index` of `into` from stored rows, one piece after another: first the rows of part 0, then of part 1.
   /// Stored: its type where that is known, so that only code for that is made.
   template <dtype Stored = dtype::same>
-  void matrix(packed_matrix const& into, std::int64_t index, std::initializer_list<rows_of> pieces) {
+  [[gnu::noinline]] void matrix(packed_matrix const& into, std::int64_t index, std::initializer_list<rows_of> pieces) {
     pack<Stored>(where_, into, index, rows_of_pieces{into, pieces});
   }
 

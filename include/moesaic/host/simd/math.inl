@@ -38,14 +38,11 @@ MOESAIC_STEPS f32 tanh(f32 x) {
   return select_less(a, set1(near), small, select_less(x, set1(0.0f), negate(large), large));
 }
 
-// x · sigmoid(alpha x).
-MOESAIC_HOST f32 silu(f32 x, f32 alpha) { return div(x, add(set1(1.0f), exp(negate(mul(alpha, x))))); }
+// x · sigmoid(z), of −z.
+MOESAIC_HOST f32 times_sigmoid(f32 x, f32 minus_z) { return div(x, add(set1(1.0f), exp(minus_z))); }
 
-// x · sigmoid(2 u), u = √(2/π) (x + 0.044715 x³).
-MOESAIC_HOST f32 gelu_tanh(f32 x) {
-  auto const u = mul(x, fma(mul(x, x), set1(-2.0f * 0.79788456f * 0.044715f), set1(-2.0f * 0.79788456f)));
-  return div(x, add(set1(1.0f), exp(u)));
-}
+// For x · sigmoid(2 u), u = √(2/π) (x + 0.044715 x³): −2u.
+MOESAIC_HOST f32 of_gelu_tanh(f32 x) { return mul(x, fma(mul(x, x), set1(-2.0f * 0.79788456f * 0.044715f), set1(-2.0f * 0.79788456f))); }
 
 // x · Φ(x). Φ(-a) = exp(-a²/2) q(t), t = 1 / (1 + a/4): q is a polynomial fitted to 2^-26, and a² carries its rounding error along.
 MOESAIC_HOST f32 gelu_erf(f32 x) {
@@ -63,9 +60,9 @@ MOESAIC_HOST f32 relu(f32 x) { return select_less(x, set1(0.0f), set1(0.0f), x);
 // act(gate), which for a gated activation meets the up projection next.
 MOESAIC_HOST f32 activate(activation_rule_in<float> const& rule, f32 x) {
   switch (rule.act) {
-    case activation::swiglu: return silu(x, set1(rule.alpha));
+    case activation::swiglu:
     case activation::geglu_tanh:
-    case activation::gelu_tanh: return gelu_tanh(x);
+    case activation::gelu_tanh: return times_sigmoid(x, rule.act == activation::swiglu ? negate(mul(set1(rule.alpha), x)) : of_gelu_tanh(x));
     case activation::geglu_erf: return gelu_erf(x);
     case activation::relu: return relu(x);
     case activation::relu_squared: return mul(relu(x), relu(x));
