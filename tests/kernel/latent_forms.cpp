@@ -54,7 +54,8 @@ struct op {
     cuda::stream_ref where;
     matrix<float> const keys = weights(s.head_dim, random), values = weights(s.value_dim, random);
     pack(where, &attention_weights::key_up, s.head_dim, s.rank, [&](std::int64_t h, std::int64_t o, std::int64_t i) { return keys(h * s.head_dim + o, i); });
-    pack(where, &attention_weights::key_up_transposed, s.rank, s.head_dim, [&](std::int64_t h, std::int64_t o, std::int64_t i) { return keys(h * s.head_dim + i, o); });
+    pack(where, &attention_weights::key_up_transposed, s.rank, s.head_dim,
+         [&](std::int64_t h, std::int64_t o, std::int64_t i) { return keys(h * s.head_dim + i, o); });
     pack(where, &attention_weights::value_up, s.value_dim, s.rank, [&](std::int64_t h, std::int64_t o, std::int64_t i) { return values(h * s.value_dim + o, i); });
     host_cache = {Stored, 3, s.rank, s.rope_dim, max_tokens, nullptr, starts};
     cache = {Stored, 3, s.rank, s.rope_dim, max_tokens, nullptr, starts.data()};
@@ -72,7 +73,8 @@ struct op {
     return out;
   }
   template <class Tuning>
-  matrix<T> operator()(cuda::basic_stream_ref<Tuning>& where, sites const& at, matrix<T> const& q, latent_form form, std::vector<std::int32_t>* block_of_token = nullptr) const {
+  matrix<T> operator()(cuda::basic_stream_ref<Tuning>& where, sites const& at, matrix<T> const& q, latent_form form,
+                       std::vector<std::int32_t>* block_of_token = nullptr) const {
     auto out = unwritten<T>(q.rows, s.heads * s.value_dim);
     moesaic::host::buffer work;
     auto const m = carved(work, q.rows);
@@ -176,7 +178,9 @@ void check_rows(int heads) {
   CAPTURE(Cluster);
   constexpr int rank = 512, rope = 64, slot_dim = rank + rope, key_dim = 80, slots = 300;
   random_stream random(17);
-  auto const cached = random_matrix<bf16>(slots, slot_dim, random), query = random_matrix<bf16>(2, heads * slot_dim, random), q = random_matrix<bf16>(2, heads * key_dim, random);
+  auto const cached = random_matrix<bf16>(slots, slot_dim, random), query = random_matrix<bf16>(2, heads * slot_dim, random);
+  auto const q = random_matrix<bf16>(2, heads * key_dim, random);
+  auto const number = [](bf16 x) { return static_cast<double>(static_cast<float>(x)); };
   std::vector<std::int32_t> const sequence{0, 0}, position{slots - 1, 0};
   float const scale = 0.05f;                             // of 2^x
   matrix<float> want(2, heads * rank);
@@ -187,13 +191,13 @@ void check_rows(int heads) {
       for (std::int64_t j = 0; j <= position[static_cast<std::size_t>(t)]; ++j) {
         double score = 0;
         for (int d = 0; d < slot_dim; ++d)
-          score += static_cast<double>(static_cast<float>(d < rank ? query(t, h * slot_dim + d) : q(t, (h + 1) * key_dim - slot_dim + d))) * static_cast<double>(static_cast<float>(cached(j, d)));
+          score += number(d < rank ? query(t, h * slot_dim + d) : q(t, (h + 1) * key_dim - slot_dim + d)) * number(cached(j, d));
         weight.push_back(std::exp2(score * static_cast<double>(scale)));
         total += weight.back();
       }
       for (int d = 0; d < rank; ++d) {
         double sum = 0;
-        for (std::size_t j = 0; j < weight.size(); ++j) sum += weight[j] * static_cast<double>(static_cast<float>(cached(static_cast<std::int64_t>(j), d)));
+        for (std::size_t j = 0; j < weight.size(); ++j) sum += weight[j] * number(cached(static_cast<std::int64_t>(j), d));
         want(t, h * rank + d) = static_cast<float>(sum / total);
       }
     }

@@ -127,12 +127,11 @@ TEST_CASE("one block for all slots of experts that are no feed-forward") {
 }
 
 TEST_CASE("one block for all rows of latent attention") {
-  constexpr int rank = 32, rope_dim = 16, slot_dim = rank + rope_dim, heads = 3, tokens = 5, max_tokens = 100, head_dim = 16, key_dim = head_dim + rope_dim, value_dim = 16;
+  constexpr int rank = 32, rope_dim = 16, slot_dim = rank + rope_dim, key_dim = 16 + rope_dim, value_dim = 16, heads = 3, tokens = 5, max_tokens = 100;
   random_stream random(73);
   auto const latent = random_matrix<float>(tokens, rank, random), key = random_matrix<float>(tokens, rope_dim, random);
   auto slots = random_matrix<float>(2 * max_tokens, slot_dim, random);
-  auto const cache_over = [&](matrix<float>& m) { return cuda::latent_cache{dtype::fp32, 2, rank, rope_dim, max_tokens, reinterpret_cast<std::byte*>(m.data.data()), nullptr}; };
-  auto const cache = cache_over(slots);
+  cuda::latent_cache const cache{dtype::fp32, 2, rank, rope_dim, max_tokens, reinterpret_cast<std::byte*>(slots.data.data()), nullptr};
   std::vector<std::int32_t> const sequence{1, 0, 0, 0, 1}, position{70, 1, 2, 3, 99};
 
   check_grids_of<cuda::append_latents<float, float>>(slots, tokens, [&](view<float> memory) {
@@ -155,12 +154,14 @@ TEST_CASE("one block for all rows of latent attention") {
   check_grids_of<weights>(matrix<float>(many * tokens, max_tokens), 22, [&](view<float> probabilities) { return weights::params{absorbed, probabilities, 0, tokens}; });
 
   // Two runs of expanded tokens, and one between them that is not: four blocks of slots in two passes of 128 rows.
-  std::int32_t first_token[] = {0, 1, 4, 5}, run_slots[] = {71, -1, 100}, block[] = {0, 2, 2}, block_of_token[] = {0, -1, -1, -1, 2}, absorbed_rows[] = {0, 0}, runs = 3, blocks = 4,
-               pass[] = {0, 128};
+  std::int32_t first_token[] = {0, 1, 4, 5}, run_slots[] = {71, -1, 100}, block[] = {0, 2, 2}, block_of_token[] = {0, -1, -1, -1, 2};
+  std::int32_t absorbed_rows[] = {0, 0}, runs = 3, blocks = 4, pass[] = {0, 128};
   cuda::latent_plan const plan{first_token, run_slots, block, block_of_token, absorbed_rows, &runs, &blocks, pass};
   matrix<float> keys(heads * 128, key_dim);
   using gather = cuda::gather_latents<float, float>;
-  check_grids_of<gather>(matrix<float>(128, rank), 128, [&](view<float> rows) { return gather::params{cache, plan, sequence.data(), rows, keys.data.data(), 128, heads, key_dim}; });
+  check_grids_of<gather>(matrix<float>(128, rank), 128, [&](view<float> rows) {
+    return gather::params{cache, plan, sequence.data(), rows, keys.data.data(), 128, heads, key_dim};
+  });
   constexpr std::int64_t window = 256;                   // of one pass for all
   auto const of_pass = random_matrix<float>(heads * window, key_dim, random), values = random_matrix<float>(heads * window, value_dim, random);
   constexpr auto state_width = latent_memory<float>::state_width(value_dim);
@@ -170,7 +171,8 @@ TEST_CASE("one block for all rows of latent attention") {
     cuda::attention_params<float> a{};
     a.cache = cuda::sites_of(cache), a.q = view<const float>(q.data.data(), tokens, heads * key_dim, q.columns), a.out = out;
     a.sequence = sequence.data(), a.position = position.data(), a.scale = 0.1f, a.heads = heads, a.group = 1;
-    return expand::params{a, of_pass.data.data(), values.data.data(), block_of_token, pass, 0, window, state.view(), static_cast<int>(state_width), key_dim, value_dim};
+    return expand::params{a,      of_pass.data.data(), values.data.data(),            block_of_token, pass, 0,
+                          window, state.view(),        static_cast<int>(state_width), key_dim,        value_dim};
   });
 
   auto const x = random_matrix<float>(tokens, 48, random), weight = random_matrix<float>(tokens, 2, random);

@@ -141,9 +141,9 @@ void absorbed(basic_stream_ref<Tuning>& where, call<T> const& c, std::int64_t fi
   auto const attend = [&]<class Sum>(auto&& launch, Sum* query, std::int64_t query_stride, std::int64_t query_step, Sum* latent, std::int64_t latent_stride,
                                      std::int64_t latent_step, double scale) {
     start_heads<turned(W)>(where, c.w->key_up_transposed, count, c.q.row(first), s.key_dim(), c.q.stride, query, query_step, query_stride, rows);
-    launch(latent_params<T, Sum>{c.cache, view<const Sum>(query, count, s.heads * query_step, query_stride), q, view<Sum>(latent, count, s.heads * latent_step, latent_stride),
-                                 c.sequence.data + first, c.position.data + first, left_out, static_cast<float>(scale), s.heads, static_cast<int>(query_step), s.key_dim(),
-                                 static_cast<int>(latent_step)});
+    launch(latent_params<T, Sum>{c.cache, view<const Sum>(query, count, s.heads * query_step, query_stride), q,
+                                 view<Sum>(latent, count, s.heads * latent_step, latent_stride), c.sequence.data + first, c.position.data + first, left_out,
+                                 static_cast<float>(scale), s.heads, static_cast<int>(query_step), s.key_dim(), static_cast<int>(latent_step)});
     start_heads<W>(where, c.w->value_up, count, static_cast<Sum const*>(latent), latent_step, latent_stride, c.out.row(first), s.value_dim, c.out.stride, rows);
   };
   if constexpr (!std::is_void_v<Shape> && std::is_same_v<T, bf16> && Stored == dtype::bf16) {
@@ -167,9 +167,11 @@ void absorbed(basic_stream_ref<Tuning>& where, call<T> const& c, std::int64_t fi
     }
   }
   auto const launch = [&](latent_params<T, float> const& p) {
-    start<attend_latents_simt<T, scalar_of<Stored>>>(where, {.x = blocks_for(count * ((s.heads + latent_tuning::heads - 1) / latent_tuning::heads)), .early = true}, p);
+    auto const groups = (s.heads + latent_tuning::heads - 1) / latent_tuning::heads;
+    start<attend_latents_simt<T, scalar_of<Stored>>>(where, {.x = blocks_for(count * groups), .early = true}, p);
   };
-  attend(launch, c.memory.query.data, c.memory.query.stride, s.slot_dim(), c.memory.latent.data, c.memory.latent.stride, latent_memory<T>::state_width(s.rank), c.scale);
+  auto const& m = c.memory;
+  attend(launch, m.query.data, m.query.stride, s.slot_dim(), m.latent.data, m.latent.stride, latent_memory<T>::state_width(s.rank), c.scale);
 }
 
 /// Passes of the expanded form. All that its runs can need, or by shape as much as pays: the slots of all sequences, or of all tokens where one order is
@@ -267,8 +269,8 @@ status latent_probabilities(basic_stream_ref<Tuning>& where, double scale, laten
     latent_detail::start_heads<turned(W)>(where, w.key_up_transposed, count, q.row(first), s.key_dim(), q.stride, memory.query.data, s.slot_dim(), memory.query.stride);
     start<latent_weights_simt<T, scalar_of<Stored>>>(
         where, {.x = blocks_for(count * s.heads, 4), .early = true},
-        {{cache, view<const float>(memory.query.data, count, memory.query.columns, memory.query.stride), view<const T>(q.row(first), count, q.columns, q.stride), {},
-          sequence.data + first, position.data + first, nullptr, static_cast<float>(scale), s.heads, s.slot_dim(), s.key_dim(), 0},
+        {{cache, view<const float>(memory.query.data, count, memory.query.columns, memory.query.stride),
+          view<const T>(q.row(first), count, q.columns, q.stride), {}, sequence.data + first, position.data + first, nullptr, static_cast<float>(scale), s.heads, s.slot_dim(), s.key_dim(), 0},
          probabilities, first, q.rows});
   }
   return {};

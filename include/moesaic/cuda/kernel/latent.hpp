@@ -349,7 +349,9 @@ struct attend_latents {
         if constexpr (Cluster > 1) {
           if (warp == 0 && lane % 4 == 0) memory.left.top[head] = top[m][r], memory.left.total[head] = whole;
           MOESAIC_UNROLL
-          for (int n = 0; n < column_tiles; ++n) memory.left.out[head][column + n * 8] = out[m][n][2 * r], memory.left.out[head][column + n * 8 + 1] = out[m][n][2 * r + 1];
+          for (int n = 0; n < column_tiles; ++n)
+            MOESAIC_UNROLL
+            for (int i = 0; i < 2; ++i) memory.left.out[head][column + n * 8 + i] = out[m][n][2 * r + i];
         } else if (head < heads) {
           float const scale = own >= 0 ? 1.0f / whole : 0.0f;
           MOESAIC_UNROLL
@@ -625,7 +627,8 @@ struct attend_expanded_simt {
     device::griddepcontrol_wait();
     if (p.pass[1] == 0) return;
     auto const all = a.q.rows * a.heads;
-    for (std::int64_t i = static_cast<std::int64_t>(device::block_x()) * warps + device::warp_id(); i < all; i += static_cast<std::int64_t>(device::grid_x()) * warps) {
+    auto const first_warp = static_cast<std::int64_t>(device::block_x()) * warps + device::warp_id();
+    for (auto i = first_warp; i < all; i += static_cast<std::int64_t>(device::grid_x()) * warps) {
       auto const t = i / a.heads;
       auto const h = static_cast<int>(i % a.heads);
       if (p.block_of_token[t] < 0) continue;
@@ -804,7 +807,8 @@ struct latent_weights_simt {
     device::griddepcontrol_launch_dependents();
     device::griddepcontrol_wait();
     auto const all = a.query.rows * a.heads;
-    for (std::int64_t i = static_cast<std::int64_t>(device::block_x()) * warps + device::warp_id(); i < all; i += static_cast<std::int64_t>(device::grid_x()) * warps) {
+    auto const first_warp = static_cast<std::int64_t>(device::block_x()) * warps + device::warp_id();
+    for (auto i = first_warp; i < all; i += static_cast<std::int64_t>(device::grid_x()) * warps) {
       auto const t = i / a.heads;
       auto const h = static_cast<int>(i % a.heads);
       auto const own = slot_of(sites_of(a.cache), a.sequence[t], a.position[t]);
