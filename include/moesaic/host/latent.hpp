@@ -8,7 +8,6 @@
 #include <limits>
 #include <type_traits>
 #include <utility>
-#include <vector>
 
 #include <moesaic/base/math.hpp>
 #include <moesaic/base/status.hpp>
@@ -76,29 +75,11 @@ Stored* slots_of(latent_cache const& c, std::int64_t sequence) {
   return reinterpret_cast<Stored*>(c.data) + sequence * c.max_tokens * c.slot_dim();
 }
 
-/// A layer's cache and its memory. Converts to the view that forward calls take.
-class owned_latent_cache {
- public:
-  explicit owned_latent_cache(latent_cache shape) : memory_(bytes(shape)), first_position_(static_cast<std::size_t>(shape.sequences)), view_(shape) {
-    view_.data = memory_.data();
-    view_.first_position = first_position_;
-  }
-  owned_latent_cache(owned_latent_cache&&) = default;
-  owned_latent_cache& operator=(owned_latent_cache&&) = default;
+using owned_latent_cache = owned_cache<latent_cache>;
 
-  operator latent_cache const&() const { return view_; }
-  /// The position of the first token that a sequence keeps: 0 unless set before its tokens come.
-  void set_first_position(int sequence, std::int32_t position) { first_position_[static_cast<std::size_t>(sequence)] = position; }
-
- private:
-  buffer memory_;
-  std::vector<std::int32_t> first_position_;   // [sequences]
-  latent_cache view_;
-};
 /// An empty cache: `sequences` sequences of up to max_tokens tokens.
 inline owned_latent_cache make_latent_cache(pool&, dtype storage, latent_shape const& s, int sequences, int max_tokens) {
-  if (sequences < 1 || max_tokens < 1)
-    throw_error({"cache: expected at least one sequence and one token, found ", sequences, " and ", max_tokens});
+  check_cache(sequences, max_tokens);
   return owned_latent_cache(latent_cache{storage, sequences, s.rank, s.rope_dim, max_tokens, nullptr, {}});
 }
 

@@ -6,7 +6,6 @@
 #include <atomic>
 #include <cstdint>
 #include <utility>
-#include <vector>
 
 #include <moesaic/config/shapes.hpp>
 #include <moesaic/host/kv_cache.hpp>
@@ -53,31 +52,12 @@ void pack(pool& where, packed_matrix const& m, std::int64_t index, RowSource con
   pack_detail::pack(where, m, index, packing::as_row_source(source), &pack_detail::pack_pairs<Promised>);
 }
 
-/// A layer's cache and its memory. Converts to the view that forward calls take.
-class owned_kv_cache {
- public:
-  explicit owned_kv_cache(kv_cache shape) : memory_(bytes(shape)), first_position_(static_cast<std::size_t>(shape.sequences)), view_(shape) {
-    view_.data = memory_.data();
-    view_.first_position = first_position_;
-  }
-  owned_kv_cache(owned_kv_cache&&) = default;
-  owned_kv_cache& operator=(owned_kv_cache&&) = default;
-
-  operator kv_cache const&() const { return view_; }
-  /// The position of the first token that a sequence keeps: 0 unless set before its tokens come.
-  void set_first_position(int sequence, std::int32_t position) { first_position_[static_cast<std::size_t>(sequence)] = position; }
-
- private:
-  buffer memory_;
-  std::vector<std::int32_t> first_position_;   // [sequences]
-  kv_cache view_;
-};
+using owned_kv_cache = owned_cache<kv_cache>;
 
 /// An empty cache for a layer of these shapes: `sequences` sequences of up to max_tokens tokens.
 template <class T>
 owned_kv_cache make_kv_cache(pool&, block_shapes const& s, int sequences, int max_tokens) {
-  if (sequences < 1 || max_tokens < 1)
-    throw_error({"cache: expected at least one sequence and one token, found ", sequences, " and ", max_tokens});
+  check_cache(sequences, max_tokens);
   return owned_kv_cache(kv_cache{s.cache, sequences, s.kv_heads, s.key_dim, s.value_dim, max_tokens, nullptr, {}});
 }
 

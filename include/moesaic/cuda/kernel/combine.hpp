@@ -166,7 +166,7 @@ struct gather_rows {
     for (std::int64_t i = device::block_x(); i < p.y.rows; i += device::grid_x()) {
       auto const row = p.rows[i];
       bool const there = row >= 0 && (p.flag == nullptr || row < p.x.rows);
-      if (!there && p.flag != nullptr && device::thread_id() == 0) device::atomic_exch(reinterpret_cast<std::uint32_t*>(p.flag), 1u);
+      if (!there && p.flag != nullptr && device::thread_id() == 0) raise_flag(p.flag);
       for (std::int64_t c = device::thread_id(); c < p.y.columns; c += threads) p.y(i, c) = there ? p.x(row, c) : static_cast<T>(0.0f);
     }
   }

@@ -33,7 +33,7 @@ struct embed_rows {
     for (std::int64_t t = device::block_x(); t < p.x.rows; t += device::grid_x()) {
       auto const id = p.ids[t];
       bool const known = id >= 0 && id < p.table.rows;
-      if (!known && p.flags != nullptr && device::thread_id() == 0) device::atomic_exch(reinterpret_cast<std::uint32_t*>(&p.flags->id), 1u);
+      if (!known && p.flags != nullptr && device::thread_id() == 0) raise_flag(&p.flags->id);
       T* const row = p.x.row(t);
       if constexpr (plain) {
         for_each_run<wide<T>, threads>(p.x.columns, [&](std::int64_t at) {   // K is a multiple of 16: rows of the table are whole runs

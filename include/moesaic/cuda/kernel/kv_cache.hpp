@@ -51,7 +51,7 @@ MOESAIC_DEVICE std::int64_t slot_of(kv_cache const& c, std::int32_t sequence, st
 /// The same by all threads of a block, which raises flags->site where there is none.
 MOESAIC_DEVICE std::int64_t slot_or_flag(kv_cache const& c, std::int32_t sequence, std::int32_t position, call_flags* flags) {
   auto const slot = slot_of(c, sequence, position);
-  if (slot < 0 && flags != nullptr && device::thread_id() == 0) device::atomic_exch(reinterpret_cast<std::uint32_t*>(&flags->site), 1u);
+  if (slot < 0 && flags != nullptr && device::thread_id() == 0) raise_flag(&flags->site);
   return slot;
 }
 

@@ -96,7 +96,7 @@ struct route_parts {
       g.sync();
     } else {
       bool const finite = score_token<Policy>(c, g, p.state, p.score_bias, t, p.logits.row(t), scores, choice);
-      if (!finite && lane == 0) device::atomic_exch(reinterpret_cast<std::uint32_t*>(p.not_finite), 1);
+      if (!finite && lane == 0) raise_flag(p.not_finite);
     }
     if constexpr (!Policy::coupled) {
       int const found = select_token<Policy>(c, g, p.state, t, static_cast<float const*>(scores), static_cast<float const*>(choice), width, ids);

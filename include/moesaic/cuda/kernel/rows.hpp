@@ -27,6 +27,9 @@ bool is_wide(view<T> const&... rows) {
            rows.columns * static_cast<std::int64_t>(sizeof(T)) % 16 == 0) && ...);
 }
 
+/// Sets a flag of a call (call_flags) to 1: any thread may, at any time.
+MOESAIC_DEVICE void raise_flag(std::int32_t* flag) { device::atomic_exch(reinterpret_cast<std::uint32_t*>(flag), 1u); }
+
 /// Elements [at, at + Count) of a row, widened.
 template <int Count, class T>
 MOESAIC_DEVICE void load_run(T const* row, std::int64_t at, float (&x)[Count]) {
