@@ -1,7 +1,12 @@
 #!/bin/sh
-# Runs another compiler in place of CMake's: with_compiler.sh <launcher> <compiler> <CMake's compiler> <arguments>...
+# Runs another compiler in place of CMake's: with_compiler.sh <compiler> [<launcher>...] -- <CMake's compiler> <arguments>...
 # SPDX-License-Identifier: Apache-2.0
-launcher=$1
-compiler=$2
-shift 3
-exec "$launcher" "$compiler" "$@"
+compiler=$1
+shift
+launcher=
+while [ "$1" != -- ]; do
+  launcher="$launcher $1"
+  shift
+done
+shift 2
+exec $launcher "$compiler" "$@"

@@ -58,7 +58,7 @@ double margin(matrix<double> const& m) {
   return least;
 }
 
-batch<double> clear_batch(std::vector<int> const& lengths, int experts, int top_k, random_stream& random) {
+test::batch<double> clear_batch(std::vector<int> const& lengths, int experts, int top_k, random_stream& random) {
   for (;;) {
     auto b = random_batch<double>(lengths, experts, top_k, random);
     if (margin(b.logits) > 10 * step && margin(b.noisy()) > 10 * step) return b;

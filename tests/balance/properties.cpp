@@ -26,7 +26,7 @@ struct outcome {
 };
 
 template <class T, class Loss>
-outcome<T> evaluate(Loss const& loss, batch<T> const& b, T before = T(0)) {
+outcome<T> evaluate(Loss const& loss, test::batch<T> const& b, T before = T(0)) {
   outcome<T> o{0, matrix<T>(b.tokens(), b.experts())};
   for (auto& g : o.gradient.data) g = before;
   auto const done = loss(b, o.gradient.view());
@@ -36,7 +36,7 @@ outcome<T> evaluate(Loss const& loss, batch<T> const& b, T before = T(0)) {
   return o;
 }
 
-batch<double> some_batch(random_stream& random) {
+test::batch<double> some_batch(random_stream& random) {
   auto const experts = static_cast<int>(2 + 2 * random.below(5));
   return random_batch<double>({static_cast<int>(1 + random.below(6)), static_cast<int>(1 + random.below(9)), 5}, experts,
                               static_cast<int>(1 + random.below(experts)), random);
@@ -237,7 +237,7 @@ TEST_CASE("fp32 gives what fp64 gives of the same logits") {
     CAPTURE(seed + trial);
     random_stream random(seed + trial);
     auto const narrow = random_batch<float>({7, 20, 5}, 8, 2, random);
-    batch<double> wide;
+    test::batch<double> wide;
     wide.top_k = narrow.top_k, wide.ids = narrow.ids, wide.padding = narrow.padding, wide.sequences = narrow.sequences;
     wide.logits = convert<double>(narrow.logits), wide.draws = convert<double>(narrow.draws);
     wide.noise = convert<double>(narrow.noise), wide.cost = convert<double>(narrow.cost);

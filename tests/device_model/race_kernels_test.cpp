@@ -22,7 +22,7 @@ struct memory {
   std::uint32_t count;
 };
 memory& mine() { return device::shared<memory>(); }
-constexpr device_model::shape block{{}, 64, sizeof(memory)};
+constexpr device_model::shape one_block{{}, 64, sizeof(memory)};
 
 /// Something that races unless block_sync stands between: thread 0 does `first`, then thread 33 `second`. Found in every order, clean with the barrier.
 template <class First, class Second>
@@ -42,9 +42,9 @@ void check_pair(First first, Second second, char const* what = "race: thread 0 w
     };
   };
   INFO("in line ", line);
-  check_right(block, pair(true));
+  check_right(one_block, pair(true));
   for (std::uint64_t seed = 0; seed < 3; ++seed) {
-    auto const found = findings_of(block, {.seed = seed}, pair(false));
+    auto const found = findings_of(one_block, {.seed = seed}, pair(false));
     // Whoever comes second is told of the first.
     CHECK_MESSAGE((found.find(what) != std::string::npos || found.find("race: thread 33") != std::string::npos), "seed ", seed, ": ", found);
     CHECK(found.find(file) != std::string::npos);
@@ -97,7 +97,7 @@ TEST_CASE("Accesses of every width and form are seen") {
 }
 
 TEST_CASE("Neighbouring bytes and atomic changes of one word do not race") {
-  check_right(block, [] {
+  check_right(one_block, [] {
     memory& m = mine();
     reinterpret_cast<unsigned char*>(m.word)[thread_id()] = static_cast<unsigned char>(thread_id());
     reinterpret_cast<std::uint16_t*>(m.wide)[thread_id()] = 1;
@@ -122,17 +122,17 @@ TEST_CASE("Lanes of a warp are ordered by warp_sync, not by shuffles, votes or s
       if (how == 1) m.word[thread_id() ^ 2] = 3;
     };
   };
-  check_right(block, exchange(1));
+  check_right(one_block, exchange(1));
   if (!sees_races()) return;
-  for (int const how : {0, 2, 3}) check_found(findings_of(block, {}, exchange(how)), "race: thread", file);
+  for (int const how : {0, 2, 3}) check_found(findings_of(one_block, {}, exchange(how)), "race: thread", file);
   // A warp's own barrier does not order other warps, nor lanes that it leaves out.
-  check_found(findings_of(block, {}, [] {
+  check_found(findings_of(one_block, {}, [] {
                 mine().word[thread_id()] = 1;
                 warp_sync();
                 use(mine().word[thread_id() ^ 32]);
               }),
               "race: thread", file);
-  check_found(findings_of(block, {}, [] {
+  check_found(findings_of(one_block, {}, [] {
                 mine().word[thread_id()] = 1;
                 if (lane_id() != 9) warp_sync(~(1u << 9));
                 if (lane_id() == 8) use(mine().word[thread_id() + 1]);
@@ -142,11 +142,11 @@ TEST_CASE("Lanes of a warp are ordered by warp_sync, not by shuffles, votes or s
 
 TEST_CASE("Bytes that nobody wrote are told when they are read") {
   if (!sees_races()) return;
-  auto const found = findings_of(block, {}, [] {
+  auto const found = findings_of(one_block, {}, [] {
     if (thread_id() == 7) use(mine().word[7]);
   });
   check_found(found, "unwritten: thread 7 reads shared+28", file);
-  check_found(findings_of(block, {}, [] {
+  check_found(findings_of(one_block, {}, [] {
                 if (thread_id() == 7) mine().word[7] += 1;
               }),
               "unwritten: thread 7 reads shared+28", file);
@@ -154,7 +154,7 @@ TEST_CASE("Bytes that nobody wrote are told when they are read") {
 
 TEST_CASE("Accesses behind shared memory are told, inside the margins too") {
   if (!sees_races()) return;
-  auto const found = findings_of(block, {}, [] {
+  auto const found = findings_of(one_block, {}, [] {
     if (thread_id() == 7) use(*(&mine().word[0] + told(sizeof(memory) / 4)));
   });
   check_found(found, "model: thread 7 reads 4 bytes at shared+", file);
@@ -179,11 +179,11 @@ TEST_CASE("An mbarrier orders who waits after who arrived") {
       }
     };
   };
-  check_right(block, pass(true, false));
+  check_right(one_block, pass(true, false));
   if (!sees_races()) return;
   for (std::uint64_t seed = 0; seed < 3; ++seed) {
-    check_found(findings_of(block, {.seed = seed}, pass(false, false)), "", file);
-    check_found(findings_of(block, {.seed = seed}, pass(true, true)), "race: thread", file);
+    check_found(findings_of(one_block, {.seed = seed}, pass(false, false)), "", file);
+    check_found(findings_of(one_block, {.seed = seed}, pass(true, true)), "race: thread", file);
   }
 }
 
@@ -205,11 +205,11 @@ TEST_CASE("cp.async reports to an mbarrier, and whoever waits for that sees the 
       }
     };
   };
-  check_right(block, copy(true));
+  check_right(one_block, copy(true));
   if (!sees_races()) return;
   for (auto const when : deliveries)
     for (std::uint64_t seed = 0; seed < 3; ++seed) {
-      auto const found = findings_of(block, {.when = when, .seed = seed}, copy(false));
+      auto const found = findings_of(one_block, {.when = when, .seed = seed}, copy(false));
       CHECK_MESSAGE(!found.empty(), static_cast<int>(when), seed);
     }
 }
@@ -229,10 +229,10 @@ TEST_CASE("Named barriers order their threads; who only arrived goes on unordere
       }
     };
   };
-  check_right(block, pass(false));
+  check_right(one_block, pass(false));
   if (!sees_races()) return;
   for (std::uint64_t seed = 0; seed < 3; ++seed) {
-    auto const found = findings_of(block, {.seed = seed}, pass(true));
+    auto const found = findings_of(one_block, {.seed = seed}, pass(true));
     check_found(found, "", file);
     CHECK(!found.empty());
   }

@@ -18,7 +18,7 @@
 #include "both_packed.hpp"
 
 using namespace moesaic;
-namespace layout = cuda::layout;
+namespace places = cuda::layout;
 
 namespace {
 
@@ -35,7 +35,7 @@ constexpr bool fits() {
       for (std::int64_t const outputs : {1, 2, 7, 8, 15, 16, 17, 24, 31, 32, 33, 100, 128, 129, 2880, 151936})
         for (std::int64_t const inputs : {16, 32, 48, 64, 80, 96, 112, 128, 144, 768, 2880, 7168}) {
           packed_matrix const m{f, outputs, inputs, parts};
-          if (layout::takes(m) && layout::used_bytes(m) > packed::matrix_bytes(m)) return false;
+          if (places::takes(m) && places::used_bytes(m) > packed::matrix_bytes(m)) return false;
         }
   return true;
 }
@@ -45,8 +45,8 @@ static_assert(fits());
 constexpr bool rows_are_numbered(int parts, std::int64_t outputs) {
   for (int part = 0; part < parts; ++part)
     for (std::int64_t output = 0; output < outputs; ++output) {
-      auto const row = layout::row_of(parts, part, output);
-      if (row < 0 || row >= parts * outputs || layout::part_of(parts, row) != part || layout::output_of(parts, row) != output) return false;
+      auto const row = places::row_of(parts, part, output);
+      if (row < 0 || row >= parts * outputs || places::part_of(parts, row) != part || places::output_of(parts, row) != output) return false;
     }
   return true;
 }
@@ -57,8 +57,8 @@ constexpr bool nibbles_are_numbered(std::int64_t inputs) {
   bool taken[32 * 144] = {};
   for (std::int64_t row = 0; row < 32; ++row)
     for (std::int64_t k = 0; k < inputs; ++k) {
-      auto const n = layout::nibble_of(static_cast<int>(row % 16), static_cast<int>(k % 16));
-      auto const at = layout::word_at(inputs, row / 16, k / 16, n.lane) * 2 + n.index;
+      auto const n = places::nibble_of(static_cast<int>(row % 16), static_cast<int>(k % 16));
+      auto const at = places::word_at(inputs, row / 16, k / 16, n.lane) * 2 + n.index;
       if (at < 0 || at >= 32 * inputs || taken[at]) return false;
       taken[at] = true;
     }
@@ -98,7 +98,7 @@ TEST_CASE("a matrix holds what the host's holds") {
           }
       CHECK(unlike == 0);
       for (std::int64_t e = 0; e < s.count; ++e)
-        for (auto at = layout::used_bytes(want); at < packed::matrix_bytes(want); ++at)
+        for (auto at = places::used_bytes(want); at < packed::matrix_bytes(want); ++at)
           unlike += got.data[e * packed::matrix_bytes(want) + at] != std::byte{0};
       CHECK(unlike == 0);
     }
@@ -115,7 +115,7 @@ TEST_CASE("int4 codes are stored with 8 added, codes with a zero point as they a
     });
     // Lane 0 holds inputs 0, 1, 8 and 9 of row 0 in nibbles 0, 4, 2 and 6.
     auto const nibble = [&](int n) { return static_cast<int>(bytes[static_cast<std::size_t>(n / 2)]) >> n % 2 * 4 & 15; };
-    int const plus = zero_point ? static_cast<int>(bytes[static_cast<std::size_t>(layout::zeros_at(m))]) : 8;
+    int const plus = zero_point ? static_cast<int>(bytes[static_cast<std::size_t>(places::zeros_at(m))]) : 8;
     auto const step = cuda::unpack(m, 0, 0, 0, 0) / static_cast<float>(nibble(0) - plus);
     CHECK(cuda::unpack(m, 0, 0, 0, 1) == doctest::Approx(step * static_cast<float>(nibble(4) - plus)));
     CHECK(nibble(2) == plus);

@@ -201,7 +201,8 @@ void check_same(recording const& whole, recording const& by_token) {
 }
 
 void check_near(recording const& whole, recording const& by_token, double allowed) {
-  for (auto const& [stage, rows] : whole) {
+  for (auto const& [name, rows] : whole) {
+    std::string const& stage = name;
     if (stage.ends_with("attn_probs")) continue;
     auto const at = by_token.find(stage);
     bool const alike = at != by_token.end() && at->second.rows == rows.rows && at->second.columns == rows.columns;

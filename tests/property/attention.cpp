@@ -90,7 +90,7 @@ struct named_rule {
   attention_rule rule;
   bool sinks = false;
 };
-named_rule const rules[] = {
+named_rule const named_rules[] = {
     {"softcap", {.scale = 0.5, .softcap = 3}},
     {"window of 1", {.scale = 0.3, .window = 1}},
     {"window", {.scale = 0.3, .window = 7}},
@@ -272,7 +272,7 @@ TEST_CASE("after rotation, only distances count: all positions shifted by one am
 TEST_CASE_TEMPLATE("every rule, and rules together: the formula, and token by token the same bits", T, double, float, bf16) {
   shape const shapes[] = {{6, 2, 16, 20}, {4, 4, 12, 34}, {5, 1, 34, 10}};
   std::uint64_t seed = 30;
-  for (auto const& r : rules) {
+  for (auto const& r : named_rules) {
     random_stream random(++seed);
     CAPTURE(std::string(r.name));
     auto const s = shapes[seed % std::size(shapes)];
@@ -332,7 +332,7 @@ TEST_CASE_TEMPLATE("NaN in keys and values that a window or a chunk hides does n
 
 TEST_CASE("every level gives the bits of the portable one, under every rule") {
   shape const s{6, 2, 16, 20};
-  for (auto const& r : rules) {
+  for (auto const& r : named_rules) {
     CAPTURE(std::string(r.name));
     random_stream random(13);
     auto const sinks = sinks_of(r, s.heads);

@@ -22,7 +22,7 @@ struct shape {
   std::int64_t outputs, inputs, tokens;
 };
 // Around lanes, panels, pairs and tiles; sums longer than a chunk; more tokens than one pass takes.
-shape const shapes[] = {{1, 1, 1}, {15, 2, 2}, {16, 3, 3}, {17, 7, 4}, {33, 8, 5}, {32, 33, 13}, {70, 64, 7}, {70, 64, 10}, {48, 130, 9}, {33, 40, 20},
+shape const all_shapes[] = {{1, 1, 1}, {15, 2, 2}, {16, 3, 3}, {17, 7, 4}, {33, 8, 5}, {32, 33, 13}, {70, 64, 7}, {70, 64, 10}, {48, 130, 9}, {33, 40, 20},
                         {160, 259, 25}, {40, 1100, 3}, {20, 40, 101}};
 
 template <dtype W, class T, class Out = T>
@@ -85,7 +85,7 @@ int number = 0;   // of a format and a shape
 template <dtype W>
 void check_all(std::vector<format> const& formats) {
   for (auto const f : formats)
-    for (auto const s : shapes) {
+    for (auto const s : all_shapes) {
       if (sanitized && number++ % 2 != 0) continue;    // 13 of them: every shape, with one format or the next
       check<W, float>(f, s);
       check<W, bf16>(f, s);
@@ -113,7 +113,7 @@ TEST_CASE("linear, e4m3 blocks and mxfp4") {
 }
 
 TEST_CASE("linear, router logits stay float where activations are bf16") {
-  for (auto const s : shapes) check<dtype::fp32, bf16, float>(dtype::fp32, s);
+  for (auto const s : all_shapes) check<dtype::fp32, bf16, float>(dtype::fp32, s);
 }
 
 TEST_CASE("linear, no bias and no tokens") {

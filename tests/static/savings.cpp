@@ -52,7 +52,7 @@ constexpr double saved_at(double flops) { return dense_flops(moe_optimum(flops).
 static_assert(prints(saved_at(1e20) * 0.1, 2.1, 1));
 static_assert(prints(saved_at(1e25), 32, 0));
 constexpr auto best = moe_optimum(1e20);
-static_assert(prints(best.tokens * best.width / 64 * block_flops(best.width, 64, best.granularity) * 1e-20, 1, 9) &&
+static_assert(prints(best.tokens * best.width / 64 * krajewski::block_flops(best.width, 64, best.granularity) * 1e-20, 1, 9) &&
               best.granularity == 16);
 
 // ---- routing's share of a block, in percent

@@ -291,9 +291,10 @@ TEST_CASE("every field of a description is compared") {
       auto changed = header;
       make(changed.layers[2]);
       auto const sentence = sentence_of([&] { check_configuration(header, changed, "x"); });
-      CAPTURE(field);
-      CHECK(sentence.substr(0, sentence.find(" is ")) == "x: layer 2: " + field);
-      std::erase_if(untold, [&](auto const& one) { return one.first == field || one.first == "attention.latent.rope_dim"; });   // told as rotary_dim
+      std::string const named = field;
+      CAPTURE(named);
+      CHECK(sentence.substr(0, sentence.find(" is ")) == "x: layer 2: " + named);
+      std::erase_if(untold, [&](auto const& one) { return one.first == named || one.first == "attention.latent.rope_dim"; });   // told as rotary_dim
     }
   for (auto const& [field, ignored] : untold) FAIL_CHECK(field << " is compared, but no change of it here");
   auto sparse_mixed = base, changed_epsilon = base;
@@ -504,7 +505,8 @@ TEST_CASE("a tensor that nobody would read is refused, whatever it is") {
            {"ernie4_5_moe", "num_hidden_layers",
             {"model.mtp_block.0.mlp.up_proj.weight", "model.mtp_emb_norm.0.weight", "model.mtp_hidden_norm.0.weight", "model.mtp_linear_proj.0.weight"}},
            {"longcat_flash", "num_layers", {"model.mtp.embed_tokens.weight", "model.mtp.layers.0.transformer_layer.mlp.up_proj.weight", "model.mtp.norm.weight"}}}) {
-    CAPTURE(std::string(type));
+    std::string const of = type;
+    CAPTURE(of);
     json const config{{"model_type", type}, {layers, 3}, {"num_nextn_predict_layers", 2}};
     CHECK(open(config, {"model.layers.3.eh_proj.weight", "model.layers.4.mlp.up_proj.weight"}) == "nothing was thrown");
     CHECK(open(config, own) == "nothing was thrown");

@@ -70,7 +70,7 @@ TEST_CASE("damage among the weights is found by verify, and by nothing before") 
 
 namespace {
 
-struct turned : small<dtype::int4> {
+struct turned_model : small<dtype::int4> {
   static constexpr block_config config = [] {
     auto c = small<dtype::int4>::config;
     c.attention.rope_theta = 5e5;
@@ -86,7 +86,7 @@ TEST_CASE("a file whose layer rotates otherwise is refused") {
   host::pool where;
   save_weights<block<small<dtype::int4>>>(path, block<small<dtype::int4>>::load(where, random_source{3}, ""));
   CHECK_NOTHROW((mapped_weights<block<small<dtype::int4>>>(path)));
-  CHECK_THROWS_AS((mapped_weights<block<turned>>(path)), error);
+  CHECK_THROWS_AS((mapped_weights<block<turned_model>>(path)), error);
 }
 
 namespace {

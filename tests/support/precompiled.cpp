@@ -1,0 +1,2 @@
+// Nothing of its own: precompiled.hpp is compiled with it.
+// SPDX-License-Identifier: Apache-2.0
