@@ -261,12 +261,12 @@ TEST_CASE("weights made for another rotation are told from these") {
   };
   attention_config const base{.scaling = gpt_oss};
   CHECK(same(base, base));
-  attention_config longrope{.scaling = {.kind = rope_scaling_kind::longrope, .factors = {1, 2, 3}}}, other = longrope;
+  attention_config listed{.scaling = {.kind = rope_scaling_kind::longrope, .factors = {1, 2, 3}}}, other = listed;
   other.scaling.factors.value[0] = 1.0000000000000002;
-  CHECK(same(longrope, longrope));
-  CHECK(!same(longrope, other));
-  other = longrope, other.scaling.long_factors = {1, 2, 3};
-  CHECK(!same(longrope, other));
+  CHECK(same(listed, listed));
+  CHECK(!same(listed, other));
+  other = listed, other.scaling.long_factors = {1, 2, 3};
+  CHECK(!same(listed, other));
   auto third = other;
   third.scaling.long_magnitude = 1.5;
   CHECK(!same(other, third));
