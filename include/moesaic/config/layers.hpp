@@ -20,6 +20,14 @@ struct repeat {};
 template <class... Runs>
 struct layers {};
 
+/// A dense layer like a mixture's: the same but for its one feed-forward of `intermediate`.
+constexpr block_config dense_of(block_config mixture, int intermediate) {
+  mixture.router = {};
+  mixture.shared = {};
+  mixture.expert.intermediate = intermediate;
+  return mixture;
+}
+
 namespace detail {
 
 template <class...>

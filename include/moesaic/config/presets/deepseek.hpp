@@ -8,14 +8,6 @@ namespace moesaic::presets {
 
 /// deepseek-ai/deepseek-moe-16b-base. The two shared experts are one of their summed width.
 struct deepseek_moe_16b {
-  struct dense_layer {
-    static constexpr block_config config{
-        .hidden = 2048,
-        .attention = {.heads = 16, .head_dim = 128, .rope_theta = 1e4},
-        .expert = {.intermediate = 10944},
-        .norm = {.epsilon = 1e-6},
-        .storage = {.weights = dtype::bf16, .activations = dtype::bf16}};
-  };
   struct layer {
     static constexpr block_config config{
         .hidden = 2048,
@@ -25,6 +17,9 @@ struct deepseek_moe_16b {
         .shared = {.intermediate = 2 * 1408},
         .norm = {.epsilon = 1e-6},
         .storage = {.weights = dtype::bf16, .activations = dtype::bf16}};
+  };
+  struct dense_layer {
+    static constexpr block_config config = dense_of(layer::config, 10944);
   };
   static constexpr decoder_config config{.vocabulary = 102400, .norm = {.epsilon = 1e-6}};
   using layers = moesaic::layers<dense_layer, repeat<layer, 27>>;
@@ -36,14 +31,6 @@ struct deepseek_v2_lite {
       .heads = 16, .head_dim = 128, .value_dim = 128, .rope_theta = 1e4, .layout = rope_layout::interleaved,
       .scaling = {.kind = rope_scaling_kind::yarn, .factor = 40, .original_positions = 4096, .magnitude = 1},
       .scale = 0.11472138679292612, .latent = {.kv_rank = 512, .rope_dim = 64}};
-  struct dense_layer {
-    static constexpr block_config config{
-        .hidden = 2048,
-        .attention = attention,
-        .expert = {.intermediate = 10944},
-        .norm = {.epsilon = 1e-6},
-        .storage = {.weights = dtype::bf16, .activations = dtype::bf16}};
-  };
   struct layer {
     static constexpr block_config config{
         .hidden = 2048,
@@ -53,6 +40,9 @@ struct deepseek_v2_lite {
         .shared = {.intermediate = 2 * 1408},
         .norm = {.epsilon = 1e-6},
         .storage = {.weights = dtype::bf16, .activations = dtype::bf16}};
+  };
+  struct dense_layer {
+    static constexpr block_config config = dense_of(layer::config, 10944);
   };
   static constexpr decoder_config config{.vocabulary = 102400, .norm = {.epsilon = 1e-6}};
   using layers = moesaic::layers<dense_layer, repeat<layer, 26>>;
@@ -64,14 +54,6 @@ struct deepseek_v2 {
       .heads = 128, .head_dim = 128, .value_dim = 128, .rope_theta = 1e4, .layout = rope_layout::interleaved,
       .scaling = {.kind = rope_scaling_kind::yarn, .factor = 40, .original_positions = 4096, .magnitude = 1},
       .scale = 0.11472138679292612, .latent = {.kv_rank = 512, .q_rank = 1536, .rope_dim = 64}};
-  struct dense_layer {
-    static constexpr block_config config{
-        .hidden = 5120,
-        .attention = attention,
-        .expert = {.intermediate = 12288},
-        .norm = {.epsilon = 1e-6},
-        .storage = {.weights = dtype::bf16, .activations = dtype::bf16}};
-  };
   struct layer {
     static constexpr block_config config{
         .hidden = 5120,
@@ -83,6 +65,9 @@ struct deepseek_v2 {
         .norm = {.epsilon = 1e-6},
         .storage = {.weights = dtype::bf16, .activations = dtype::bf16}};
   };
+  struct dense_layer {
+    static constexpr block_config config = dense_of(layer::config, 12288);
+  };
   static constexpr decoder_config config{.vocabulary = 102400, .norm = {.epsilon = 1e-6}};
   using layers = moesaic::layers<dense_layer, repeat<layer, 59>>;
 };
@@ -93,14 +78,6 @@ struct deepseek_v3 {
       .heads = 128, .head_dim = 128, .value_dim = 128, .rope_theta = 1e4, .layout = rope_layout::interleaved,
       .scaling = {.kind = rope_scaling_kind::yarn, .factor = 40, .original_positions = 4096, .magnitude = 1},
       .scale = 0.1352337788608801, .latent = {.kv_rank = 512, .q_rank = 1536, .rope_dim = 64}};
-  struct dense_layer {
-    static constexpr block_config config{
-        .hidden = 7168,
-        .attention = attention,
-        .expert = {.intermediate = 18432},
-        .norm = {.epsilon = 1e-6},
-        .storage = {.weights = {dtype::e4m3, 128}, .activations = dtype::bf16, .inputs = input_codes::e4m3}};
-  };
   struct layer {
     static constexpr block_config config{
         .hidden = 7168,
@@ -111,6 +88,9 @@ struct deepseek_v3 {
         .shared = {.intermediate = 2048},
         .norm = {.epsilon = 1e-6},
         .storage = {.weights = {dtype::e4m3, 128}, .activations = dtype::bf16, .inputs = input_codes::e4m3}};
+  };
+  struct dense_layer {
+    static constexpr block_config config = dense_of(layer::config, 18432);
   };
   static constexpr decoder_config config{.vocabulary = 129280, .norm = {.epsilon = 1e-6}};
   using layers = moesaic::layers<repeat<dense_layer, 3>, repeat<layer, 58>>;

@@ -10,14 +10,6 @@ namespace moesaic::presets {
 struct ernie_4_5_21b_a3b {
   static constexpr attention_config attention{
       .heads = 20, .kv_heads = 4, .head_dim = 128, .rope_theta = 5e5, .layout = rope_layout::interleaved};
-  struct dense_layer {
-    static constexpr block_config config{
-        .hidden = 2560,
-        .attention = attention,
-        .expert = {.intermediate = 12288},
-        .norm = {.epsilon = 1e-5},
-        .storage = {.weights = dtype::bf16, .activations = dtype::bf16}};
-  };
   struct layer {
     static constexpr block_config config{
         .hidden = 2560,
@@ -28,6 +20,9 @@ struct ernie_4_5_21b_a3b {
         .shared = {.intermediate = 2 * 1536},
         .norm = {.epsilon = 1e-5},
         .storage = {.weights = dtype::bf16, .activations = dtype::bf16}};
+  };
+  struct dense_layer {
+    static constexpr block_config config = dense_of(layer::config, 12288);
   };
   static constexpr decoder_config config{.vocabulary = 103424, .norm = {.epsilon = 1e-5}, .tied_head = true};
   using layers = moesaic::layers<dense_layer, repeat<layer, 27>>;

@@ -10,14 +10,6 @@ namespace moesaic::presets {
 struct glm_4_5 {
   static constexpr attention_config attention{
       .heads = 96, .kv_heads = 8, .head_dim = 128, .rotary_dim = 64, .rope_theta = 1e6, .qk_norm = qk_norm::per_head, .qkv_bias = true};
-  struct dense_layer {
-    static constexpr block_config config{
-        .hidden = 5120,
-        .attention = attention,
-        .expert = {.intermediate = 12288},
-        .norm = {.epsilon = 1e-5},
-        .storage = {.weights = dtype::bf16, .activations = dtype::bf16}};
-  };
   struct layer {
     static constexpr block_config config{
         .hidden = 5120,
@@ -28,6 +20,9 @@ struct glm_4_5 {
         .norm = {.epsilon = 1e-5},
         .storage = {.weights = dtype::bf16, .activations = dtype::bf16}};
   };
+  struct dense_layer {
+    static constexpr block_config config = dense_of(layer::config, 12288);
+  };
   static constexpr decoder_config config{.vocabulary = 151552, .norm = {.epsilon = 1e-5}};
   using layers = moesaic::layers<repeat<dense_layer, 3>, repeat<layer, 89>>;
 };
@@ -36,14 +31,6 @@ struct glm_4_5 {
 struct glm_4_5_air {
   static constexpr attention_config attention{
       .heads = 96, .kv_heads = 8, .head_dim = 128, .rotary_dim = 64, .rope_theta = 1e6, .qkv_bias = true};
-  struct dense_layer {
-    static constexpr block_config config{
-        .hidden = 4096,
-        .attention = attention,
-        .expert = {.intermediate = 10944},
-        .norm = {.epsilon = 1e-5},
-        .storage = {.weights = dtype::bf16, .activations = dtype::bf16}};
-  };
   struct layer {
     static constexpr block_config config{
         .hidden = 4096,
@@ -53,6 +40,9 @@ struct glm_4_5_air {
         .shared = {.intermediate = 1408},
         .norm = {.epsilon = 1e-5},
         .storage = {.weights = dtype::bf16, .activations = dtype::bf16}};
+  };
+  struct dense_layer {
+    static constexpr block_config config = dense_of(layer::config, 10944);
   };
   static constexpr decoder_config config{.vocabulary = 151552, .norm = {.epsilon = 1e-5}};
   using layers = moesaic::layers<dense_layer, repeat<layer, 45>>;

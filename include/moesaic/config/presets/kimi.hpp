@@ -13,14 +13,6 @@ struct kimi_k2 {
       .scaling = {.kind = rope_scaling_kind::yarn, .factor = 64, .original_positions = 4096, .beta_fast = 1, .beta_slow = 1,
                   .magnitude = 1},
       .scale = 0.14467962580268925, .latent = {.kv_rank = 512, .q_rank = 1536, .rope_dim = 64}};
-  struct dense_layer {
-    static constexpr block_config config{
-        .hidden = 7168,
-        .attention = attention,
-        .expert = {.intermediate = 18432},
-        .norm = {.epsilon = 1e-6},
-        .storage = {.weights = {dtype::e4m3, 128}, .activations = dtype::bf16, .inputs = input_codes::e4m3}};
-  };
   struct layer {
     static constexpr block_config config{
         .hidden = 7168,
@@ -30,6 +22,9 @@ struct kimi_k2 {
         .shared = {.intermediate = 2048},
         .norm = {.epsilon = 1e-6},
         .storage = {.weights = {dtype::e4m3, 128}, .activations = dtype::bf16, .inputs = input_codes::e4m3}};
+  };
+  struct dense_layer {
+    static constexpr block_config config = dense_of(layer::config, 18432);
   };
   static constexpr decoder_config config{.vocabulary = 163840, .norm = {.epsilon = 1e-6}};
   using layers = moesaic::layers<dense_layer, repeat<layer, 60>>;

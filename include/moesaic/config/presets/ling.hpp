@@ -10,14 +10,6 @@ namespace moesaic::presets {
 struct ling_mini_2_0 {
   static constexpr attention_config attention{
       .heads = 16, .kv_heads = 4, .head_dim = 128, .rotary_dim = 64, .rope_theta = 6e5, .qk_norm = qk_norm::per_head};
-  struct dense_layer {
-    static constexpr block_config config{
-        .hidden = 2048,
-        .attention = attention,
-        .expert = {.intermediate = 5120},
-        .norm = {.epsilon = 1e-6},
-        .storage = {.weights = dtype::bf16, .activations = dtype::bf16}};
-  };
   struct layer {
     static constexpr block_config config{
         .hidden = 2048,
@@ -28,6 +20,9 @@ struct ling_mini_2_0 {
         .shared = {.intermediate = 512},
         .norm = {.epsilon = 1e-6},
         .storage = {.weights = dtype::bf16, .activations = dtype::bf16}};
+  };
+  struct dense_layer {
+    static constexpr block_config config = dense_of(layer::config, 5120);
   };
   static constexpr decoder_config config{.vocabulary = 157184, .norm = {.epsilon = 1e-6}};
   using layers = moesaic::layers<dense_layer, repeat<layer, 19>>;

@@ -48,31 +48,31 @@ struct smollm2_135m {
   using layers = moesaic::layers<repeat<layer, 30>>;
 };
 
-/// The text model of meta-llama/Llama-4-Scout-17B-16E. Three layers in four see chunks of 8192 positions; the fourth sees all, without rotation.
+/// Of Llama 4: one routed expert a token, whose weight is on its input, beside a shared one.
+constexpr block_config llama_4_layer(int experts, attention_config const& attention) {
+  return {.hidden = 5120,
+          .attention = attention,
+          .router = {.experts = experts, .top_k = 1, .score = score::sigmoid, .position = score_position::after_top_k,
+                     .weights = combine_weight::on_input},
+          .expert = {.intermediate = 8192},
+          .shared = {.intermediate = 8192},
+          .norm = {.epsilon = 1e-5},
+          .storage = {.weights = dtype::bf16, .activations = dtype::bf16}};
+}
+/// Of every fourth layer of it: all positions are seen, without rotation.
+inline constexpr attention_config llama_4_global_attention{
+    .heads = 40, .kv_heads = 8, .head_dim = 128, .rotary = false, .temperature = {.scale = 0.1, .floor = 8192}};
+
+/// The text model of meta-llama/Llama-4-Scout-17B-16E. Three layers in four see chunks of 8192 positions.
 struct llama_4_scout {
   struct layer {
-    static constexpr block_config config{
-        .hidden = 5120,
-        .attention = {.heads = 40, .kv_heads = 8, .head_dim = 128, .rope_theta = 5e5, .layout = rope_layout::interleaved,
-                      .scaling = {.kind = rope_scaling_kind::llama3, .factor = 16, .low_freq_factor = 1, .high_freq_factor = 1, .original_positions = 8192},
-                      .qk_norm = qk_norm::weightless, .qk_norm_after_rope = true, .chunk = 8192},
-        .router = {.experts = 16, .top_k = 1, .score = score::sigmoid, .position = score_position::after_top_k,
-                   .weights = combine_weight::on_input},
-        .expert = {.intermediate = 8192},
-        .shared = {.intermediate = 8192},
-        .norm = {.epsilon = 1e-5},
-        .storage = {.weights = dtype::bf16, .activations = dtype::bf16}};
+    static constexpr block_config config = llama_4_layer(
+        16, {.heads = 40, .kv_heads = 8, .head_dim = 128, .rope_theta = 5e5, .layout = rope_layout::interleaved,
+             .scaling = {.kind = rope_scaling_kind::llama3, .factor = 16, .low_freq_factor = 1, .high_freq_factor = 1, .original_positions = 8192},
+             .qk_norm = qk_norm::weightless, .qk_norm_after_rope = true, .chunk = 8192});
   };
   struct global_layer {
-    static constexpr block_config config{
-        .hidden = 5120,
-        .attention = {.heads = 40, .kv_heads = 8, .head_dim = 128, .rotary = false, .temperature = {.scale = 0.1, .floor = 8192}},
-        .router = {.experts = 16, .top_k = 1, .score = score::sigmoid, .position = score_position::after_top_k,
-                   .weights = combine_weight::on_input},
-        .expert = {.intermediate = 8192},
-        .shared = {.intermediate = 8192},
-        .norm = {.epsilon = 1e-5},
-        .storage = {.weights = dtype::bf16, .activations = dtype::bf16}};
+    static constexpr block_config config = llama_4_layer(16, llama_4_global_attention);
   };
   static constexpr decoder_config config{.vocabulary = 202048, .norm = {.epsilon = 1e-5}};
   using layers = moesaic::layers<repeat<pattern<repeat<layer, 3>, global_layer>, 12>>;
@@ -80,37 +80,17 @@ struct llama_4_scout {
 
 /// The text model of meta-llama/Llama-4-Maverick-17B-128E: every other layer is dense, queries and keys are not normalised.
 struct llama_4_maverick {
-  struct dense_layer {
-    static constexpr block_config config{
-        .hidden = 5120,
-        .attention = {.heads = 40, .kv_heads = 8, .head_dim = 128, .rope_theta = 5e5, .layout = rope_layout::interleaved, .chunk = 8192},
-        .expert = {.intermediate = 16384},
-        .norm = {.epsilon = 1e-5},
-        .storage = {.weights = dtype::bf16, .activations = dtype::bf16}};
-  };
   struct layer {
-    static constexpr block_config config{
-        .hidden = 5120,
-        .attention = {.heads = 40, .kv_heads = 8, .head_dim = 128, .rope_theta = 5e5, .layout = rope_layout::interleaved, .chunk = 8192},
-        .router = {.experts = 128, .top_k = 1, .score = score::sigmoid, .position = score_position::after_top_k,
-                   .weights = combine_weight::on_input},
-        .expert = {.intermediate = 8192},
-        .shared = {.intermediate = 8192},
-        .norm = {.epsilon = 1e-5},
-        .storage = {.weights = dtype::bf16, .activations = dtype::bf16}};
+    static constexpr block_config config = llama_4_layer(
+        128, {.heads = 40, .kv_heads = 8, .head_dim = 128, .rope_theta = 5e5, .layout = rope_layout::interleaved, .chunk = 8192});
+  };
+  struct dense_layer {
+    static constexpr block_config config = dense_of(layer::config, 16384);
   };
   struct global_layer {
-    static constexpr block_config config{
-        .hidden = 5120,
-        .attention = {.heads = 40, .kv_heads = 8, .head_dim = 128, .rotary = false, .temperature = {.scale = 0.1, .floor = 8192}},
-        .router = {.experts = 128, .top_k = 1, .score = score::sigmoid, .position = score_position::after_top_k,
-                   .weights = combine_weight::on_input},
-        .expert = {.intermediate = 8192},
-        .shared = {.intermediate = 8192},
-        .norm = {.epsilon = 1e-5},
-        .storage = {.weights = dtype::bf16, .activations = dtype::bf16}};
+    static constexpr block_config config = llama_4_layer(128, llama_4_global_attention);
   };
-  static constexpr decoder_config config{.vocabulary = 202048, .norm = {.epsilon = 1e-5}};
+  static constexpr decoder_config config = llama_4_scout::config;
   using layers = moesaic::layers<repeat<pattern<dense_layer, layer, dense_layer, global_layer>, 12>>;
 };
 
