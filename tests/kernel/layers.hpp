@@ -69,14 +69,14 @@ template <class Spec, class OnEach>
 void check_layer(OnEach&& on_each, std::initializer_list<int> architectures, typename policy_of<Spec>::state const& state = {},
                  std::uint64_t seed = 61) {
   using T = typename block<Spec>::scalar;
-  host::pool pool;
   seen_ids wanted_ids;
-  auto const want = run_layer<Spec>(pool, wanted_ids, state, seed);
+  auto want = wanted<host::pool>([&](auto& where) { return run_layer<Spec>(where, wanted_ids, state, seed); });
   for (int const architecture : architectures)
     on_each([&](cuda::stream_ref& where) {
       CAPTURE(architecture);
       seen_ids ids;
       auto const got = run_layer<Spec>(where, ids, state, seed);
+      if (want.empty()) want = got, wanted_ids = ids;
       CHECK(ids.ids == wanted_ids.ids);
       for (std::size_t i = 0; i < want.size(); ++i) check_close(got[i], want[i], long_stage_tolerance<T>);
     }, architecture);

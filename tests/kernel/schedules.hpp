@@ -4,6 +4,8 @@
 
 #include <cstdint>
 #include <string>
+#include <type_traits>
+#include <utility>
 #include <vector>
 
 #include <doctest/doctest.h>
@@ -37,6 +39,25 @@ void under_every_schedule(F&& f, int architecture = 90) {
   };
   for (auto const& s : {schedule{delivery::eager, 0, 0}, {delivery::late, 0, 0}, {delivery::late, 7, 3}, {delivery::random, 8, 0}})
     under_schedule(f, {.when = s.when, .seed = s.seed, .architecture = architecture, .resident_blocks = s.blocks});
+}
+
+// Where races or bounds are looked for, the host's layers would be half of what is compiled.
+#if defined(MOESAIC_DEVICE_MODEL_RACE) || defined(__SANITIZE_ADDRESS__)
+#define MOESAIC_TEST_ALONE
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define MOESAIC_TEST_ALONE
+#endif
+#endif
+/// What a layer or a model is to give: run(pool) of the host; or nothing where that is not compiled, and the first run on the model stands for it.
+template <class Pool, class F>
+auto wanted(F&& run) {
+  std::remove_cvref_t<decltype(run(std::declval<cuda::stream_ref&>()))> want;
+#if !defined(MOESAIC_TEST_ALONE)
+  Pool pool;
+  want = run(pool);
+#endif
+  return want;
 }
 
 /// Of T, all NaN: what a kernel does not write shows.
