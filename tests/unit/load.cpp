@@ -203,8 +203,8 @@ TEST_CASE("a transpose of e4m3 keeps codes and scales where no group of its inpu
   auto piece = from.find(matrix_name, ".weight", {rows, inputs});
   auto const differing = [&](std::int64_t first, std::int64_t count) {
     piece.first = first, piece.rows = count;
-    packed_here const to({dtype::e4m3, inputs, count});
-    from.transposed<dtype::e4m3>(to.m, {dtype::e4m3, count, inputs}, 0, piece);
+    packed_here const upright({dtype::e4m3, count, inputs}), to({dtype::e4m3, inputs, count});
+    from.matrix_and_transpose<dtype::e4m3>(upright.m, to.m, 0, piece);
     std::int64_t differ = 0;
     for (std::int64_t n = 0; n < inputs; ++n)
       for (std::int64_t k = 0; k < count; ++k) differ += !same_bits(host::unpack(to.m, 0, 0, n, k), w.weight(first + k, n));

@@ -32,7 +32,7 @@ void same(char const* text) {
   CHECK_NOTHROW(check_configuration(description_of<Model>(), said, "preset"));
   if (config.contains("quantization_config"))
     for (std::size_t i = 0; i < said.layers.size(); ++i) {
-      auto const &published = said.layers[i].storage, &ours = layer_configs<Model>[static_cast<std::int64_t>(i)].storage;
+      auto const &published = said.layers[i].storage, &ours = layer_configs<Model>[i].storage;
       CHECK((published.weights == ours.weights && published.inputs == ours.inputs));
     }
 }
