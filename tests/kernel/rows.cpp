@@ -169,7 +169,8 @@ TEST_CASE("one block for all rows of latent attention") {
   using expand = cuda::attend_expanded_simt<float>;
   check_grids_of<expand>(matrix<float>(tokens, heads * value_dim), 4, [&](view<float> out) {
     cuda::attention_params<float> a{};
-    a.cache = cuda::sites_of(cache), a.q = view<const float>(q.data.data(), tokens, heads * key_dim, q.columns), a.out = out;
+    a.cache.sequences = cache.sequences, a.cache.max_tokens = cache.max_tokens, a.cache.first_position = cache.first_position;
+    a.q = view<const float>(q.data.data(), tokens, heads * key_dim, q.columns), a.out = out;
     a.sequence = sequence.data(), a.position = position.data(), a.scale = 0.1f, a.heads = heads, a.group = 1;
     return expand::params{a,      of_pass.data.data(), values.data.data(),            block_of_token, pass, 0,
                           window, state.view(),        static_cast<int>(state_width), key_dim,        value_dim};
