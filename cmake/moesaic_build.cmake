@@ -8,8 +8,8 @@ if(PROJECT_IS_TOP_LEVEL)
   find_program(MOESAIC_CCACHE ccache)
   mark_as_advanced(MOESAIC_CCACHE)
   if(MOESAIC_CCACHE AND NOT DEFINED CMAKE_CXX_COMPILER_LAUNCHER)
-    # A miss costs no second run of the preprocessor, since the compiler lists what it read; precompiled headers count by their content.
-    set(CMAKE_CXX_COMPILER_LAUNCHER env CCACHE_DEPEND=1 CCACHE_SLOPPINESS=pch_defines,time_macros,include_file_mtime,include_file_ctime ${MOESAIC_CCACHE})
+    # A miss costs no second run of the preprocessor, since the compiler lists what it read; precompiled headers define no macros that differ.
+    set(CMAKE_CXX_COMPILER_LAUNCHER env CCACHE_DEPEND=1 CCACHE_SLOPPINESS=pch_defines,time_macros ${MOESAIC_CCACHE})
   endif()
 endif()
 
