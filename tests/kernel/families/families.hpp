@@ -64,10 +64,12 @@ constexpr block_config form(block_config c) {
   if (c.storage.inputs != input_codes::none) c.storage.inputs = input_codes::e4m3;
   return c;
 }
-/// And without the feed-forward.
-constexpr block_config attention_form(block_config c) {
+/// And with one feed-forward in a mixture's place, of the same activation.
+constexpr block_config dense_form(block_config c) {
   c = form(c);
-  c.router = {}, c.expert = {}, c.shared = {}, c.shortcut = shortcut::none;
+  auto const& e = c.expert;
+  c.expert = {.activation = e.activation, .limit = e.limit, .alpha = e.alpha, .up_offset = e.up_offset, .bias = e.bias};
+  c.router = {}, c.shared = {}, c.shortcut = shortcut::none;
   return c;
 }
 
@@ -76,7 +78,7 @@ struct of {
   static constexpr block_config config = small(Layer::config);
 };
 
-/// A layer of every form. Dense ones are missing whose attention a mixture here has too.
+/// A layer of every form. Dense ones are missing whose attention and activation a mixture here has too.
 #define MOESAIC_FAMILIES_OF_HEADS(X) \
   X(llama3_8b::layer) \
   X(mixtral_8x7b::layer) \

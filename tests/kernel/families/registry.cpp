@@ -15,14 +15,14 @@
 namespace {
 
 using namespace moesaic;
-using test::families::attention_form, test::families::form;
+using test::families::dense_form, test::families::form;
 
 #define MOESAIC_FORM_OF(layer) form(presets::layer::config),
 block_config const run[] = {MOESAIC_FAMILIES_OF_HEADS(MOESAIC_FORM_OF) MOESAIC_FAMILIES_OF_LATENTS(MOESAIC_FORM_OF)};
 
 bool is_run(block_config const& c) {
   return std::any_of(std::begin(run), std::end(run), [&](block_config const& r) {
-    return r == form(c) || (c.router.experts == 0 && c.shortcut == shortcut::none && attention_form(r) == attention_form(c));
+    return r == form(c) || (c.router.experts == 0 && c.shortcut == shortcut::none && dense_form(r) == dense_form(c));
   });
 }
 
@@ -55,6 +55,12 @@ TEST_CASE("a form that is not run is told") {
   c = presets::llama3_8b::layer::config;
   CHECK(is_run(c));
   c.attention.out_bias = true;
+  CHECK(!is_run(c));
+  c = presets::llama3_8b::layer::config;
+  c.expert.activation = activation::gelu_tanh;
+  CHECK(!is_run(c));
+  c = presets::llama3_8b::layer::config;
+  c.expert.bias = true;
   CHECK(!is_run(c));
 }
 
