@@ -1,6 +1,7 @@
 // The attention of a layer where no published file shows it: an output gate's rows among the queries', one tensor of q, k and v, experts beside other axes.
 // SPDX-License-Identifier: Apache-2.0
 #include <cmath>
+#include <limits>
 #include <map>
 #include <string>
 #include <type_traits>
@@ -69,7 +70,7 @@ struct outputs {
 };
 
 template <class Spec>
-outputs run(memory_source const& source, matrix<double> const& x) {
+outputs run(memory_source const& source, matrix<double> const& x, call_flags* flags = nullptr) {
   using attention = moesaic::attention<Spec>;
   host::pool where(1);
   arena counting;
@@ -86,7 +87,7 @@ outputs run(memory_source const& source, matrix<double> const& x) {
   std::vector<std::int32_t> const sequence(static_cast<std::size_t>(x.rows), 0);
   std::vector<std::int32_t> position;
   for (std::int32_t t = 0; t < x.rows; ++t) position.push_back(t);
-  auto const done = attention::forward(where, weights, x.view(), {sequence, position}, cache, s);
+  auto const done = attention::forward(where, weights, x.view(), {sequence, position, flags}, cache, s);
   REQUIRE_MESSAGE(done, to_string(done));
   auto const copied = [](view<double> v) {
     matrix<double> m(v.rows, v.columns);
@@ -165,7 +166,7 @@ TEST_CASE("one tensor of q, k and v is three, of a bias too") {
 }
 
 // Keys are of no expert, so a token's heads are those of attention with its two experts' queries one after the other.
-TEST_CASE_TEMPLATE("experts of attention: each token attends by those of its choice", Turns, std::true_type, std::false_type) {
+TEST_CASE_TEMPLATE("experts of attention: each token attends by those of its choice, and one whose row is not finite by none, with flags and without", Turns, std::true_type, std::false_type) {
   using mixed = mixed_layer<true, Turns::value>;
   using plain = mixed_layer<false, Turns::value>;
   constexpr int experts = 3, q_rows = heads * key_dim / 2, width = heads * value_dim / 2;
@@ -214,5 +215,17 @@ TEST_CASE_TEMPLATE("experts of attention: each token attends by those of its cho
           CHECK(std::fabs(got.out(t, n) - sum) <= stage_tolerance<double> * magnitude);
         }
       }
+    }
+
+  auto spoilt = x;
+  auto const last = x.rows - 1;                          // no other token sees it
+  spoilt(last, 3) = std::numeric_limits<double>::quiet_NaN();
+  call_flags flags;
+  auto const alone = run<mixed>(source, spoilt), flagged = run<mixed>(source, spoilt, &flags);
+  CHECK(flags.not_finite == 1);
+  for (std::int64_t t = 0; t < x.rows; ++t)
+    for (std::int64_t n = 0; n < hidden; ++n) {
+      CHECK(alone.out(t, n) == (t == last ? static_cast<double>(bias(n, 0)) : got.out(t, n)));
+      CHECK(flagged.out(t, n) == alone.out(t, n));
     }
 }

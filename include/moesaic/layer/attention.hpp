@@ -22,7 +22,7 @@ namespace moesaic {
 struct row_sites {
   list<const std::int32_t> sequence;     ///< [tokens], index into the cache
   list<const std::int32_t> position;     ///< [tokens]
-  call_flags* flags = nullptr;           ///< where a backend finds out late that one lies outside the cache
+  call_flags* flags = nullptr;           ///< of the call: raised where a backend finds out late that one lies outside the cache, and by a router of attention
 };
 
 /// Keys and values are kept in the cache in the packed layout, so the projections' kernels serve attention too.

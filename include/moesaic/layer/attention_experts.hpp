@@ -44,7 +44,13 @@ struct attention_router_tap {
     tap(at, values);
   }
 };
-static_assert(attention_router_tap<no_tap>::renamed(stage::topk_count) == stage::attn_topk_count, "both lists of stages are in one order");
+static_assert(attention_router_tap<no_tap>::renamed(stage::router_logits) == stage::attn_router_logits &&
+                  attention_router_tap<no_tap>::renamed(stage::router_scores) == stage::attn_router_scores &&
+                  attention_router_tap<no_tap>::renamed(stage::router_choice) == stage::attn_router_choice &&
+                  attention_router_tap<no_tap>::renamed(stage::topk_index) == stage::attn_topk_index &&
+                  attention_router_tap<no_tap>::renamed(stage::topk_weight) == stage::attn_topk_weight &&
+                  attention_router_tap<no_tap>::renamed(stage::topk_count) == stage::attn_topk_count,
+              "both lists of stages are in one order");
 
 }  // namespace detail
 
@@ -61,6 +67,7 @@ struct attention_experts {
   using scalar = scalar_of<shape.activations>;
 
   struct scratch {
+    call_flags* flags;                   // where a caller keeps none: down before each call
     typename chooser::scratch router;
     dispatch_plan plan;
     view<scalar> q;                      // [tokens, q_width of all choices]
@@ -70,6 +77,7 @@ struct attention_experts {
   static constexpr scratch carve(arena& memory, std::int64_t tokens) {
     auto const choices = tokens * slots;
     scratch s;
+    s.flags = memory.take<call_flags>(1).data;
     s.router = chooser::carve(memory, tokens);
     s.router.planned = s.plan = dispatch_plan::carve(memory, tokens, static_cast<int>(experts), static_cast<int>(slots));
     s.q = memory.take<scalar>(tokens, shape.q_width);
@@ -79,9 +87,10 @@ struct attention_experts {
   }
 
   /// x [tokens, hidden], and what products read of it -> s.q [tokens, slots · q_width]: route, plan, expert GEMM, and its rows by token. A token without
-  /// experts gets zeros.
+  /// experts gets zeros. Without flags those of the scratch are used.
   template <class Where, class Read, class Tap>
   static status queries(Where& where, attention_weights const& w, view<const scalar> x, Read const& read, scratch const& s, call_flags* flags, Tap& tap, int layer) {
+    if (flags == nullptr) clear(where, flags = s.flags);
     auto const chosen = chooser::forward(where, w.router, x, {}, s.router, flags, detail::attention_router_tap<Tap>{tap}, layer);
     if (!chosen) return chosen;
     if constexpr (!fuses_plan<Where>) plan(where, s.router.slots.ids, s.plan);
