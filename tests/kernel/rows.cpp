@@ -33,13 +33,14 @@ void check_grids(Params const& params, view<T> Params::*result, unsigned blocks)
     check_bits(z, y);
   });
 }
-/// The same where results are no view among the parameters: what bind(memory) has it write.
-template <class Kernel, class T, class Bind>
-void check_grids_of(matrix<T> const& before, unsigned blocks, Bind const& bind) {
+/// The same where results are no view among the parameters: what bind(memory) has it write, one launch after another.
+template <class Kernel, class T, class... Bind>
+void check_grids_of(matrix<T> const& before, unsigned blocks, Bind const&... bind) {
   under_every_schedule([&](cuda::stream_ref& where) {
     auto y = before, z = before;
-    REQUIRE(cuda::launch<Kernel>(where, {.x = blocks, .early = true}, bind(y.view())));
-    REQUIRE(cuda::launch<Kernel>(where, {.x = 1, .early = true}, bind(z.view())));
+    auto const go = [&](unsigned x, auto const& params) { REQUIRE(cuda::launch<Kernel>(where, {.x = x, .early = true}, params)); };
+    (go(blocks, bind(y.view())), ...);
+    (go(1, bind(z.view())), ...);
     check_bits(z, y);
   });
 }
@@ -157,24 +158,29 @@ TEST_CASE("one block for all rows of latent attention") {
   std::int32_t first_token[] = {0, 1, 4, 5}, run_slots[] = {71, -1, 100}, block[] = {0, 2, 2}, block_of_token[] = {0, -1, -1, -1, 2};
   std::int32_t absorbed_rows[] = {0, 0}, runs = 3, blocks = 4, pass[] = {0, 128};
   cuda::latent_plan const plan{first_token, run_slots, block, block_of_token, absorbed_rows, &runs, &blocks, pass};
-  matrix<float> keys(heads * 128, key_dim);
+  constexpr std::int64_t window = 128;                   // of a pass
   using gather = cuda::gather_latents<float, float>;
-  check_grids_of<gather>(matrix<float>(128, rank), 128, [&](view<float> rows) {
-    return gather::params{cache, plan, sequence.data(), rows, keys.data.data(), 128, heads, key_dim};
+  check_grids_of<gather>(matrix<float>(1, window * (rank + heads * key_dim)), window, [&](view<float> memory) {
+    return gather::params{cache, plan, sequence.data(), {memory.data, window, rank}, memory.data + window * rank, 0, heads, key_dim};
   });
-  constexpr std::int64_t window = 256;                   // of one pass for all
+  // The last run begins in the first pass and ends in the second: what it has by then waits beside the result.
+  std::vector<std::int32_t> const late{50, 1, 2, 3, 99};
+  std::int32_t const in_both[] = {0, -1, -1, -1, 1};
   auto const of_pass = random_matrix<float>(heads * window, key_dim, random), values = random_matrix<float>(heads * window, value_dim, random);
   constexpr auto state_width = latent_memory<float>::state_width(value_dim);
-  matrix<float> state(tokens, heads * state_width);
   using expand = cuda::attend_expanded_simt<float>;
-  check_grids_of<expand>(matrix<float>(tokens, heads * value_dim), 4, [&](view<float> out) {
-    cuda::attention_params<float> a{};
-    a.cache.sequences = cache.sequences, a.cache.max_tokens = cache.max_tokens, a.cache.first_position = cache.first_position;
-    a.q = view<const float>(q.data.data(), tokens, heads * key_dim, q.columns), a.out = out;
-    a.sequence = sequence.data(), a.position = position.data(), a.scale = 0.1f, a.heads = heads, a.group = 1;
-    return expand::params{a,      of_pass.data.data(), values.data.data(),            block_of_token, pass, 0,
-                          window, state.view(),        static_cast<int>(state_width), key_dim,        value_dim};
-  });
+  auto const from = [&](std::int64_t first) {
+    return [&, first](view<float> memory) {
+      cuda::attention_params<float> a{};
+      a.cache.sequences = cache.sequences, a.cache.max_tokens = cache.max_tokens, a.cache.first_position = cache.first_position;
+      a.q = view<const float>(q.data.data(), tokens, heads * key_dim, q.columns), a.out = view<float>(memory.data, tokens, heads * value_dim, memory.stride);
+      a.sequence = sequence.data(), a.position = late.data(), a.scale = 0.1f, a.heads = heads, a.group = 1;
+      view<float> const state(memory.data + heads * value_dim, tokens, heads * state_width, memory.stride);
+      return expand::params{a, of_pass.data.data(), values.data.data(), in_both, pass, first, window, state, static_cast<int>(state_width), key_dim, value_dim};
+    };
+  };
+  check_grids_of<expand>(matrix<float>(tokens, heads * (value_dim + state_width)), 4, from(0));
+  check_grids_of<expand>(matrix<float>(tokens, heads * (value_dim + state_width)), 4, from(0), from(window));
 
   auto const x = random_matrix<float>(tokens, 48, random), weight = random_matrix<float>(tokens, 2, random);
   std::int32_t const slot_of_choice[] = {3, 0, 1, 2, -1, 4, 5, 6, 8, 7};
