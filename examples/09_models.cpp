@@ -109,7 +109,7 @@ void expressed() {
   row<presets::deepseek_v3>("DeepSeek-V3, R1, V3.1");
   row<presets::kimi_k2>("Kimi-K2");
   std::printf(
-      "\nLongCat-Flash: each of its 28 layers is two here, and 256 of its 768 experts return their input. Llama 4: the text model. JetMoE: as many experts of attention, chosen by a router of their own. Phi-3.5-MoE: routed by "
+      "\nLongCat-Flash: each of its 28 layers is two here, and 256 of its 768 experts return their input. Llama 4: the text model. JetMoE: eight experts of attention, two a token, chosen by a router of their own. Phi-3.5-MoE: routed by "
       "`routing::sparse_mixer`, and its LongRoPE factors are in its release's config.json.\n");
 }
 
