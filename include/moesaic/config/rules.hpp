@@ -204,6 +204,10 @@ MOESAIC_RULE(block_config, long_magnitude_has_long_factors,
     "because it stands in magnitude's place where they stand in that of factors",
     c.attention.scaling.long_magnitude == 0 || (is_positive(c.attention.scaling.long_magnitude) && !c.attention.scaling.long_factors.empty()),
     real{c.attention.scaling.long_magnitude}, c.attention.scaling.long_factors.count);
+MOESAIC_RULE(block_config, batch_invariance_has_one_list,
+    "attention.scaling.long_factors must be empty where purpose is batch_invariant, because they turn a token by how far its sequence reaches in the call "
+    "that brings it: the one list that serves its lengths is attention.scaling.factors",
+    c.purpose != purpose::batch_invariant || c.attention.scaling.long_factors.empty(), c.attention.scaling.long_factors.count, c.purpose);
 MOESAIC_RULE(block_config, attention_scale_is_positive,
     "attention.scale must be finite and positive, or 0 for 1 / sqrt(head_dim), because a negative one prefers the keys least alike",
     not_negative(c.attention.scale), real{c.attention.scale});
@@ -609,7 +613,8 @@ struct of_block : list<
     kv_heads_divide_heads, intermediate_is_positive, rope_theta_is_positive, rotary_dim_is_within_a_head,
     rotary_settings_need_rotary, scaling_has_a_kind, scaling_stretches, scaling_fields_are_of_their_kind, scaling_bands_are_ordered, scaling_knows_original_positions,
     yarn_bands_are_ordered, yarn_has_a_theta_above_1, ntk_has_two_pairs, factors_are_of_pairs, long_factors_are_as_many,
-    factors_are_positive, magnitude_is_of_yarn_or_longrope, long_magnitude_has_long_factors, attention_scale_is_positive, value_dim_is_at_most_512, attention_softcap_is_not_negative,
+    factors_are_positive, magnitude_is_of_yarn_or_longrope, long_magnitude_has_long_factors, batch_invariance_has_one_list, attention_scale_is_positive, value_dim_is_at_most_512,
+    attention_softcap_is_not_negative,
     qkv_clip_is_not_negative, window_and_chunk_are_not_negative, late_qk_norm_has_both, temperature_is_not_negative, latent_ranks_are_not_negative, latent_settings_need_kv_rank, latent_rope_dim_is_even,
     latent_epsilon_is_positive, latent_scales_are_positive, latent_heads_have_their_own_keys, latent_attention_is_plain,
     attention_experts_are_not_negative, attention_top_k_is_within_experts, attention_router_has_experts, attention_top_k_divides_heads,
