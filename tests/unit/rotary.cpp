@@ -197,6 +197,13 @@ TEST_CASE_TEMPLATE("a sequence that reaches beyond the original positions turns 
   auto got = x, in_short = x, in_long = x;
   host::pool pool;
   host::rotate<T>(pool, both, head_dim, position, got.view(), heads, sequence);
+  for (std::int32_t const first : {4094, 9000, -1}) {         // numbers of sequences that are marked, that are not, and both
+    auto numbers = sequence;
+    for (auto& s : numbers) s += first;
+    auto same = x;
+    host::rotate<T>(pool, both, head_dim, position, same.view(), heads, numbers);
+    CHECK(same.data == got.data);
+  }
   host::rotate<T>(pool, short_list, head_dim, position, in_short.view(), heads);
   host::rotate<T>(pool, long_list, head_dim, position, in_long.view(), heads);
   for (std::int64_t r = 0; r < x.rows; ++r)

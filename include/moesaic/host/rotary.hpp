@@ -70,9 +70,19 @@ void rotate(pool& where, rope_table<accumulator<T>> const& table, list<const std
             list<const std::int32_t> sequences = {}) {
   using sum = accumulator<T>;
   auto const pairs = table.pairs;
+  constexpr std::uint32_t marks = 4096;
+  std::uint64_t beyond_mark[marks / 64] = {};  // of the first sequences: whether a row of theirs reaches beyond
+  if (table.original_positions != 0 && !sequences.empty())
+    for (std::int64_t t = 0; t < x.rows; ++t)
+      if (auto const s = static_cast<std::uint32_t>(sequences[t]); s < marks && positions[t] >= table.original_positions)
+        beyond_mark[s / 64] |= std::uint64_t{1} << s % 64;
   auto const reaches_beyond = [&](std::int64_t t) {
+    if (positions[t] >= table.original_positions) return true;
     auto last = x.rows - 1;
-    while (!sequences.empty() && sequences[last] != sequences[t]) --last;
+    if (!sequences.empty()) {
+      if (auto const s = static_cast<std::uint32_t>(sequences[t]); s < marks) return (beyond_mark[s / 64] >> s % 64 & 1) != 0;
+      while (sequences[last] != sequences[t]) --last;
+    }
     return positions[last] >= table.original_positions;
   };
   at_level<T>(where.level(), [&](auto here) {

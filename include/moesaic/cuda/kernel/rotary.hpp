@@ -47,7 +47,7 @@ struct rotate_rows {
     device::griddepcontrol_launch_dependents();
     device::griddepcontrol_wait();
     for (std::int64_t t = device::block_x(); t < p.x.rows; t += device::grid_x()) {
-      bool const beyond = p.original_positions != 0 && p.position[last_of_sequence(p, t)] >= p.original_positions;
+      bool const beyond = p.original_positions != 0 && (p.position[t] >= p.original_positions || p.position[last_of_sequence(p, t)] >= p.original_positions);
       double const* const frequency = p.frequency + (beyond ? p.pairs : 0);
       float const magnitude = beyond ? p.long_magnitude : p.magnitude;
       for (int i = device::thread_id(); i < p.pairs; i += threads) {
