@@ -18,6 +18,19 @@ constexpr block_config wider = [] {
 }();
 static_assert(explain(sound) == nullptr && validated<named_value<sound>>::config == sound);
 
+// A dense layer like a mixture of every kind: what is of experts alone is gone, what is not stays.
+static_assert([] {
+  block_config mixture = sound, dense = sound;
+  dense.attention.router = {.experts = 4, .top_k = 1};
+  dense.expert = {.intermediate = 12, .activation = activation::swiglu, .limit = 7, .alpha = 1.702, .up_offset = 1, .bias = true};
+  dense.norms = norm_placement::sandwich;
+  mixture.attention = dense.attention, mixture.expert = dense.expert, mixture.norms = dense.norms;
+  mixture.router = {.experts = 7, .top_k = 2}, mixture.shared = {4}, mixture.shortcut = shortcut::opens;
+  mixture.expert.intermediate = 0, mixture.expert.widths = {{2, 4}, {2, 8}}, mixture.expert.latent = 4, mixture.expert.mixture_bias = true;
+  mixture.expert.zero = mixture.expert.copy = mixture.expert.constant = 1;
+  return dense_of(mixture, 12) == dense && explain(dense_of(mixture, 12)) == nullptr;
+}());
+
 struct plain : named_value<sound> {};
 struct custom : plain {
   using routing = int;

@@ -20,11 +20,13 @@ struct repeat {};
 template <class... Runs>
 struct layers {};
 
-/// A dense layer like a mixture's: the same but for its one feed-forward of `intermediate`.
+/// A dense layer like a mixture's: the same but for its one feed-forward of `intermediate`, of the experts' activation and biases, and without a shortcut.
+/// Attention stays what it is, with experts of its own where it has them.
 constexpr block_config dense_of(block_config mixture, int intermediate) {
-  mixture.router = {};
-  mixture.shared = {};
-  mixture.expert.intermediate = intermediate;
+  auto& expert = mixture.expert;
+  expert.intermediate = intermediate, expert.widths = {}, expert.latent = 0, expert.mixture_bias = false;
+  expert.zero = expert.copy = expert.constant = 0;
+  mixture.router = {}, mixture.shared = {}, mixture.shortcut = shortcut::none;
   return mixture;
 }
 
