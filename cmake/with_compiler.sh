@@ -3,10 +3,18 @@
 # SPDX-License-Identifier: Apache-2.0
 compiler=$1
 shift
-launcher=
-while [ "$1" != -- ]; do
-  launcher="$launcher $1"
+launchers=0
+while [ "$1" != -- ]; do                # the launcher's words to the end, each still one word
+  set -- "$@" "$1"
   shift
+  launchers=$((launchers + 1))
 done
 shift 2
-exec $launcher "$compiler" "$@"
+arguments=$(($# - launchers))
+set -- "$@" "$compiler"
+while [ "$arguments" -gt 0 ]; do        # and behind these the compiler's
+  set -- "$@" "$1"
+  shift
+  arguments=$((arguments - 1))
+done
+exec "$@"
