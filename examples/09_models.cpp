@@ -59,7 +59,7 @@ template <int Experts>
 void encoder_row() {
   using layer = typename presets::switch_base<Experts>::layer;
   auto const one = parameters<layer>();
-  auto const step = [](int tokens) { return weight_bytes<layer>().with_experts(distinct_experts(layer::config.router, tokens)) * 1e-9; };
+  auto const step = [](int tokens) { return weight_bytes<layer>().with_experts(distinct_experts(layer::config.router, tokens), 0) * 1e-9; };
   std::printf("| %d | 1 | %.4f | %.4f | %.4f | %.3f | %.3f |\n", Experts, static_cast<double>(one.total()) * 1e-9, static_cast<double>(one.active()) * 1e-9,
               static_cast<double>(flops<layer>(512).total()) * 1e-9, step(1), step(16));
 }

@@ -110,7 +110,7 @@ constexpr std::int64_t unequal_widths = 3 * 24 + 33 + 2 * 10;
 static_assert(unequal.router == 11 * 40 && unequal.expert == 2 * 33 * 40 + 33 + 40);
 static_assert(unequal.routed == 2 * 40 * unequal_widths + unequal_widths + 6 * 40 + 2 * 3 * 40);
 static_assert(unequal.total() == unequal.always() + unequal.routed && unequal.active() == unequal.always() + 3 * unequal.routed / 11);
-static_assert(unequal.with_experts(11) == static_cast<double>(unequal.total()));
+static_assert(unequal.with_experts(11, 0) == static_cast<double>(unequal.total()));
 static_assert(expert_parameters(of_unequal, 4) == 2 * 10 * 40 + 10 + 40 && expert_parameters(of_unequal, 6) == 0);
 static_assert(expert_parameters(of_unequal, 7) == 0 && expert_parameters(of_unequal, 10) == 3 * 40);
 static_assert(expert_flops(of_unequal, 0) == 4 * 40 * 24 && expert_flops(of_unequal, 5) == 4 * 40 * 10);
@@ -180,7 +180,7 @@ TEST_CASE("a price may be asked for at run time, of values") {
     auto const step = decode_bytes(mixtral_8x7b::config, layers, batch, 10);
     auto const distinct = distinct_experts(8, 2, batch);
     auto const layer = weight_bytes(layers[0]);
-    CHECK(step.weights == doctest::Approx(layer.with_experts(distinct) + 2.0 * 4096 * (32000 + batch) + 4.0 * 4096));
+    CHECK(step.weights == doctest::Approx(layer.with_experts(distinct, 0) + 2.0 * 4096 * (32000 + batch) + 4.0 * 4096));
     CHECK(step.cache == batch * 10 * 4096);
   }
   CHECK(flops(mixtral_8x7b::config, layers, 1).total() == mixtral_layer.total() + 2 * 32000ll * 4096);

@@ -114,7 +114,8 @@ static_assert(keys_seen(llama_4_scout::layer::config.attention, 8192) == 8192 &&
 static_assert(parameters<grok_1::layer>().norm == 4 * 6144 && parameters<gpt_oss_20b::layer>().attention - 2880ll * (5120 + 4096) == 5120 + 2880 + 64);
 // JetMoE's attention: keys and values (and a bias) of every token, queries and output of 2 experts of 8. Two routers.
 static_assert(parameters<jetmoe_8b::layer>().attention == 2048ll * 4096 + 2048 && parameters<jetmoe_8b::layer>().attention_routed == 8 * 2 * 2048ll * 2048);
-static_assert(parameters<jetmoe_8b::layer>().router == 2 * 8 * 2048 && flops<jetmoe_8b::layer>(1).router == 2 * 2 * 8 * 2048);
+static_assert(parameters<jetmoe_8b::layer>().router == 8 * 2048 && flops<jetmoe_8b::layer>(1).router == 2 * 8 * 2048);
+static_assert(parameters<jetmoe_8b::layer>().attention_router == 8 * 2048 && flops<jetmoe_8b>(1).layers.attention_router == 24 * 2 * 8 * 2048);
 static_assert(flops<jetmoe_8b::layer>(1).projections == 2 * (2048ll * 4096 + 2 * 2 * 2048ll * 2048) && flops<jetmoe_8b::layer>(1).scores == 2 * 2 * 32 * 128);
 static_assert(cache_bytes<jetmoe_8b::layer>() == 2 * 2 * 16 * 128);
 static_assert(weight_bytes<jetmoe_8b::layer>().with_experts(8, 8) == static_cast<double>(weight_bytes<jetmoe_8b::layer>().total()));

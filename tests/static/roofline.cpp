@@ -214,6 +214,14 @@ static_assert(saved_seconds(h200, wide_dense, wide_moe, from_wide) > 20e-6 &&
 static_assert(saved_seconds(h200, wide_dense, wide_moe, 64, 128) <=
               saved_seconds(h200, wide_dense, wide_moe, 64));  // tiles that are not full
 static_assert(break_even_rows(h200, tiny_dense, tiny_moe, 1) == 0);
+// Experts of attention, and their router, are no part of the feed-forward.
+constexpr auto wide_mixed = [] {
+  auto c = wide_moe;
+  c.attention.router = {.experts = 8, .top_k = 2};
+  return c;
+}();
+static_assert(saved_seconds(h200, wide_dense, wide_mixed, 64) == saved_seconds(h200, wide_dense, wide_moe, 64) &&
+              roofline(h200, wide_mixed, decoding(64, 1)).attention_router.bytes == 8 * 4096 * 4);
 
 TEST_CASE("a roofline may be asked for at run time, of values") {
   block_config const layers[] = {mixtral_8x7b::layer::config, mixtral_8x7b::layer::config};

@@ -76,7 +76,7 @@ struct advice {
   bool bound_by_memory = true;                        ///< and what holds that one up
 
   double distinct = 1, experts = 1;                   ///< of the first layer with a router: experts read in this step, and all
-  double router_share = 0;                            ///< of the FLOPs of a token
+  double router_share = 0;                            ///< of the FLOPs of a token, attention's router too
   double rows_that_read_all = 1;                      ///< tokens a step that read 99 % of the experts,
   double compute_bound_rows = 0;                      ///< and those from which the experts are bound by arithmetic
 
@@ -118,7 +118,7 @@ constexpr void advise_on_step(advice& a, machine const& d, list<const block_conf
   a.distinct = a.experts > 1 && w.distinct > 0 ? w.distinct : distinct_experts(mixture.router, w.rows());
   a.rows_that_read_all = rows_that_read(mixture.router, 0.99);
   a.compute_bound_rows = moesaic::compute_bound_rows(d, mixture);
-  a.router_share = by_operator.router.flops / total.flops;
+  a.router_share = (by_operator.router.flops + by_operator.attention_router.flops) / total.flops;
   a.dense_of_active = time(true);
   a.dense_of_all = time(false);
 }

@@ -42,12 +42,13 @@ constexpr std::int64_t flops_of_counts(block_config const& c, list<const std::in
 struct block_flops {
   std::int64_t projections = 0;        ///< q, k, v and out (of the experts of attention that a token uses); of latent attention all of its matrices, once a token
   std::int64_t scores = 0;             ///< q · k and p · v over the keys that the token sees
-  std::int64_t router = 0;
+  std::int64_t router = 0;             ///< of the feed-forward
   std::int64_t experts = 0;            ///< those that a token uses; where they differ, the mean of even routing, rounded down
   std::int64_t shared = 0;             ///< with its gate
+  std::int64_t attention_router = 0;   ///< of experts of attention
 
   constexpr std::int64_t ffn() const { return experts + shared; }
-  constexpr std::int64_t total() const { return projections + scores + router + ffn(); }
+  constexpr std::int64_t total() const { return projections + scores + attention_router + router + ffn(); }
 };
 struct decoder_flops {
   block_flops layers;                  ///< all of them
@@ -68,7 +69,8 @@ constexpr std::int64_t score_flops(block_config const& c) {
 constexpr block_flops flops(block_config const& c, std::int64_t keys) {
   auto const cost = cost_of(c, detail::count_flops);
   auto const all = cost.routed + c.expert.copy * detail::copy_flops(c) + c.expert.constant * detail::constant_flops(c);
-  return {cost.attention_active(), score_flops(c) * keys_seen(c.attention, keys), cost.router, cost.slots * all / cost.experts, cost.shared};
+  return {cost.attention_active(), score_flops(c) * keys_seen(c.attention, keys), cost.router, cost.slots * all / cost.experts, cost.shared,
+          cost.attention_router};
 }
 template <block_spec Spec>
 constexpr block_flops flops(std::int64_t keys) {
@@ -85,6 +87,7 @@ constexpr decoder_flops flops(decoder_config const& c, list<const block_config> 
     sum.layers.router += one.router;
     sum.layers.experts += one.experts;
     sum.layers.shared += one.shared;
+    sum.layers.attention_router += one.attention_router;
   }
   sum.head = layers.empty() ? 0 : 2ll * c.vocabulary * layers[0].hidden;
   return sum;

@@ -59,7 +59,7 @@ constexpr roof under_roof(machine const& d, double bytes, double flops, dtype op
 }
 
 struct layer_time {
-  roof norms, projections, scores, router, experts, shared;
+  roof norms, projections, scores, router, experts, shared, attention_router;
 
   /// f(name, roof) for each operator.
   template <class F>
@@ -67,6 +67,7 @@ struct layer_time {
     f("norms", norms);
     f("projections", projections);
     f("attention", scores);
+    f("attention's router", attention_router);
     f("router", router);
     f("experts", experts);
     f("shared expert", shared);
@@ -83,6 +84,7 @@ struct layer_time {
     router += other.router;
     experts += other.experts;
     shared += other.shared;
+    attention_router += other.attention_router;
     return *this;
   }
 };
@@ -133,8 +135,9 @@ constexpr layer_time roofline(machine const& d, block_config const& c, workload 
   t.norms = of(bytes.norm, 0, shape.activations);
   t.projections = of(bytes.attention_with(distinct_experts(c.attention.router, w.rows())), each(work.projections), attention);
   t.scores = of(w.sequences * keys_read(c.attention, w.tokens, w.keys) * cache_bytes(c), detail::attention_flops(c, w), shape.activations);
+  t.attention_router = of(bytes.attention_router, each(work.attention_router), dtype::fp32);
   t.router = of(bytes.router, each(work.router), dtype::fp32);
-  t.experts = of(bytes.with_experts(distinct) - static_cast<double>(bytes.always()), each(work.experts), ffn);
+  t.experts = of(bytes.with_experts(distinct, 0) - static_cast<double>(bytes.always()), each(work.experts), ffn);
   t.shared = of(bytes.shared, each(work.shared), ffn);
   return t;
 }

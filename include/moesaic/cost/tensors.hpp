@@ -10,8 +10,8 @@
 namespace moesaic {
 
 /// What a tensor belongs to. `expert` is a routed expert; a dense layer's feed-forward is its only one. `shared`: what every token uses beside
-/// the routed experts. `attention_expert`: the projections of an expert of attention; its router is a `router`.
-enum class part : std::uint8_t { norm, attention, attention_expert, router, expert, shared, embedding, head };
+/// the routed experts. `attention_expert`: the projections of an expert of attention; `attention_router`: what chooses among these.
+enum class part : std::uint8_t { norm, attention, attention_expert, attention_router, router, expert, shared, embedding, head };
 
 /// A matrix [outputs, inputs] that is multiplied (`parts` of them side by side), or a vector [outputs] that is not: a norm, a bias.
 struct weight_tensor {
@@ -56,8 +56,8 @@ constexpr void visit_attention(block_config const& c, F& f) {
       f(weight_tensor{part::attention_expert, s.attention_format, outputs, inputs, 1, true, s.attention_experts});
     };
     expert(s.q_width / s.attention_slots, s.hidden), expert(s.hidden, s.heads_width / s.attention_slots);
-    f(weight_tensor{part::router, dtype::fp32, s.attention_experts, s.hidden});
-    if (a.router.bias) f(vector(part::router, s.attention_experts));
+    f(weight_tensor{part::attention_router, dtype::fp32, s.attention_experts, s.hidden});
+    if (a.router.bias) f(vector(part::attention_router, s.attention_experts));
   } else {
     visit(s.hidden, s.heads_width);
   }
@@ -133,22 +133,24 @@ constexpr std::int64_t cost_of_expert(block_config const& c, int e, Price price)
 /// A layer's price by part, in whatever the price was: parameters, bytes.
 struct block_cost {
   std::int64_t norm = 0, attention = 0;  ///< attention: what every token uses of it
-  std::int64_t router = 0;             ///< of the feed-forward, and of attention
+  std::int64_t router = 0;             ///< of the feed-forward
   std::int64_t shared = 0;             ///< of the shared expert, and of what else of the feed-forward every token uses
   std::int64_t expert = 0;             ///< of one feed-forward, the widest
   std::int64_t routed = 0;             ///< of all routed experts, each by its kind and width
   std::int64_t experts = 1, slots = 1; ///< how many there are, and how many of them a token uses
+  std::int64_t attention_router = 0;
   std::int64_t attention_routed = 0;   ///< of all experts of attention
   std::int64_t attention_experts = 1, attention_slots = 1;
 
-  constexpr std::int64_t always() const { return norm + attention + router + shared; }
+  constexpr std::int64_t always() const { return norm + attention + attention_router + router + shared; }
   constexpr std::int64_t total() const { return always() + routed + attention_routed; }
   /// Of a token: attention with the experts that it uses.
   constexpr std::int64_t attention_active() const { return attention + attention_slots * attention_routed / attention_experts; }
   /// Of a token. Where experts differ, the mean of even routing, rounded down; choices known: cost_of_expert.
   constexpr std::int64_t active() const { return always() - attention + attention_active() + slots * routed / experts; }
-  /// With so many of the experts, as a batch of tokens uses them; a mean need not be whole, and experts that differ are used evenly.
-  constexpr double with_experts(double distinct, double distinct_of_attention = 0) const {
+  /// With so many of the experts and of those of attention (0 where it has none), as a batch of tokens uses them; a mean need not be whole, and experts
+  /// that differ are used evenly.
+  constexpr double with_experts(double distinct, double distinct_of_attention) const {
     return static_cast<double>(always()) + distinct * (static_cast<double>(routed) / static_cast<double>(experts)) + attention_with(distinct_of_attention) -
            static_cast<double>(attention);
   }
@@ -183,6 +185,7 @@ constexpr block_cost cost_of(block_config const& c, Price price) {
     auto& cell = t.part == part::norm               ? sum.norm
                  : t.part == part::attention        ? sum.attention
                  : t.part == part::attention_expert ? sum.attention_routed
+                 : t.part == part::attention_router ? sum.attention_router
                  : t.part == part::router           ? sum.router
                  : t.part == part::shared           ? sum.shared
                                                     : sum.routed;
