@@ -17,6 +17,10 @@ namespace moesaic::cuda {
 
 namespace gemm_detail {
 
+/// A kernel, of which nothing is compiled for 90 where it is replaced there.
+template <class Kernel, bool Replaced>
+using kept = std::conditional_t<Replaced, replaced_on<Kernel, 90, 90>, Kernel>;
+
 template <class Kernel>
 void start(stream& where, typename Kernel::params const& p) {
   auto const blocks = Kernel::blocks_for(p.rows, p.offsets != nullptr ? p.w.count : 1, p.w.rows);
@@ -43,31 +47,32 @@ constexpr bool sm90_takes_as_much(dtype w) { return w == dtype::bf16 || w == dty
 template <dtype W, class Tuning, gemm_load Load, bool Replaced, class Y>
 void start_sm80(stream& where, gemm_params<bf16, Y> const& p) {
   constexpr auto tile = tile_of<Tuning>(W, Load);
-  auto const go = [&]<class Kernel>() { start<std::conditional_t<Replaced, replaced_on<Kernel, 90, 90>, Kernel>>(where, p); };
+  auto const go = [&]<class Kernel>() { start<kept<Kernel, Replaced>>(where, p); };
   if constexpr (has_scales(W))
     if (p.w.group == 32) return go.template operator()<gemm_sm80<W, Y, tile, 2>>();
   if constexpr (W != dtype::mxfp4) go.template operator()<gemm_sm80<W, Y, tile>>();
 }
 
 // Router weights, fp32, have one kernel, so that a token's logits and choice do not depend on its batch.
-template <dtype W, class Tuning, class X, class Y>
+template <dtype W, class Tuning, bool Replaced, class X, class Y>
 void start_simt(stream& where, gemm_params<X, Y> const& p, std::int64_t slots_of_matrix) {
   if constexpr (W != dtype::fp32 && !sums_in_one_order<Tuning>)
-    if (!simt_few(slots_of_matrix)) return start<gemm_simt_many<W, X, Y>>(where, p);
-  start<gemm_simt_few<W, X, Y>>(where, p);
+    if (!simt_few(slots_of_matrix)) return start<kept<gemm_simt_many<W, X, Y>, Replaced>>(where, p);
+  start<kept<gemm_simt_few<W, X, Y>, Replaced>>(where, p);
 }
 
 }  // namespace gemm_detail
 
 /// Starts the best kernel that takes `p`, the product with matrix `m`. How long runs of slots are is known on the device alone: tiles are chosen for even
-/// ones. Best: the highest rung that the caller leaves it.
+/// ones. Best: the highest rung that the caller leaves it: below sm90 it has another kernel for all that a device of that rung takes.
 template <dtype W, rung Best = rung::sm90, class Tuning, class X, class Y>
 void start_gemm(basic_stream_ref<Tuning>& where, packed_matrix const& m, gemm_params<X, Y> const& p) {
   if (p.rows == 0) return;
   if (m.stored.type != W) return where.record(invalid("the weights are not of the type that the call was compiled for", static_cast<int>(W), static_cast<int>(m.stored.type)));
   if (!layout::takes(m)) return where.record(invalid("CUDA kernels need inputs that are a multiple of 16, and gate and up outputs of 8", 16, m.inputs));
   constexpr bool one_order = sums_in_one_order<Tuning>;
-  constexpr bool by_sm90 = Best == rung::sm90 && Tuning::has(rung::sm90) && sm90_multiplies<W, X, Y> && !one_order, replaced = by_sm90 && gemm_detail::sm90_takes_as_much(W);
+  constexpr bool elsewhere = Best != rung::sm90, by_sm90 = !elsewhere && Tuning::has(rung::sm90) && sm90_multiplies<W, X, Y> && !one_order;
+  constexpr bool replaced = elsewhere || (by_sm90 && gemm_detail::sm90_takes_as_much(W));
   if constexpr (by_sm90)
     if (where.best() == rung::sm90 && multiply_sm90<W>(where, p)) return;
   auto const slots_of_matrix = packed::ceil_div(p.rows, p.offsets != nullptr ? p.w.count : 1);
@@ -80,7 +85,7 @@ void start_gemm(basic_stream_ref<Tuning>& where, packed_matrix const& m, gemm_pa
         case gemm_load::many: return gemm_detail::start_sm80<W, Tuning, gemm_load::many, replaced>(where, p);
       }
     }
-  gemm_detail::start_simt<W, Tuning>(where, p, slots_of_matrix);
+  gemm_detail::start_simt<W, Tuning, elsewhere>(where, p, slots_of_matrix);
 }
 
 }  // namespace moesaic::cuda
