@@ -95,4 +95,15 @@ TEST_CASE("rows that the device does not count stay as they are") {
       CHECK((codes(r, 143) != 0xff) == (r < counted));
     }
   });
+  std::int32_t const begin = 1, end = 3;                 // rows of experts of one width among others
+  for (int const architecture : {90, 80})
+    under_every_schedule([&](cuda::stream_ref& where) {
+      auto numbers = unwritten<bf16>(4, 144);
+      auto const got = cuda::code_inputs<input_codes::e4m3_power_of_two>(where, x.view(), list<bf16>(numbers.data), &end, &begin);
+      for (std::int64_t r = 0; r < 4; ++r) {
+        bool const within = begin <= r && r < end;
+        if (got.has_codes()) CHECK((got.codes.scales(r, 0) == got.codes.scales(r, 0)) == within);
+        else CHECK((numbers(r, 143) == numbers(r, 143)) == within);
+      }
+    }, architecture);
 }

@@ -207,16 +207,16 @@ TEST_CASE("what products read in place of activations is code times scale: as pr
     auto const x = convert<T>(normal_matrix(tokens, inputs, 10));
     auto const codes = quantized(pool, x, Codes);
     std::vector<coded<Codes, T>> memory(static_cast<std::size_t>(tokens * inputs));
-    std::int32_t const some = tokens - 1;
-    auto const values = host::code_inputs<Codes>(pool, x.view(), memory, &some);
-    for (std::int64_t t = 0; t < some; ++t)
+    std::int32_t const some = tokens - 1, first = 1;
+    auto const values = host::code_inputs<Codes>(pool, x.view(), memory, &some, &first);
+    for (std::int64_t t = first; t < some; ++t)
       for (std::int64_t k = 0; k < inputs; ++k) CHECK(std::fabs(static_cast<double>(values(t, k)) - codes.value(t, k)) <= std::fabs(codes.value(t, k)) * 0x1p-24);
-    for (std::int64_t k = 0; k < inputs; ++k) CHECK(static_cast<float>(values(some, k)) == 0.0f);
+    for (std::int64_t k = 0; k < inputs; ++k) CHECK((static_cast<float>(values(0, k)) == 0.0f && static_cast<float>(values(some, k)) == 0.0f));
     matrix<float> want(tokens, outputs);
     matrix<T> y(tokens, outputs);
     host::linear(pool, w.m, codes.view(), {}, want.view());
     host::linear<dtype::e4m3>(pool, w.m, values, {}, y.view());
-    for (std::int64_t t = 0; t < some; ++t)
+    for (std::int64_t t = first; t < some; ++t)
       for (std::int64_t n = 0; n < outputs; ++n) {
         double size = 0;
         for (std::int64_t k = 0; k < inputs; ++k) size += std::fabs(static_cast<double>(host::unpack(w.m, 0, 0, n, k)) * codes.value(t, k));
@@ -233,11 +233,16 @@ namespace {
 
 using rows = matrix<double>;
 
-template <input_codes Codes>
-struct layer_of {
-  static constexpr block_config config{.hidden = 144, .attention = {.heads = 3, .head_dim = 16}, .router = {.experts = 3, .top_k = 2, .renormalize = true},
-                                       .expert = {.intermediate = 136}, .shared = {.intermediate = 40},
-                                       .storage = {.weights = dtype::e4m3, .activations = dtype::fp64, .inputs = Codes}};
+constexpr storage_config reading(input_codes codes) { return {.weights = dtype::e4m3, .activations = dtype::fp64, .inputs = codes}; }
+struct uneven_layer {
+  static constexpr block_config config{.hidden = 144, .attention = {.heads = 3, .head_dim = 16}, .router = {.experts = 4, .top_k = 2, .renormalize = true},
+                                       .expert = {.widths = {{2, 136}, {1, 40}}, .copy = 1}, .shared = {.intermediate = 40}, .storage = reading(input_codes::e4m3)};
+};
+struct latent_layer {
+  static constexpr block_config config{.hidden = 144, .attention = {.heads = 3, .head_dim = 8, .latent = {.kv_rank = 24, .q_rank = 136, .rope_dim = 8}},
+                                       .router = {.experts = 3, .top_k = 2, .renormalize = true, .weights = combine_weight::on_input},
+                                       .expert = {.intermediate = 136, .latent = 132}, .shared = {.intermediate = 40},
+                                       .storage = reading(input_codes::e4m3_power_of_two)};
 };
 
 struct recorder {
@@ -299,7 +304,7 @@ void check_row(rows const& got, std::int64_t t, std::vector<double> const& want,
 
 }  // namespace
 
-// hidden is 128 and 16 more, intermediate 128 and 8, or 40: no width is a multiple of 128.
+// hidden is 128 and 16 more, intermediate 128 and 8, or 40: no width is a multiple of 128. Of runs of unequal width the later reads no row of the earlier.
 TEST_CASE_TEMPLATE_DEFINE("a layer's products read codes: projections, experts and the shared one; router and attention do not", Spec, layers_of_codes) {
   using layer = block<Spec>;
   constexpr bool power = Spec::config.storage.inputs == input_codes::e4m3_power_of_two;
@@ -307,33 +312,57 @@ TEST_CASE_TEMPLATE_DEFINE("a layer's products read codes: projections, experts a
   host::pool pool(2);
   auto const loaded = layer::load(pool, random_source(11), "");
   block_weights const& w = loaded;
+  constexpr auto config = Spec::config;
+  constexpr bool latent = config.attention.latent.kv_rank != 0;
   auto const cache = layer::make_cache(pool, 1, tokens);
   host::buffer workspace{layer::template workspace_bytes<recorder>(tokens)};
   auto const x = convert<double>(normal_matrix(tokens, hidden, 12));
   rows y(tokens, hidden);
   std::vector<std::int32_t> const sequence(tokens), position{0, 1, 2, 3, 4, 5};
   recorder seen;
+  std::vector<int> chosen(static_cast<std::size_t>(config.router.experts));
   auto const done = layer::forward(pool, w, {x.view(), sequence, position}, cache, y.view(), workspace, {}, seen);
   REQUIRE(done);
   for (std::int64_t t = 0; t < tokens; ++t) {
     CAPTURE(t);
     auto const normed = row_of(seen.of[stage::attn_norm], t), read = through_codes(normed, power);
     auto const qkv = product(w.attention.qkv, 0, 0, read), plain = product(w.attention.qkv, 0, 0, normed);
-    check_row(seen.of[stage::q], t, {qkv.begin(), qkv.begin() + 48});
-    check_row(seen.of[stage::v], t, {qkv.begin() + 96, qkv.end()});
+    constexpr auto first = latent ? stage::q_a : stage::q, last = latent ? stage::kv_a : stage::v;
+    check_row(seen.of[first], t, {qkv.begin(), qkv.begin() + seen.of[first].columns});
+    check_row(seen.of[last], t, {qkv.end() - seen.of[last].columns, qkv.end()});
+    if (latent) check_row(seen.of[stage::q], t, product(w.attention.q_up, 0, 0, through_codes(row_of(seen.of[stage::q_a_norm], t), power)));
     for (std::int64_t n = 0; n < 48; ++n) {              // half a step of three bits, or of the smallest codes: steps are twice as long where a scale is rounded up
       double bound = 0;
       for (std::size_t k = 0; k < normed.size(); ++k)
         bound += std::fabs(static_cast<double>(host::unpack(w.attention.qkv, 0, 0, n, static_cast<std::int64_t>(k)))) * (std::fabs(normed[k]) * 0x1p-4 + 0x1p-14);
-      auto const off = std::fabs(seen.of[stage::q](t, n) - plain[static_cast<std::size_t>(n)]);
+      auto const off = std::fabs(seen.of[first](t, n) - plain[static_cast<std::size_t>(n)]);
       CHECK((off > 0 && off <= bound));
     }
     check_row(seen.of[stage::attn_out], t, product(w.attention.out, 0, 0, through_codes(row_of(seen.of[stage::attn_heads], t), power)));
     auto const mixed = row_of(seen.of[stage::ffn_norm], t);
     check_row(seen.of[stage::router_logits], t, product(w.ffn.router.weight, 0, 0, mixed));
     check_row(seen.of[stage::shared_out], t, feed_forward(w.ffn.shared, 0, mixed, power));
-    for (std::int64_t slot = 0; slot < 2; ++slot)
-      check_row(seen.of[stage::expert_out], 2 * t + slot, feed_forward(w.ffn.experts, seen.experts[static_cast<std::size_t>(2 * t + slot)], mixed, power));
+    for (std::int64_t slot = 0; slot < 2; ++slot) {
+      auto x_of_expert = mixed;
+      if (config.expert.latent != 0) x_of_expert = product(w.ffn.latent_down, 0, 0, through_codes(mixed, power));
+      if (config.router.weights == combine_weight::on_input)
+        for (auto& v : x_of_expert) v *= seen.of[stage::topk_weight](t, slot);
+      int expert = seen.experts[static_cast<std::size_t>(2 * t + slot)], run = 0;
+      ++chosen[static_cast<std::size_t>(expert)];
+      auto const& widths = config.expert.widths;
+      if (widths.count == 0 || expert < shapes(config).feed_forwards) {
+        for (; run < widths.count - 1 && expert >= widths.run[run].experts; ++run) expert -= widths.run[run].experts;
+        x_of_expert = feed_forward(run_of(w.ffn, run), expert, x_of_expert, power);
+      }
+      check_row(seen.of[stage::expert_out], 2 * t + slot, x_of_expert);
+    }
+    if (config.expert.latent != 0) {
+      std::vector<double> sum(static_cast<std::size_t>(config.expert.latent));
+      for (std::int64_t slot = 0; slot < 2; ++slot)
+        for (std::size_t k = 0; k < sum.size(); ++k) sum[k] += seen.of[stage::expert_out](2 * t + slot, static_cast<std::int64_t>(k));
+      check_row(seen.of[stage::moe_out], t, product(w.ffn.latent_up, 0, 0, through_codes(sum, power)));
+    }
   }
+  for (int const count : chosen) CHECK(count > 0);
 }
-TEST_CASE_TEMPLATE_INVOKE(layers_of_codes, layer_of<input_codes::e4m3>, layer_of<input_codes::e4m3_power_of_two>);
+TEST_CASE_TEMPLATE_INVOKE(layers_of_codes, uneven_layer, latent_layer);

@@ -75,19 +75,20 @@ struct coded_rows {
 template <class Tuning>
 inline constexpr bool multiplies_codes = Tuning::has(rung::sm90) && !sums_in_one_order<Tuning>;
 
-/// x [rows, inputs], inputs a multiple of 16, in memory for as many numbers; rows as for quantize.
+/// x [rows, inputs], inputs a multiple of 16, in memory for as many numbers; of it rows [*first, *end), on the device, or from the first, or to the last.
 template <input_codes Codes, class Tuning, class T>
-coded_rows<coded<Codes, T>> code_inputs(basic_stream_ref<Tuning>& where, view<const T> x, list<coded<Codes, T>> memory, std::int32_t const* rows = nullptr) {
+coded_rows<coded<Codes, T>> code_inputs(basic_stream_ref<Tuning>& where, view<const T> x, list<coded<Codes, T>> memory, std::int32_t const* end = nullptr,
+                                        std::int32_t const* first = nullptr) {
   using number = coded<Codes, T>;
   if constexpr (multiplies_codes<Tuning>)
     if (where.best() == rung::sm90) {
       view<std::uint8_t> const codes(reinterpret_cast<std::uint8_t*>(memory.data), x.rows, x.columns);
       view<float> const scales(reinterpret_cast<float*>(codes.data + x.rows * x.columns), x.rows, packed::ceil_div(x.columns, groups::input_group));
-      quantize(where, x, codes, scales, rows, Codes);
+      quantize_detail::start<T, std::uint8_t>(where, {.x = x, .codes = codes, .scales = scales, .rows = end, .first = first, .kind = Codes});
       return {{codes, scales}, {}};
     }
   view<number> const numbers(memory.data, x.rows, x.columns);
-  quantize_detail::start<T, number>(where, {.x = x, .codes = numbers, .rows = rows, .kind = Codes});
+  quantize_detail::start<T, number>(where, {.x = x, .codes = numbers, .rows = end, .first = first, .kind = Codes});
   return {{}, numbers};
 }
 

@@ -32,11 +32,12 @@ struct quantized_rows {
 
 namespace quantized_detail {
 
-// of_group(t, number, scale) and of_code(t, input, code, scale) of rows [0, *rows), or all.
+// of_group(t, number, scale) and of_code(t, input, code, scale) of rows [first, *end), or to the last.
 template <class X, class OfGroup, class OfCode>
-void each_code(pool& where, input_codes kind, view<X> x, std::int32_t const* rows, OfGroup of_group, OfCode of_code) {
+void each_code(pool& where, input_codes kind, view<X> x, std::int64_t first, std::int32_t const* end_row, OfGroup of_group, OfCode of_code) {
   constexpr std::int64_t group = groups::input_group;
-  where.for_each(rows != nullptr ? *rows : x.rows, [&](std::int64_t t) {
+  where.for_each((end_row != nullptr ? *end_row : x.rows) - first, [&](std::int64_t row) {
+    auto const t = first + row;
     for (std::int64_t k = 0; k < x.columns; k += group) {
       auto const end = std::min(x.columns, k + group);
       float largest = 0;
@@ -55,17 +56,18 @@ void each_code(pool& where, input_codes kind, view<X> x, std::int32_t const* row
 template <class X>
 void quantize(pool& where, view<X> x, view<std::uint8_t> codes, view<float> scales, std::int32_t const* rows = nullptr,
               input_codes kind = input_codes::e4m3) {
-  quantized_detail::each_code(where, kind, x, rows, [&](auto t, auto group, float scale) { scales(t, group) = scale; },
+  quantized_detail::each_code(where, kind, x, 0, rows, [&](auto t, auto group, float scale) { scales(t, group) = scale; },
                               [&](auto t, auto i, std::uint8_t code, float) { codes(t, i) = code; });
 }
 
 /// What a layer's products read in place of x where their inputs are codes (storage.inputs): the numbers that these are, code · scale, rounded once.
-/// x [rows, inputs]; memory for as many; rows as above.
+/// x [rows, inputs], of it rows [*first, *end), or from the first, or to the last; memory for as many as x has.
 template <input_codes Codes, class T>
-view<const coded<Codes, T>> code_inputs(pool& where, view<const T> x, list<coded<Codes, T>> memory, std::int32_t const* rows = nullptr) {
+view<const coded<Codes, T>> code_inputs(pool& where, view<const T> x, list<coded<Codes, T>> memory, std::int32_t const* end = nullptr,
+                                        std::int32_t const* first = nullptr) {
   using sum = accumulator<T>;
   view<coded<Codes, T>> const values(memory.data, x.rows, x.columns);
-  quantized_detail::each_code(where, Codes, x, rows, [](auto, auto, float) {}, [&](auto t, auto i, std::uint8_t code, float scale) {
+  quantized_detail::each_code(where, Codes, x, first != nullptr ? *first : 0, end, [](auto, auto, float) {}, [&](auto t, auto i, std::uint8_t code, float scale) {
     values(t, i) = static_cast<coded<Codes, T>>(static_cast<sum>(static_cast<float>(e4m3::from_bits(code))) * static_cast<sum>(scale));
   });
   return values;

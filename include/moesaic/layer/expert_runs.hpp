@@ -25,24 +25,23 @@ struct expert_runs {
 
   struct scratch {
     view<scalar> activated;              // [slots, intermediate] of the widest run: the runs have it one after another, as the next
-    typename inputs::memory codes;
+    typename inputs::memory codes;       // of what is activated
   };
-  /// With so many numbers of x read in all.
-  static constexpr scratch carve(arena& memory, std::int64_t slots, std::int64_t read) {
-    auto const activated = slots * shape.intermediate;
-    return {memory.take<scalar>(slots, shape.intermediate), inputs::carve(memory, read > activated ? read : activated)};
+  static constexpr scratch carve(arena& memory, std::int64_t slots) {
+    return {memory.take<scalar>(slots, shape.intermediate), inputs::carve(memory, slots * shape.intermediate)};
   }
 
-  /// x [tokens, width] (by_slot: [tokens · slots, width]) -> y [tokens · slots, width], by expert: the rows that the plan uses.
-  template <class Where>
-  static void forward(Where& where, moe_weights const& w, view<const scalar> x, dispatch_plan const& plan, scratch const& s,
+  /// x [tokens, width] (by_slot: [tokens · slots, width]), and what inputs::of gave for it -> y [tokens · slots, width], by expert: the rows that the
+  /// plan uses.
+  template <class Where, class Read>
+  static void forward(Where& where, moe_weights const& w, view<const scalar> x, Read const& read, dispatch_plan const& plan, scratch const& s,
                       view<scalar> y) {
     auto const& offsets = plan.expert_offsets;
     auto const offsets_from = [&](int first) { return list<const std::int32_t>{offsets.data + first, offsets.size - first}; };
     auto const* const token_of_slot = by_slot ? nullptr : plan.token_of_slot.data;
     each_run([&]<int Run>(int first) {
       view<scalar> const activated{s.activated.data, y.rows, shape.widths.run[Run].intermediate};
-      feed_forwards<Run>::forward(where, run_of(w, Run), x, offsets_from(first), token_of_slot, {{}, activated, s.codes}, y);
+      feed_forwards<Run>::forward_coded(where, run_of(w, Run), read, offsets_from(first), token_of_slot, {{}, activated, s.codes}, y);
     });
     if constexpr (has_special) special_experts<scalar>(where, kinds, w.constant, x, offsets_from(shape.feed_forwards), token_of_slot, y);
   }

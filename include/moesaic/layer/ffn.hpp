@@ -42,10 +42,14 @@ struct ffn {
   template <class Where>
   static void forward(Where& where, ffn_weights const& w, view<const scalar> x, list<const std::int32_t> offsets,
                       const std::int32_t* token_of_slot, scratch const& s, view<scalar> y) {
-    auto const* const slots = offsets.data + Experts;                      // how many there are
-    expert_gate_up<stored>(where, activation_rule_of(expert), w.gate_up, w.gate_up_bias, inputs::of(where, x, s.codes, token_of_slot != nullptr ? nullptr : slots),
-                           offsets, token_of_slot, s.activated);
-    expert_down<stored>(where, w.down, w.down_bias, inputs::of(where, s.activated, s.codes, slots), offsets, y);
+    forward_coded(where, w, inputs::of(where, x, s.codes, token_of_slot != nullptr ? nullptr : offsets.data + Experts), offsets, token_of_slot, s, y);
+  }
+  /// The same of what inputs::of gave for x, which may lie in s.codes too.
+  template <class Where, class Read>
+  static void forward_coded(Where& where, ffn_weights const& w, Read const& x, list<const std::int32_t> offsets, const std::int32_t* token_of_slot,
+                            scratch const& s, view<scalar> y) {
+    expert_gate_up<stored>(where, activation_rule_of(expert), w.gate_up, w.gate_up_bias, x, offsets, token_of_slot, s.activated);
+    expert_down<stored>(where, w.down, w.down_bias, inputs::of(where, s.activated, s.codes, offsets.data + Experts, offsets.data), offsets, y);
   }
   /// The same for a single one: slots are the tokens themselves.
   template <class Where>
@@ -54,6 +58,13 @@ struct ffn {
   {
     plan_whole(where, x.rows, s.offsets);
     forward(where, w, x, s.offsets, nullptr, s, y);
+  }
+  template <class Where, class Read>
+  static void forward_coded(Where& where, ffn_weights const& w, std::int64_t tokens, Read const& x, scratch const& s, view<scalar> y)
+    requires single
+  {
+    plan_whole(where, tokens, s.offsets);
+    forward_coded(where, w, x, s.offsets, nullptr, s, y);
   }
 
   static constexpr ffn_weights carve_weights(arena& memory) {

@@ -22,10 +22,11 @@ struct product_inputs {
 
   static constexpr memory carve(arena& from, std::int64_t inputs) { return from.take<coded<codes, scalar>>(codes != input_codes::none ? inputs : 0); }
 
-  /// x [rows, inputs], of which the first *rows are used (on a device: there), or all. Good until the memory is used again.
+  /// x [rows, inputs], of which rows [*first, *end) are used (on a device: there), or from the first, or to the last. Good until the memory is used again.
   template <class Where>
-  static auto of(Where& where, view<const scalar> x, [[maybe_unused]] memory m, [[maybe_unused]] std::int32_t const* rows = nullptr) {
-    if constexpr (codes != input_codes::none) return code_inputs<codes>(where, x, m, rows);
+  static auto of(Where& where, view<const scalar> x, [[maybe_unused]] memory m, [[maybe_unused]] std::int32_t const* end = nullptr,
+                 [[maybe_unused]] std::int32_t const* first = nullptr) {
+    if constexpr (codes != input_codes::none) return code_inputs<codes>(where, x, m, end, first);
     else return x;
   }
 };

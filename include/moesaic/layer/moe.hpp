@@ -24,7 +24,7 @@ struct moe : moe_memory<Spec> {
     using shared = typename memory::shared_expert;
     constexpr double scale = memory::config.residual_scale;
     constexpr auto stored = memory::shape.ffn_format.type;
-    using inputs = product_inputs<Spec, stored>;       // what its products read
+    using inputs = typename memory::inputs;            // what its products read
     if (s.expert_out.rows != x.rows * memory::slots)
       return invalid("the workspace must be carved for as many tokens as x has", x.rows * memory::slots, s.expert_out.rows);
 
@@ -37,13 +37,19 @@ struct moe : moe_memory<Spec> {
       auto const routed = router<Spec>::forward(where, w.router, x, state, s.router, flags, tap, layer);        // ids, weights [tokens, slots]
       if (!routed) return routed;
       if constexpr (!fuses_plan<Where>) plan(where, s.router.slots.ids, s.plan);                       // expert_offsets [experts + 1]
+      [[maybe_unused]] auto const coded = inputs::of(where, x, s.codes);                               // x as products read it
       auto read = x;                                                                                   // what experts read
-      if constexpr (memory::has_latent) linear<stored>(where, w.latent_down, inputs::of(where, x, s.experts.codes), {}, s.latent), read = s.latent;   // [tokens, latent]
+      if constexpr (memory::has_latent) linear<stored>(where, w.latent_down, coded, {}, s.latent), read = s.latent;                 // [tokens, latent]
       if constexpr (memory::on_input)
         weigh_choices<scalar>(where, read, s.plan.slot_of_choice, s.router.slots.weights, s.weighed), read = s.weighed;           // [tokens · slots, ·]
-      experts::forward(where, w, read, s.plan, s.experts, s.expert_out);                               // [tokens · slots, hidden or latent]
+      auto const read_coded = [&] {
+        auto const* const end = memory::on_input ? s.plan.expert_offsets.data + memory::shape.feed_forwards : nullptr;
+        if constexpr (memory::has_latent || memory::on_input) return inputs::of(where, read, s.narrow_codes, end);
+        else return coded;
+      };
+      experts::forward(where, w, read, read_coded(), s.plan, s.experts, s.expert_out);                 // [tokens · slots, hidden or latent]
       if constexpr (memory::has_shared) {
-        shared::forward(where, w.shared, x, s.shared, s.shared_out);                                   // [tokens, hidden]
+        shared::forward_coded(where, w.shared, x.rows, coded, s.shared, s.shared_out);                 // [tokens, hidden]
         if constexpr (memory::has_shared_gate) linear<dtype::fp32>(where, w.shared_gate, x, {}, s.shared_gate);   // [tokens, 1]
       }
       view<const scalar> out = s.expert_out;
@@ -51,7 +57,7 @@ struct moe : moe_memory<Spec> {
       view<const sum> weights = memory::on_input ? view<sum>() : s.router.slots.weights;
       if constexpr (memory::has_latent) {
         combine<scalar>(where, out, slot_of_choice, weights, {}, {}, {}, s.latent);                    // [tokens, latent]
-        linear<stored>(where, w.latent_up, inputs::of(where, s.latent, s.experts.codes), {}, s.lifted);        // [tokens, hidden]
+        linear<stored>(where, w.latent_up, inputs::of(where, s.latent, s.narrow_codes), {}, s.lifted);        // [tokens, hidden]
         out = s.lifted, slot_of_choice = {}, weights = {};
       }
       combine<scalar>(where, out, slot_of_choice, weights, s.shared_out, {s.shared_gate.data, s.shared_gate.rows}, residual, y, s.parts,

@@ -21,6 +21,7 @@ struct moe_memory {
   using sum = accumulator<scalar>;
   using routed_experts = std::conditional_t<dense, ffn<Spec, 1, shape.intermediate>, expert_runs<Spec>>;
   using shared_expert = ffn<Spec, 1, shape.shared_intermediate>;
+  using inputs = product_inputs<Spec, shape.ffn_format.type>;   // what products of feed-forwards read
   using policy_state = typename policy_of<Spec>::state;
   static constexpr int width = has_latent ? config.expert.latent : shape.hidden;   // of what routed experts read and write
   static constexpr int slots = [] {
@@ -31,6 +32,7 @@ struct moe_memory {
   struct scratch {
     typename router<Spec>::scratch router;
     dispatch_plan plan;
+    typename inputs::memory codes, narrow_codes;       // of x; of what latent experts read, or of what is weighed
     typename routed_experts::scratch experts;
     view<scalar> latent;                               // [tokens, latent]: what latent experts read, and then their mixture
     view<scalar> lifted;                               // [tokens, hidden]: that mixture, projected back
@@ -52,11 +54,12 @@ struct moe_memory {
     scratch s;
     if constexpr (!dense) s.router = router<Spec>::carve(memory, tokens);
     if constexpr (!dense) s.router.planned = s.plan = dispatch_plan::carve(memory, tokens, shape.experts, slots);
-    if constexpr (has_shared) s.shared = shared_expert::carve(memory, tokens);
+    if constexpr (has_shared) s.shared = shared_expert::carve(memory, tokens, 0);
     if constexpr (has_shared_gate) s.shared_gate = memory.take<sum>(tokens, 1);
     s.shared_out = rows(has_shared, tokens);
-    auto const read = tokens * (shape.hidden > width ? shape.hidden : width);
-    s.experts = routed_experts::carve(memory, choices, on_input && choices * width > read ? choices * width : read);
+    s.codes = inputs::carve(memory, dense ? 0 : tokens * shape.hidden);
+    s.narrow_codes = inputs::carve(memory, dense || !(has_latent || on_input) ? 0 : (on_input ? choices : tokens) * width);
+    s.experts = routed_experts::carve(memory, choices);
     s.latent = narrow(has_latent, tokens), s.lifted = rows(has_latent, tokens), s.weighed = narrow(on_input && !dense, choices);
     s.expert_out = narrow(true, choices);
     auto const shown = [&](stage what, bool has = true) { return !dense && has && wants<Tap>(what); };

@@ -25,7 +25,8 @@ struct quantize_rows {
     view<X const> x;
     view<Written> codes;
     view<float> scales{};                                ///< with codes alone
-    std::int32_t const* rows = nullptr;                  ///< how many of them there are, on the device; null: x.rows
+    std::int32_t const* rows = nullptr;                  ///< where those that are used end, on the device; null: x.rows
+    std::int32_t const* first = nullptr;                 ///< where they begin, on the device; null: 0
     input_codes kind = input_codes::e4m3;
   };
   struct shared {};
@@ -36,7 +37,7 @@ struct quantize_rows {
     auto const groups_of_row = (p.x.columns + group - 1) / group;
     auto const number = static_cast<std::int64_t>(device::block_x()) * warps + device::warp_id();
     auto const row = number / groups_of_row, g = number % groups_of_row, k = g * group + device::lane_id() * 4;
-    if (row >= (p.rows != nullptr ? *p.rows : p.x.rows)) return;
+    if (row >= (p.rows != nullptr ? *p.rows : p.x.rows) || (p.first != nullptr && row < *p.first)) return;
     float x[4] = {};
     float largest = 0;
     MOESAIC_UNROLL
