@@ -285,15 +285,31 @@ MOESAIC_RULE(block_config, attention_top_k_divides_heads,
     "attention.router.top_k must divide attention.heads, because each expert that a token chooses has equally many of its heads",
     c.attention.router.experts <= 0 || !attention_top_k_is_within_experts::holds(c) || c.attention.heads % c.attention.router.top_k == 0,
     c.attention.router.top_k, c.attention.heads);
+MOESAIC_RULE(block_config, attention_router_has_no_groups,
+    "attention.router must leave groups, top_groups, group_worth, group_mask and group_gate alone, because each expert of attention may be chosen beside "
+    "each other one",
+    c.attention.router.experts <= 0 ||
+        (c.attention.router.groups == 1 && c.attention.router.top_groups == 1 && c.attention.router.group_worth == router_config{}.group_worth &&
+         c.attention.router.group_mask == router_config{}.group_mask && !c.attention.router.group_gate),
+    c.attention.router.groups, c.attention.router.top_groups, c.attention.router.group_worth, c.attention.router.group_mask, c.attention.router.group_gate);
+MOESAIC_RULE(block_config, attention_router_weighs_by_scores,
+    "attention.router must leave weights, routed_scale, sum_epsilon and sum_floor alone, because what experts of attention add is weighed by their scores "
+    "or by these over their sum",
+    c.attention.router.experts <= 0 ||
+        (c.attention.router.weights == combine_weight::scores && c.attention.router.routed_scale == 1 &&
+         c.attention.router.sum_epsilon == router_config{}.sum_epsilon && c.attention.router.sum_floor == 0),
+    c.attention.router.weights, real{c.attention.router.routed_scale}, real{c.attention.router.sum_epsilon}, real{c.attention.router.sum_floor});
 constexpr bool plain_router(router_config const& r) {
   router_config plain;
   plain.experts = r.experts, plain.top_k = r.top_k, plain.score = r.score, plain.position = r.position, plain.renormalize = r.renormalize, plain.bias = r.bias;
   return r == plain;
 }
 MOESAIC_RULE(block_config, attention_router_is_plain,
-    "attention.router must leave all but experts, top_k, score, position, renormalize and bias alone, because experts of attention are chosen by their "
-    "scores and weighed by them, and nothing else of a router is computed there",
-    c.attention.router.experts <= 0 || plain_router(c.attention.router), c.attention.router.experts);
+    "attention.router must leave logit_softcap, cosine and score_bias alone, because experts of attention are chosen by the scores of their logits, and "
+    "nothing else of a router is computed there",
+    c.attention.router.experts <= 0 || plain_router(c.attention.router) || !attention_router_has_no_groups::holds(c) ||
+        !attention_router_weighs_by_scores::holds(c),
+    real{c.attention.router.logit_softcap}, real{c.attention.router.cosine}, c.attention.router.score_bias);
 MOESAIC_RULE(block_config, attention_renormalize_leaves_weights,
     "attention.router.renormalize needs softmax, sigmoid, sqrt_softplus or relu scores, and a top_k of at least 2 where purpose is training, because the sum "
     "of logits may be zero, and one weight over its own sum leaves the router no gradient",
@@ -618,7 +634,8 @@ struct of_block : list<
     qkv_clip_is_not_negative, window_and_chunk_are_not_negative, late_qk_norm_has_both, temperature_is_not_negative, latent_ranks_are_not_negative, latent_settings_need_kv_rank, latent_rope_dim_is_even,
     latent_epsilon_is_positive, latent_scales_are_positive, latent_heads_have_their_own_keys, latent_attention_is_plain,
     attention_experts_are_not_negative, attention_top_k_is_within_experts, attention_router_has_experts, attention_top_k_divides_heads,
-    attention_router_is_plain, attention_renormalize_leaves_weights, attention_experts_project_alone, experts_are_not_negative,
+    attention_router_has_no_groups, attention_router_weighs_by_scores, attention_router_is_plain, attention_renormalize_leaves_weights,
+    attention_experts_project_alone, experts_are_not_negative,
     top_k_is_within_experts, router_has_experts, score_bias_meets_scores, renormalize_has_positive_scores,
     training_leaves_the_router_a_gradient, sum_epsilon_is_not_negative, sum_floor_is_not_negative, sum_settings_need_renormalize,
     logit_softcap_is_not_negative, groups_are_1_to_64, groups_divide_experts, top_groups_is_within_groups, top_groups_hold_top_k,
