@@ -72,8 +72,9 @@ void add_attention(std::string const& op, std::int64_t tokens, std::int64_t cont
     constexpr int heads = 32, kv_heads = 8;
     auto const sequences = prompt ? 1 : static_cast<int>(tokens);
     cuda::kv_cache cache{dtype::bf16, sequences, kv_heads, HeadDim, HeadDim, static_cast<int>(context), nullptr, nullptr};
-    device_memory const memory(static_cast<std::int64_t>(cuda::bytes(cache)), bf16_keep, bf16_put);
-    cache.data = memory.data();
+    auto const bytes = static_cast<std::int64_t>(cuda::bytes(cache));
+    auto const turns = turns_for(bytes);
+    device_memory const memory(turns * bytes, bf16_keep, bf16_put);
     std::vector<std::int32_t> sequence(static_cast<std::size_t>(tokens), 0), position(sequence.size());
     for (std::int64_t t = 0; t < tokens; ++t) {
       auto const i = static_cast<std::size_t>(t);
@@ -87,7 +88,8 @@ void add_attention(std::string const& op, std::int64_t tokens, std::int64_t cont
     view<const bf16> const queries(reinterpret_cast<bf16*>(q.data()), tokens, heads * HeadDim);
     view<bf16> const outputs(reinterpret_cast<bf16*>(out.data()), tokens, heads * HeadDim);
     cuda::stream_ref where(stream());
-    auto const seconds = seconds_of(4, [&](int) {
+    auto const seconds = seconds_of(turns, [&](int turn) {
+      cache.data = memory.data() + turn * bytes;
       check(cuda::attend<bf16, dtype::bf16, HeadDim>(where, {.scale = 0.09}, cache, queries, sequences_of, positions_of, outputs));
       check(finish(where));
     });
@@ -106,8 +108,12 @@ void add_latent(std::string const& op, latent_form form, std::int64_t tokens, st
     constexpr auto s = deepseek_v3::value;
     auto const sequences = prompt ? 1 : static_cast<int>(tokens);
     cuda::latent_cache cache{dtype::bf16, sequences, s.rank, s.rope_dim, static_cast<int>(context), nullptr, nullptr};
-    device_memory const slots(static_cast<std::int64_t>(cuda::bytes(cache)), bf16_keep, bf16_put);
-    cache.data = slots.data();
+    auto const matrix = [&](std::int64_t outputs, std::int64_t inputs) { return packed_matrix{dtype::bf16, outputs, inputs, 1, s.heads, nullptr}; };
+    auto const key_up = matrix(s.head_dim, s.rank), key_up_transposed = matrix(s.rank, s.head_dim), value_up = matrix(s.value_dim, s.rank);
+    auto const bytes = static_cast<std::int64_t>(cuda::bytes(cache));
+    auto const turns = turns_for(bytes + 2 * static_cast<std::int64_t>(packed::bytes(value_up)));   // a form reads two of the matrices
+    device_memory const slots(turns * bytes, bf16_keep, bf16_put);
+    weights_in_turn const keys(key_up, turns), transposed_keys(key_up_transposed, turns), values(value_up, turns);
     std::vector<std::int32_t> sequence(static_cast<std::size_t>(tokens), 0), position(sequence.size());
     for (std::int64_t t = 0; t < tokens; ++t) {
       auto const i = static_cast<std::size_t>(t);
@@ -115,14 +121,6 @@ void add_latent(std::string const& op, latent_form form, std::int64_t tokens, st
       position[i] = static_cast<std::int32_t>(prompt ? context - tokens + t : context - 1);
     }
     device_memory const of_sequence(sequence), of_position(position);
-    std::vector<device_memory> matrices;
-    auto const matrix = [&](std::int64_t outputs, std::int64_t inputs) {
-      packed_matrix m{dtype::bf16, outputs, inputs, 1, s.heads, nullptr};
-      m.data = matrices.emplace_back(static_cast<std::int64_t>(packed::bytes(m)), bf16_keep, bf16_put, 7).data();
-      return m;
-    };
-    attention_weights w;
-    w.key_up = matrix(s.head_dim, s.rank), w.key_up_transposed = matrix(s.rank, s.head_dim), w.value_up = matrix(s.value_dim, s.rank);
     arena counting;
     latent_memory<bf16>::carve(counting, s, tokens);
     device_memory const scratch(static_cast<std::int64_t>(counting.used() + arena::alignment), 0);
@@ -131,7 +129,10 @@ void add_latent(std::string const& op, latent_form form, std::int64_t tokens, st
     auto const q = bf16_rows(tokens, s.heads * s.key_dim()), out = bf16_rows(tokens, s.heads * s.value_dim);
     list<const std::int32_t> const sequences_of(of_sequence.as<std::int32_t>(), tokens), positions_of(of_position.as<std::int32_t>(), tokens);
     cuda::stream_ref where(stream());
-    auto const seconds = seconds_of(4, [&](int) {
+    auto const seconds = seconds_of(turns, [&](int turn) {
+      cache.data = slots.data() + turn * bytes;
+      attention_weights w;
+      w.key_up = keys.turn(turn), w.key_up_transposed = transposed_keys.turn(turn), w.value_up = values.turn(turn);
       check(cuda::attend_latent<bf16, dtype::bf16, dtype::bf16, deepseek_v3>(where, form, 0.1, s, cache, w, view<const bf16>(q.as<bf16>(), tokens, q.bytes() / 2 / tokens),
                                                                              sequences_of, positions_of, work, view<bf16>(out.as<bf16>(), tokens, out.bytes() / 2 / tokens)));
       check(finish(where));
