@@ -2,6 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
 #include <cmath>
+#include <cstdint>
+#include <string>
 #include <type_traits>
 #include <vector>
 
@@ -233,12 +235,140 @@ TEST_CASE("a device takes the form by shape that the host takes") {
   int expanded = 0;
   for (auto const& r : runs) {
     auto const slots = r.first + r.count - attend.starts[static_cast<std::size_t>(r.sequence)];
-    bool const wanted = latent_form_of(s, latent_form::by_shape, r.count, slots) == latent_form::expanded;
+    bool const wanted = r.count > 1 && latent_form_of(s, latent_form::by_shape, r.count, slots) == latent_form::expanded;
     expanded += wanted;
     for (std::int32_t i = 0; i < r.count; ++i, ++t) CHECK((blocks[t] >= 0) == wanted);
   }
   CHECK((expanded > 0 && expanded < static_cast<int>(runs.size())));
   for (auto const& finding : device_model::take_findings()) FAIL_CHECK(finding);
+}
+
+TEST_CASE("a shape says from how many tokens on a call looks for runs that expanding pays") {
+  constexpr auto s = deepseek::value;
+  constexpr auto least = cuda::latent_tuning::expand_tokens(s);
+  CHECK(least == 171);
+  CHECK(latent_form_of(s, latent_form::by_shape, least, 1 << 20) == latent_form::expanded);
+  CHECK(latent_form_of(s, latent_form::by_shape, least - 1, 1 << 20) == latent_form::absorbed);
+  CHECK(cuda::latent_tuning::expand_tokens(narrow::value) == 64);
+  CHECK(cuda::latent_tuning::expand_tokens({2, 128, 0, 128, 128}) == 0);   // a slot is as wide as a key and a value: nothing is saved
+}
+
+TEST_CASE("a call launches a plan only if it has tokens enough") {
+  op<narrow, bf16, dtype::bf16> const attend(80);
+  for (std::int32_t const tokens : {63, 64}) {
+    sites const at({{0, 0, tokens}});
+    moesaic::host::buffer work;
+    auto const m = attend.carved(work, tokens);
+    auto const q = attend.queries(at);
+    m.plan.data[0] = -7;
+    auto out = unwritten<bf16>(tokens, narrow::value.heads * narrow::value.value_dim);
+    cuda::stream_ref where;
+    REQUIRE(cuda::attend_latent<bf16, dtype::bf16, dtype::bf16, narrow>(where, latent_form::by_shape, 0.1, narrow::value, attend.cache, attend.on_device,
+                                                                         q.view(), at.sequence, at.position, m, out.view()));
+    REQUIRE(cuda::finish(where));
+    CHECK((m.plan.data[0] == -7) == (tokens < 64));
+  }
+}
+
+namespace {
+/// Of some hundred runs, as plain loops plan them.
+struct planned {
+  std::vector<std::int32_t> first_token, slots, block, block_of_token, absorbed;
+  std::int32_t blocks = 0;
+
+  planned(latent_shape const& s, latent_form form, std::vector<std::int32_t> const& sequence, std::vector<std::int64_t> const& slot, std::int64_t room) {
+    auto const tokens = sequence.size();
+    absorbed.resize(2 * ((tokens + 63) / 64));
+    std::int32_t at = 0;
+    for (std::size_t begin = 0, end = 0; begin < tokens; begin = end) {
+      std::int64_t sees = 0;
+      for (end = begin; end < tokens && sequence[end] == sequence[begin]; ++end) sees = std::max(sees, slot[end] + 1);
+      auto const count = static_cast<std::int64_t>(end - begin);
+      bool const pays = form == latent_form::expanded || (count > 1 && latent_form_of(s, form, count, slot[end - 1] + 1) == latent_form::expanded);
+      first_token.push_back(static_cast<std::int32_t>(begin));
+      block.push_back(at);
+      if (pays) at += static_cast<std::int32_t>(std::max<std::int64_t>(1, (sees + 63) / 64));
+      bool const taken = pays && at <= room;
+      slots.push_back(taken ? static_cast<std::int32_t>(sees) : -1);
+      if (taken) blocks = at;
+      for (auto t = begin; t < end; ++t) {
+        block_of_token.push_back(taken ? block.back() : -1);
+        if (!taken) absorbed[2 * (t / 64) + 1] = static_cast<std::int32_t>(std::min<std::size_t>(64, tokens - t / 64 * 64));
+      }
+    }
+    first_token.push_back(static_cast<std::int32_t>(tokens));
+  }
+};
+}  // namespace
+
+TEST_CASE("a plan of more tokens and more runs than a block has threads is what plain loops make") {
+  constexpr int sequences = 7, max_tokens = 200;
+  random_stream random(23);
+  auto const below = [&](int end) { return static_cast<std::int32_t>(random.uniform() * static_cast<float>(end)); };
+  std::vector<std::int32_t> const starts{0, 3, 0, 1, 0, 0, 5};
+  std::vector<std::int32_t> sequence, position;
+  std::vector<std::int64_t> slot;
+  for (std::int32_t r = 0, of = 0; r < 300; ++r) {
+    of = (of + 1 + below(sequences)) % (sequences + 1);  // another one than before; the last has no slots
+    auto const start = of < sequences ? starts[static_cast<std::size_t>(of)] : 0;
+    auto const count = 1 + below(r % 50 == 0 ? 60 : 4), first = r % 3 == 0 ? 0 : below(max_tokens);
+    for (std::int32_t i = 0; i < count; ++i) {
+      sequence.push_back(of), position.push_back(start + first + i);
+      slot.push_back(of < sequences && first + i < max_tokens ? first + i : -1);
+    }
+  }
+  auto const tokens = static_cast<std::int64_t>(sequence.size());
+  REQUIRE((tokens > 600 && tokens % 64 != 0));
+  cuda::latent_cache const cache{dtype::bf16, sequences, 64, 16, max_tokens, nullptr, starts.data()};
+  for (auto const form : {latent_form::by_shape, latent_form::expanded})
+    for (std::int64_t const room : {1000, 90}) {
+      INFO(name(form), ", room for ", room, " blocks");
+      planned const want(narrow::value, form, sequence, slot, room);
+      under_every_schedule([&](cuda::stream_ref& where) {
+        std::vector<std::int32_t> words(static_cast<std::size_t>(latent_memory<bf16>::plan_words(tokens)), -9);
+        auto const got = cuda::latent_plan::of(words.data(), tokens, 64);
+        REQUIRE(cuda::launch<cuda::plan_latents>(where, {.early = true}, {cache, sequence.data(), position.data(), tokens, narrow::value, form, 64, room, got}));
+        auto const same = [](std::vector<std::int32_t> const& a, std::int32_t const* b) { return std::equal(a.begin(), a.end(), b); };
+        CHECK(*got.runs == static_cast<std::int32_t>(want.slots.size()));
+        CHECK(*got.blocks == want.blocks);
+        CHECK(same(want.first_token, got.first_token));
+        CHECK(same(want.slots, got.slots));
+        CHECK(same(want.block, got.block));
+        CHECK(same(want.block_of_token, got.block_of_token));
+        CHECK(same(want.absorbed, got.absorbed));
+      });
+    }
+}
+
+TEST_CASE("what a call of latent attention is refused for") {
+  std::vector<std::int32_t> const sequence(70), position(70);
+  auto const refused = [&](latent_shape const& s, latent_form form, auto&& change) {
+    std::int64_t const tokens = 70;
+    arena counting;
+    latent_memory<bf16>::carve(counting, s, tokens);
+    moesaic::host::buffer work(counting.used());
+    arena over(work.data(), work.size());
+    auto m = latent_memory<bf16>::carve(over, s, tokens);
+    matrix<bf16> const q(tokens, s.heads * s.key_dim());
+    matrix<bf16> out(tokens, s.heads * s.value_dim);
+    auto to = out.view();
+    change(m, to);
+    cuda::latent_cache const cache{dtype::bf16, 1, s.rank, s.rope_dim, 1, nullptr, nullptr};
+    cuda::stream_ref where;
+    return cuda::attend_latent<bf16, dtype::bf16, dtype::bf16>(where, form, 0.1, s, cache, attention_weights{}, q.view(), sequence, position, m, to);
+  };
+  constexpr latent_shape s{1, 16, 16, 32, 64}, wide{1, 16, 16, 528, 64};
+  auto const says = [](status const& found, char const* part) { return !found && to_string(found).find(part) != std::string::npos; };
+  constexpr char const *small = "carved for as many tokens", *shape = "[tokens, heads · value_dim]";
+  for (auto const form : {latent_form::expanded, latent_form::by_shape}) {
+    CHECK(says(refused(s, form, [](auto& m, auto&) { --m.plan.size; }), small));
+    CHECK(says(refused(s, form, [](auto& m, auto&) { --m.state.rows; }), small));
+  }
+  CHECK(says(refused(wide, latent_form::expanded, [](auto&, auto&) {}), "at most 512"));
+  CHECK(says(refused(s, latent_form::absorbed, [](auto& m, auto&) { m.query.rows = 63; }), small));
+  CHECK(says(refused(s, latent_form::absorbed, [](auto& m, auto&) { m.latent.rows = 63; }), small));
+  CHECK(says(refused(s, latent_form::absorbed, [](auto&, auto& out) { --out.rows; }), shape));
+  CHECK(says(refused(s, latent_form::absorbed, [](auto&, auto& out) { --out.columns; }), shape));
 }
 
 TEST_CASE("under a tuning that is in_one_order a token's bits do not depend on its batch, in either form") {

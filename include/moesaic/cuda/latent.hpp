@@ -116,6 +116,8 @@ struct call {
   view<T> out;                                 // [tokens, heads · value_dim]
 };
 
+inline constexpr char const* too_small = "Memory of latent attention must have been carved for as many tokens as a call has.";
+
 template <class T>
 status check(call<T> const& c, dtype stored) {
   auto const& s = c.shape;
@@ -126,6 +128,19 @@ status check(call<T> const& c, dtype stored) {
   if (s.rank > latent_tuning::most_rank || s.slot_dim() > latent_tuning::most_slot_dim)
     return invalid("Attention keeps its latents in registers: rank is at most 512, and 576 with the rotated elements.", latent_tuning::most_slot_dim, s.slot_dim());
   if (c.cache.storage != stored) return invalid("A cache must have been made for the layer's storage.", bits(stored), bits(c.cache.storage));
+  auto const at_once = c.q.rows < latent_memory<T>::tokens ? c.q.rows : latent_memory<T>::tokens;
+  if (c.memory.query.rows < at_once || c.memory.latent.rows < at_once)
+    return invalid(too_small, at_once, c.memory.query.rows < at_once ? c.memory.query.rows : c.memory.latent.rows);
+  return {};
+}
+/// Of a call with a plan.
+template <class T>
+status check_plan(call<T> const& c) {
+  auto const& m = c.memory;
+  if (c.shape.value_dim > attention_tuning::most_head_dim)
+    return invalid("Expanded attention keeps its sums in registers: values are at most 512 wide.", attention_tuning::most_head_dim, c.shape.value_dim);
+  if (m.state.rows < c.q.rows) return invalid(too_small, c.q.rows, m.state.rows);
+  if (auto const words = latent_memory<T>::plan_words(c.q.rows); m.plan.size < words) return invalid(too_small, words, m.plan.size);
   return {};
 }
 
@@ -155,8 +170,8 @@ void absorbed(basic_stream_ref<Tuning>& where, call<T> const& c, std::int64_t fi
       if (where.best() != rung::simt && reaches && static_cast<std::int64_t>(shared_bytes_of<alone>()) <= where.device.shared_bytes) {
         auto const groups = static_cast<unsigned>((s.heads + block_heads - 1) / block_heads);
         auto const launch = [&](latent_params<bf16, bf16> const& p) {
-          if constexpr (Tuning::has(rung::sm90) && !sums_in_one_order<Tuning>)
-            if (where.best() == rung::sm90 && c.q.rows <= latent_tuning::few_tokens)
+          if constexpr (Tuning::has(rung::sm90))
+            if (where.best() == rung::sm90)
               return start<attend_latents<block_heads, known.rank, known.rope_dim, latent_tuning::cluster>>(
                   where, {.x = static_cast<unsigned>(count) * latent_tuning::cluster, .y = groups, .cluster = latent_tuning::cluster, .early = true}, p);
           start<alone>(where, {.x = static_cast<unsigned>(count), .y = groups, .early = true}, p);
@@ -225,9 +240,10 @@ void expanded(basic_stream_ref<Tuning>& where, call<T> const& c, std::int64_t pa
 /// out [tokens, heads · value_dim]; sequence, position [tokens]; weights of type W. What a batch sees must have been appended. Scores, softmax and sums
 /// in float. Shape: a type whose `value` is `shape`, for kernels of matrix instructions where T and the cache are bf16; they round absorbed queries, sums
 /// of latents, expanded keys and values and weights to bf16.
-/// Where sequences end lies on the device, so a kernel there decides by shape, as the host does: for calls of 64 tokens and more, and in their order as
-/// many runs as `memory` has room for in 8 passes; others are absorbed, and so is every call under a tuning that is cuda::in_one_order. Expanded alone
-/// takes passes for all slots of the cache's sequences, most of which find nothing to do; a sequence whose tokens lie apart may be absorbed.
+/// Where sequences end lies on the device, so a kernel there decides by shape, as the host does: for calls of latent_tuning::expand_tokens and more (DeepSeek's
+/// shape: 171), for runs of two tokens and more, and in their order for as many as `memory` has room for in 8 passes; others are absorbed, and so is every
+/// call under a tuning that is cuda::in_one_order. A call of so many sequences of one token each launches the passes too, which find nothing to do.
+/// Expanded alone takes passes for all slots of the cache's sequences, most of which find nothing; a sequence whose tokens lie apart may be absorbed.
 /// A token's bits depend on its own slots, on its form, and on how many tokens the call has; under in_one_order, in one form, on its own slots alone.
 template <class T, dtype W, dtype Stored, class Shape = void, class Tuning>
 status attend_latent(basic_stream_ref<Tuning>& where, latent_form form, double scale, latent_shape const& s, latent_cache const& cache, attention_weights const& w,
@@ -237,12 +253,16 @@ status attend_latent(basic_stream_ref<Tuning>& where, latent_form form, double s
   if (auto const fits = latent_detail::check(c, Stored); !fits) return fits;
   if constexpr (!std::is_void_v<Shape>)
     if (Shape::value != s) return invalid("Latent attention that was compiled for a shape must get it.", Shape::value.slot_dim(), s.slot_dim());
-  bool const by_shape = form == latent_form::by_shape && !sums_in_one_order<Tuning> && q.rows >= latent_tuning::expand_tokens && memory.plan.data != nullptr;
+  if (out.rows != q.rows || out.columns != std::int64_t{s.heads} * s.value_dim)
+    return invalid("Outputs are [tokens, heads · value_dim].", q.rows * s.heads * s.value_dim, out.rows * out.columns);
+  auto const least = latent_tuning::expand_tokens(s);
+  bool const by_shape = form == latent_form::by_shape && !sums_in_one_order<Tuning> && least != 0 && q.rows >= least && memory.plan.data != nullptr;
   if (form == latent_form::expanded && memory.plan.data == nullptr && q.rows != 0)
     return invalid("Memory of latent attention must have been carved for its form.", static_cast<int>(form), 0);
   latent_plan plan;
   std::int64_t passes = 0;
   if (by_shape || (form == latent_form::expanded && q.rows != 0)) {
+    if (auto const fits = latent_detail::check_plan(c); !fits) return fits;
     plan = latent_plan::of(memory.plan.data, q.rows, rows::tokens);
     passes = latent_detail::passes_of<Tuning>(c, form);
     start<plan_latents>(where, {.early = true}, {cache, sequence.data, position.data, q.rows, s, form, static_cast<int>(rows::tokens),

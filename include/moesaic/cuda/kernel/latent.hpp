@@ -17,6 +17,7 @@
 #include <moesaic/cuda/kernel/gemm.hpp>
 #include <moesaic/cuda/kernel/kv_cache.hpp>
 #include <moesaic/cuda/kernel/rows.hpp>
+#include <moesaic/cuda/launch.hpp>
 #include <moesaic/cuda/tuning/latent.hpp>
 #include <moesaic/device/device.hpp>
 
@@ -94,7 +95,7 @@ struct multiply_rows {
 /// A matrix kernel once for every head, by the second dimension of the grid: matrix h, inputs h · x_step further, outputs h · y_step.
 template <class Kernel>
 struct gemm_of_heads {
-  static constexpr int threads = Kernel::threads;
+  static constexpr int threads = Kernel::threads, blocks = blocks_of<Kernel>();
   static constexpr rung needs = Kernel::needs;
   struct params {
     typename Kernel::params of_head;     // of head 0
@@ -505,6 +506,7 @@ struct plan_latents {
     auto const some = (std::int64_t{runs} + threads - 1) / threads, from = min_of(thread * some, runs), to = min_of(from + some, runs);
     auto const blocks_of = [&](std::int64_t r) {
       auto const tokens = plan.first_token[r + 1] - plan.first_token[r];
+      if (p.form == latent_form::by_shape && tokens == 1) return std::int32_t{0};
       if (latent_form_of(p.shape, p.form, tokens, slot(p, plan.first_token[r + 1] - 1) + 1) == latent_form::absorbed) return std::int32_t{0};
       return plan.slots[r] <= latent_block ? std::int32_t{1} : (plan.slots[r] + latent_block - 1) / latent_block;
     };

@@ -2,6 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <cstdint>
+
 #include <moesaic/config/latent.hpp>
 
 namespace moesaic::cuda {
@@ -17,7 +19,6 @@ struct latent_tuning {
   static constexpr int warps = 8;                              ///< each has an eighth of the latent's columns: 128 registers of sums for 64 heads and 512
   static constexpr int tile_slots = 32, stages = 2;            ///< with 64 queries 152 KiB: what an A100 gives a block
   static constexpr int cluster = 8;                            ///< blocks that share a token's slots: the largest portable cluster
-  static constexpr int few_tokens = 64;                        ///< up to so many, clusters: more fill the device by themselves
   /// Heads of a block: no more rows than there are heads.
   static constexpr int rows(int of_layer) { return of_layer <= 16 ? 16 : of_layer <= 32 ? 32 : 64; }
   static constexpr bool has_tiles(int rank, int rope_dim) {
@@ -25,7 +26,14 @@ struct latent_tuning {
   }
 
   // Expanded: keys and values lie in the workspace, a pass for as many slots as it has room for.
-  static constexpr int expand_tokens = 64;                     ///< by_shape: of a call, before a run is looked for that would be expanded
+  static constexpr int least_expand_tokens = 64;               ///< fewer are not worth a plan, whatever the shape
+  /// by_shape: tokens of a call before a run is looked for that would be expanded, as many as pay for a run of any context. 0: none ever pays.
+  static constexpr std::int64_t expand_tokens(latent_shape const& s) {
+    auto const saved = s.slot_dim() + s.rank - s.key_dim() - s.value_dim;        // by a token, of every slot
+    if (saved <= 0) return 0;
+    auto const tokens = std::int64_t{s.head_dim + s.value_dim} * s.rank / saved + 1;
+    return tokens > least_expand_tokens ? tokens : least_expand_tokens;
+  }
   static constexpr int expand_passes = 8;                      ///< by_shape: four kernels each, of which those that find nothing take a microsecond
 };
 
