@@ -37,7 +37,8 @@ void attend(cuda::stream_ref& where, memory& m, std::int64_t tokens, latent_form
   rows::carve(counting, s, tokens);
   auto const bytes = static_cast<std::int64_t>(counting.used());
   arena over(m.scratch(bytes), counting.used());
-  auto const work = rows::carve(over, s, tokens);
+  auto work = rows::carve(over, s, tokens);
+  work.narrow.rows = 64;                 // the first sequence's slots lie in two passes
   auto const q = m.random_rows<T>(tokens, std::int64_t{s.heads} * s.key_dim());
   list<std::int32_t const> const sequences(sequence, tokens), positions(position, tokens);
   where.record(cuda::attend_latent<T, dtype::bf16, Stored, Shape>(where, form, 0.4, s, c, w, q, sequences, positions, work,
@@ -52,10 +53,22 @@ void many(cuda::stream_ref& where, memory& m) { attend<float, dtype::fp32, odd>(
 void tiles(cuda::stream_ref& where, memory& m) { attend<bf16, dtype::bf16, tiled>(where, m, 3, latent_form::absorbed); }
 void wide(cuda::stream_ref& where, memory& m) { attend<bf16, dtype::bf16, tiled>(where, m, 66, latent_form::expanded); }
 
+/// Heads that fill two and a half of a block's four tiles, slots of two tiles and a piece.
+void many_heads(cuda::stream_ref& where, memory& m) {
+  constexpr int heads = 40, rank = 128, rope_dim = 16, slot_dim = rank + rope_dim, key_dim = 32, slots = 70;
+  cuda::latent_cache const c{dtype::bf16, 1, rank, rope_dim, slots, reinterpret_cast<std::byte*>(m.random<bf16>(slots * slot_dim)), nullptr};
+  auto const query = m.random_rows<bf16>(2, heads * slot_dim), q = m.random_rows<bf16>(2, heads * key_dim), out = m.result_rows<bf16>(2, heads * rank);
+  auto* const sequence = m.of<std::int32_t>({0, 0});
+  auto* const position = m.of<std::int32_t>({slots - 1, 20});
+  where.record(cuda::launch<cuda::attend_latents<64, rank, rope_dim, 1>>(where, {.x = 2, .early = true},
+                                                                         {c, query, q, out, sequence, position, nullptr, 0.1f, heads, slot_dim, key_dim, rank}));
+}
+
 constexpr family families[] = {
     {"append_latents multiply_rows gemm_of_heads attend_latents_simt latent_weights_simt", few, 4},
     {"plan_latents gather_latents attend_expanded_simt", many, 4},
     {"attend_latents", tiles},
+    {"attend_latents", many_heads},
     {"attend_expanded", wide},
 };
 MOESAIC_LEG(latent, families)
