@@ -17,4 +17,8 @@ while [ "$arguments" -gt 0 ]; do        # and behind these the compiler's
   shift
   arguments=$((arguments - 1))
 done
+for word in "$@"; do                    # clang would read a precompiled header that it is to write anew
+  [ "$before" = -o ] && case $word in *.gch) rm -f "$word" ;; esac
+  before=$word
+done
 exec "$@"
