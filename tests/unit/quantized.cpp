@@ -244,10 +244,16 @@ struct latent_layer {
                                        .expert = {.intermediate = 136, .latent = 132}, .shared = {.intermediate = 40},
                                        .storage = reading(input_codes::e4m3_power_of_two)};
 };
+struct mixed_layer {
+  static constexpr block_config config{.hidden = 144,
+                                       .attention = {.heads = 4, .head_dim = 68, .router = {.experts = 3, .top_k = 2, .renormalize = true}},
+                                       .router = {.experts = 3, .top_k = 2, .renormalize = true}, .expert = {.intermediate = 136}, .shared = {.intermediate = 40},
+                                       .storage = reading(input_codes::e4m3)};
+};
 
 struct recorder {
   std::map<stage, rows> of;
-  std::vector<std::int32_t> experts;
+  std::vector<std::int32_t> experts, attention_experts;
   template <class X>
   void operator()(tap_point at, view<const X> v) {
     if constexpr (std::is_same_v<X, double>) {
@@ -255,9 +261,10 @@ struct recorder {
       for (std::int64_t r = 0; r < v.rows; ++r)
         for (std::int64_t c = 0; c < v.columns; ++c) copy(r, c) = v(r, c);
       of[at.stage] = copy;
-    } else if (at.stage == stage::topk_index) {
+    } else if (at.stage == stage::topk_index || at.stage == stage::attn_topk_index) {
+      auto& chosen = at.stage == stage::topk_index ? experts : attention_experts;
       for (std::int64_t r = 0; r < v.rows; ++r)
-        for (std::int64_t c = 0; c < v.columns; ++c) experts.push_back(static_cast<std::int32_t>(v(r, c)));
+        for (std::int64_t c = 0; c < v.columns; ++c) chosen.push_back(static_cast<std::int32_t>(v(r, c)));
     }
   }
 };
@@ -304,8 +311,8 @@ void check_row(rows const& got, std::int64_t t, std::vector<double> const& want,
 
 }  // namespace
 
-// hidden is 128 and 16 more, intermediate 128 and 8, or 40: no width is a multiple of 128. Of runs of unequal width the later reads no row of the earlier.
-TEST_CASE_TEMPLATE_DEFINE("a layer's products read codes: projections, experts and the shared one; router and attention do not", Spec, layers_of_codes) {
+// hidden is 128 and 16 more, intermediate and the heads of an expert of attention 128 and 8, or 40: no width is a multiple of 128. Of runs of unequal width the later reads no row of the earlier.
+TEST_CASE_TEMPLATE_DEFINE("a layer's products read codes: projections, experts and the shared one; routers and attention do not", Spec, layers_of_codes) {
   using layer = block<Spec>;
   constexpr bool power = Spec::config.storage.inputs == input_codes::e4m3_power_of_two;
   constexpr std::int64_t tokens = 6, hidden = Spec::config.hidden;
@@ -313,7 +320,9 @@ TEST_CASE_TEMPLATE_DEFINE("a layer's products read codes: projections, experts a
   auto const loaded = layer::load(pool, random_source(11), "");
   block_weights const& w = loaded;
   constexpr auto config = Spec::config;
-  constexpr bool latent = config.attention.latent.kv_rank != 0;
+  constexpr auto shape = layer::shape;
+  constexpr bool latent = config.attention.latent.kv_rank != 0, by_experts = config.attention.router.experts != 0;
+  constexpr std::int64_t of_choice = shape.heads_width / shape.attention_slots;
   auto const cache = layer::make_cache(pool, 1, tokens);
   host::buffer workspace{layer::template workspace_bytes<recorder>(tokens)};
   auto const x = convert<double>(normal_matrix(tokens, hidden, 12));
@@ -327,7 +336,7 @@ TEST_CASE_TEMPLATE_DEFINE("a layer's products read codes: projections, experts a
     CAPTURE(t);
     auto const normed = row_of(seen.of[stage::attn_norm], t), read = through_codes(normed, power);
     auto const qkv = product(w.attention.qkv, 0, 0, read), plain = product(w.attention.qkv, 0, 0, normed);
-    constexpr auto first = latent ? stage::q_a : stage::q, last = latent ? stage::kv_a : stage::v;
+    constexpr auto first = latent ? stage::q_a : by_experts ? stage::k : stage::q, last = latent ? stage::kv_a : stage::v;
     check_row(seen.of[first], t, {qkv.begin(), qkv.begin() + seen.of[first].columns});
     check_row(seen.of[last], t, {qkv.end() - seen.of[last].columns, qkv.end()});
     if (latent) check_row(seen.of[stage::q], t, product(w.attention.q_up, 0, 0, through_codes(row_of(seen.of[stage::q_a_norm], t), power)));
@@ -338,7 +347,21 @@ TEST_CASE_TEMPLATE_DEFINE("a layer's products read codes: projections, experts a
       auto const off = std::fabs(seen.of[first](t, n) - plain[static_cast<std::size_t>(n)]);
       CHECK((off > 0 && off <= bound));
     }
-    check_row(seen.of[stage::attn_out], t, product(w.attention.out, 0, 0, through_codes(row_of(seen.of[stage::attn_heads], t), power)));
+    auto const heads = row_of(seen.of[stage::attn_heads], t);
+    if (by_experts) {
+      check_row(seen.of[stage::attn_router_logits], t, product(w.attention.router.weight, 0, 0, normed));
+      std::vector<double> out(static_cast<std::size_t>(hidden));
+      for (std::int64_t slot = 0; slot < 2; ++slot) {
+        auto const expert = seen.attention_experts[static_cast<std::size_t>(2 * t + slot)];
+        check_row(seen.of[stage::q], t, product(w.attention.q, 0, expert, read), slot * of_choice);
+        auto const begin = heads.begin() + slot * of_choice;
+        auto const of_expert = product(w.attention.out, 0, expert, through_codes({begin, begin + of_choice}, power));
+        for (std::size_t n = 0; n < out.size(); ++n) out[n] += seen.of[stage::attn_topk_weight](t, slot) * of_expert[n];
+      }
+      check_row(seen.of[stage::attn_out], t, out);
+    } else {
+      check_row(seen.of[stage::attn_out], t, product(w.attention.out, 0, 0, through_codes(heads, power)));
+    }
     auto const mixed = row_of(seen.of[stage::ffn_norm], t);
     check_row(seen.of[stage::router_logits], t, product(w.ffn.router.weight, 0, 0, mixed));
     check_row(seen.of[stage::shared_out], t, feed_forward(w.ffn.shared, 0, mixed, power));
@@ -364,5 +387,22 @@ TEST_CASE_TEMPLATE_DEFINE("a layer's products read codes: projections, experts a
     }
   }
   for (int const count : chosen) CHECK(count > 0);
+  if constexpr (by_experts) {                            // a token without experts has no rows by expert, so none of these become codes for it
+    auto normed = seen.of[stage::attn_norm];
+    normed(tokens - 1, 5) = std::numeric_limits<double>::quiet_NaN();
+    arena carved(workspace.data(), workspace.size());
+    auto const s = attention<Spec>::carve(carved, tokens);
+    REQUIRE(carved.fits());
+    for (std::int64_t i = 0; i < s.codes.size; ++i) s.codes[i] = -7;
+    recorder again;
+    REQUIRE(attention<Spec>::forward(pool, w.attention, std::as_const(normed).view(), {sequence, position}, cache, s, again));
+    auto const used = s.mixture.plan.expert_offsets[shape.attention_experts];
+    CHECK(used == 2 * (tokens - 1));
+    for (std::int64_t row = 0; row < 2 * tokens; ++row) {
+      auto const* const heads = s.mixture.by_expert.data + row * of_choice;
+      auto const want = row < used ? through_codes({heads, heads + of_choice}, power) : std::vector<double>(static_cast<std::size_t>(of_choice), -7);
+      for (std::int64_t n = 0; n < of_choice; ++n) CHECK(s.codes[row * of_choice + n] == want[static_cast<std::size_t>(n)]);
+    }
+  }
 }
-TEST_CASE_TEMPLATE_INVOKE(layers_of_codes, uneven_layer, latent_layer);
+TEST_CASE_TEMPLATE_INVOKE(layers_of_codes, uneven_layer, latent_layer, mixed_layer);
