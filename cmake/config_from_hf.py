@@ -549,6 +549,23 @@ def shared_expert(keys, family):
     return DEFAULTS["shared"]
 
 
+def refuse_other_quantization(told, known, attention_stays):
+    """Refuses what `quantization_config` says beside `known` keys and modules that it leaves as they are: but for those that are never coded here."""
+    stays = ["e_score_correction_bias", "embed_tokens", "gate", "input_layernorm", "k_norm", "lm_head", "norm", "post_attention_layernorm",
+             "q_norm", "router", "shared_expert_gate"] + ["self_attn"] * attention_stays
+    for key, value in sorted(told.items()):
+        if value is None or key == "quant_method" or key in known:
+            continue
+        within = f"quantization_config.{key}"
+        if key != "modules_to_not_convert":
+            fail(within, value, "and what it means is not known")
+        if not isinstance(value, list):
+            fail(within, value, "which should be a list of names")
+        for module in value:
+            if not isinstance(module, str) or module.split(".")[-1] not in stays:
+                fail(within, module, f"and its last word is not one of {', '.join(stays)}")
+
+
 def storage(keys):
     """In which formats the files have the weights."""
     stored = weight_format("fp32")     # as the classes load a file that names no type
@@ -563,11 +580,13 @@ def storage(keys):
         method = told.get("quant_method") if isinstance(told, dict) else None
         if method == "mxfp4":
             said["ffn"] = weight_format("mxfp4")
+            refuse_other_quantization(told, (), True)
         elif method == "fp8" and told.get("fmt", "e4m3") in ("e4m3", "float8_e4m3fn") and equal(told.get("weight_block_size"), [128, 128]):
             said["weights"] = weight_format("e4m3")
             if told.get("activation_scheme", "dynamic") != "dynamic" or told.get("scale_fmt") not in (None, "ue8m0"):
                 keys.fail("quantization_config", "but read are inputs whose scales are found as they come, as floats or ue8m0")
             said["inputs"] = "input_codes::e4m3_power_of_two" if told.get("scale_fmt") else "input_codes::e4m3"
+            refuse_other_quantization(told, ("activation_scheme", "fmt", "scale_fmt", "weight_block_size"), False)
         else:
             keys.fail("quantization_config", "but read are mxfp4, and fp8 in blocks of 128 times 128")
     return stored, said

@@ -100,6 +100,12 @@ def mutations(config):
               {"rope_type": "dynamic", "alpha": 1000.0}, [1, 1], {"quant_method": "fp8", "weight_block_size": [128, 128]},
               {"quant_method": "fp8", "weight_block_size": [128, 128], "activation_scheme": "static"},
               {"quant_method": "fp8", "weight_block_size": [128, 128], "fmt": "float8_e4m3fn", "scale_fmt": "ue8m0"}]
+    fp8 = {"quant_method": "fp8", "weight_block_size": [128, 128]}
+    for method, more in itertools.product((fp8, {"quant_method": "mxfp4"}), (
+            {"modules_to_not_convert": ["model.layers.*.self_attn", "lm_head"]}, {"modules_to_not_convert": ["gate", "e_score_correction_bias"]},
+            {"modules_to_not_convert": ["mlp.gate_proj"]}, {"modules_to_not_convert": ["gate", 7]}, {"modules_to_not_convert": "gate"},
+            {"modules_to_not_convert": None, "ignored_layers": None}, {"ignored_layers": []}, {"scale_fmt": "ue8m0", "kv_cache_scheme": {"a": 1}})):
+        yield {**config, "quantization_config": method | more}
     keys = {*config, *hf.COMMON["keys"], *hf.COMMON["neutral"], *hf.FAMILIES[config["model_type"]]["keys"], "attention_sinks"}
     for key in sorted(keys):
         if key in config:
@@ -131,7 +137,8 @@ class Header(unittest.TestCase):
         cls.questions = list(cls.configs.values())
         for name in ("llama_config", "mixtral_config", "olmoe_config", "qwen2_config", "qwen2_moe_config", "qwen3_moe_config_v5",
                      "deepseekmoe_16b", "default_qwen3", "default_deepseek", "default_dbrx", "default_gpt_oss", "default_llama4_text",
-                     "default_hunyuan_v1_moe", "default_glm4_moe", "two_lists", "default_deepseek_v3", "default_longcat_flash", "default_minimax_m2"):
+                     "default_hunyuan_v1_moe", "default_glm4_moe", "two_lists", "default_deepseek_v3", "default_longcat_flash", "default_minimax_m2",
+                     "default_jetmoe"):
             cls.questions += mutations(cls.configs[name])
         cls.tables, *cls.answers = answers_of_the_cpp_reader(path, cls.questions)
 

@@ -282,7 +282,9 @@ TEST_CASE("every field of a description is compared") {
       {[](auto& c) { c.attention.scaling = {.kind = rope_scaling_kind::longrope, .factors = {1, 2}, .long_factors = {1, 2}}; },
        {{"attention.scaling.factors", [](auto& c) { c.attention.scaling.factors = {1, 3}; }},
        {"attention.scaling.long_factors", [](auto& c) { c.attention.scaling.long_factors = {1, 3}; }},
-       {"attention.scaling.long_magnitude", [](auto& c) { c.attention.scaling.long_magnitude = 3; }}}}};
+       {"attention.scaling.long_magnitude", [](auto& c) { c.attention.scaling.long_magnitude = 3; }}}},
+      {[](auto& c) { c.storage.weights = dtype::e4m3, c.storage.inputs = input_codes::e4m3; },
+       {{"storage.inputs", [](auto& c) { c.storage.inputs = input_codes::e4m3_power_of_two; }}}}};
   auto untold = moesaic::detail::fields_of(base.layers[2]);
   for (auto const& [common, changes] : groups)
     for (auto const& [field, make] : changes) {
@@ -324,6 +326,15 @@ TEST_CASE("every field of a description is compared") {
   same.layers[0].attention.scale = 0.25;
   same.decoder.embedding = dtype::int8;
   CHECK_NOTHROW(check_configuration(base, same));
+  // And whether e4m3 multiplies activations as they are.
+  auto coded = base;
+  for (auto& layer : coded.layers) layer.storage.weights = dtype::e4m3, layer.storage.inputs = input_codes::e4m3;
+  auto const coded_in_powers = with(read_huggingface_json(checkpoints + "qwen3_moe/config.json"),
+                                    R"({"quantization_config": {"quant_method": "fp8", "weight_block_size": [128, 128], "scale_fmt": "ue8m0"}})"_json);
+  CHECK_NOTHROW(check_configuration(base, coded));
+  CHECK_NOTHROW(check_configuration(coded, base));
+  CHECK(sentence_of([&] { check_configuration(coded, describe_huggingface(coded_in_powers), "x"); }) ==
+        "x: layer 0: storage.inputs is e4m3 in the header, but e4m3_power_of_two in the folder");
 }
 
 TEST_CASE("published configurations are the presets") {
@@ -379,6 +390,13 @@ TEST_CASE("what cannot be expressed is answered by one sentence") {
             R"("quantization_config" is {"quant_method":"awq"}, but read are mxfp4, and fp8 in blocks of 128 times 128.)"},
            {R"({"quantization_config": {"quant_method": "fp8", "weight_block_size": [128, 128], "activation_scheme": "static"}})",
             R"("quantization_config" is {"activation_scheme":"static","quant_method":"fp8","weight_b..., but read are inputs whose scales are found as they come, as floats or ue8m0.)"},
+           {R"({"quantization_config": {"quant_method": "fp8", "weight_block_size": [128, 128], "modules_to_not_convert": ["mlp.gate", "self_attn"]}})",
+            R"("quantization_config.modules_to_not_convert" is "self_attn", and its last word is not one of e_score_correction_bias, embed_tokens, gate, )"
+            R"(input_layernorm, k_norm, lm_head, norm, post_attention_layernorm, q_norm, router, shared_expert_gate.)"},
+           {R"({"quantization_config": {"quant_method": "fp8", "weight_block_size": [128, 128], "ignored_layers": []}})",
+            R"("quantization_config.ignored_layers" is [], and what it means is not known.)"},
+           {R"({"quantization_config": {"quant_method": "mxfp4", "modules_to_not_convert": "lm_head"}})",
+            R"("quantization_config.modules_to_not_convert" is "lm_head", which should be a list of names.)"},
            {R"({"rope_interleaved": true})",
             R"("rope_interleaved" is true, which changes the result, and block_config has no field for it.)"},
            {R"({"torch_dtype": "int8"})", R"("torch_dtype" is "int8", which is not one of float32, bfloat16, float16.)"},
@@ -397,6 +415,9 @@ TEST_CASE("what cannot be expressed is answered by one sentence") {
   // Windows that are off, and keys that say nothing.
   for (auto const patch : {R"({"model_type": "qwen2", "sliding_window": 4096, "use_sliding_window": false})",
                            R"({"model_type": "qwen2", "use_sliding_window": true})",
+                           R"({"quantization_config": {"quant_method": "mxfp4", "modules_to_not_convert": ["model.layers.*.self_attn", "lm_head"]}})",
+                           R"({"quantization_config": {"quant_method": "fp8", "weight_block_size": [128, 128], "ignored_layers": null,
+                              "modules_to_not_convert": ["model.layers.0.mlp.gate", "e_score_correction_bias", "lm_head"]}})",
                            R"({"attention_sinks": null, "partial_rotary_factor": 1.0, "pretraining_tp": 2})"})
     CHECK(sentence_of([&] { describe_huggingface(with(llama, json::parse(patch))); }) == "nothing was thrown");
   CHECK(sentence_of([] { describe_huggingface(json::array()); }) == "The configuration is not a JSON object.");

@@ -84,7 +84,8 @@ TEST_CASE("presets are what their configurations say") {
   same<glm_4_5_air>(R"(
     {"model_type": "glm4_moe", "attention_bias": true, "rope_theta": 1000000.0})");
   same<minimax_m2>(R"(
-    {"model_type": "minimax_m2", "rotary_dim": 64})");
+    {"model_type": "minimax_m2", "rotary_dim": 64, "quantization_config": {"activation_scheme": "dynamic", "fmt": "float8_e4m3fn",
+    "quant_method": "fp8", "weight_block_size": [128, 128], "modules_to_not_convert": ["gate", "e_score_correction_bias", "lm_head"]}})");
   same<longcat_flash>(R"(
     {"model_type": "longcat_flash"})");
   same<llama_4_scout>(R"(

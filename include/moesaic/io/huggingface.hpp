@@ -60,7 +60,8 @@ decoder_description description_of() {
 }
 
 /// Throws `error` that names the first difference between two descriptions: layer, field, and both values. Defaults are compared by what
-/// they mean (kv_heads 0 as heads), storage not at all: in which formats to hold weights is the user's choice.
+/// they mean (kv_heads 0 as heads). In which formats to hold weights is the user's choice, as is whether matrices of e4m3 multiply activations as they are
+/// (storage.inputs none, as the classes compute that widen a file's codes); but where both name codes of inputs, they are the same ones.
 void check_configuration(decoder_description const& header, decoder_description const& folder, std::string const& where = "config.json");
 
 /// Throws `error` unless a Model is what the folder holds.
@@ -737,6 +738,27 @@ inline shared_config read_shared(huggingface_keys const& keys, nlohmann::json co
   return {};
 }
 
+/// Refuses what `quantization_config` says beside `known` keys and modules that it leaves as they are: but for those that are never coded here.
+inline void refuse_other_quantization(nlohmann::json const& told, std::vector<std::string_view> const& known, bool attention_stays) {
+  std::vector<std::string> stays{"e_score_correction_bias", "embed_tokens", "gate", "input_layernorm", "k_norm", "lm_head", "norm", "post_attention_layernorm",
+                                 "q_norm", "router", "shared_expert_gate"};
+  if (attention_stays) stays.emplace_back("self_attn");
+  auto const has = [](auto const& list, auto const& name) { return std::find(list.begin(), list.end(), name) != list.end(); };
+  for (auto const& [key, value] : told.items()) {
+    if (value.is_null() || key == "quant_method" || has(known, key)) continue;
+    auto const within = "quantization_config." + key;
+    if (key != "modules_to_not_convert") refuse_key(within, value, "and what it means is not known");
+    if (!value.is_array()) refuse_key(within, value, "which should be a list of names");
+    for (auto const& module : value) {
+      auto const name = module.is_string() ? module.get<std::string>() : "";
+      if (has(stays, name.substr(name.rfind('.') + 1))) continue;
+      std::string list;
+      for (auto const& one : stays) list += (list.empty() ? "" : ", ") + one;
+      refuse_key(within, module, "and its last word is not one of " + list);
+    }
+  }
+}
+
 /// In which formats the files have the weights; answers that of the embedding.
 inline format read_storage(huggingface_keys const& keys, storage_config& storage) {
   format stored = dtype::fp32;           // as the classes load a file that names no type
@@ -750,13 +772,16 @@ inline format read_storage(huggingface_keys const& keys, storage_config& storage
   auto const of = [&](const char* key, nlohmann::json const& otherwise) {
     return told.is_object() ? told.value(key, otherwise) : otherwise;
   };
-  if (of("quant_method", {}) == "mxfp4") storage.ffn = dtype::mxfp4;
-  else if (of("quant_method", {}) == "fp8" && (of("fmt", "e4m3") == "e4m3" || of("fmt", {}) == "float8_e4m3fn") && of("weight_block_size", {}) == nlohmann::json{128, 128}) {
+  if (of("quant_method", {}) == "mxfp4") {
+    storage.ffn = dtype::mxfp4;
+    refuse_other_quantization(told, {}, true);
+  } else if (of("quant_method", {}) == "fp8" && (of("fmt", "e4m3") == "e4m3" || of("fmt", {}) == "float8_e4m3fn") && of("weight_block_size", {}) == nlohmann::json{128, 128}) {
     storage.weights = dtype::e4m3;
     auto const scale = of("scale_fmt", {});
     if (of("activation_scheme", "dynamic") != "dynamic" || !(scale.is_null() || scale == "ue8m0"))
       keys.refuse("quantization_config", "but read are inputs whose scales are found as they come, as floats or ue8m0");
     storage.inputs = scale.is_null() ? input_codes::e4m3 : input_codes::e4m3_power_of_two;
+    refuse_other_quantization(told, {"activation_scheme", "fmt", "scale_fmt", "weight_block_size"}, false);
   } else keys.refuse("quantization_config", "but read are mxfp4, and fp8 in blocks of 128 times 128");
   return stored;
 }
@@ -1170,9 +1195,13 @@ inline void check_configuration(decoder_description const& header, decoder_descr
   };
   detail::refuse_difference(count(header), count(folder), where + ": ");
   for (std::size_t i = 0; i < header.layers.size(); ++i)
-    if (header.layers[i] != folder.layers[i])
-      detail::refuse_difference(detail::fields_of(header.layers[i]), detail::fields_of(folder.layers[i]),
-                                where + ": layer " + std::to_string(i) + ": ");
+    if (header.layers[i] != folder.layers[i]) {
+      auto const of_layer = where + ": layer " + std::to_string(i) + ": ";
+      detail::refuse_difference(detail::fields_of(header.layers[i]), detail::fields_of(folder.layers[i]), of_layer);
+      auto const ours = header.layers[i].storage.inputs, theirs = folder.layers[i].storage.inputs;
+      if (ours != input_codes::none && theirs != input_codes::none)
+        detail::refuse_difference({{"storage.inputs", name(ours)}}, {{"storage.inputs", name(theirs)}}, of_layer);
+    }
   detail::refuse_difference(detail::fields_of(header.decoder), detail::fields_of(folder.decoder), where + ": decoder: ");
 }
 
