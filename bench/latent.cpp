@@ -46,10 +46,10 @@ void run(benchmark::State& state, latent_form form, host::level level, int token
   if (!host::append<bf16>(pool, cache, view<const bf16>(latents.data(), context, s.rank), view<const bf16>(keys.data(), context, s.rope_dim), sequence, position))
     return state.SkipWithError("append");
   arena counting;
-  latent_memory<bf16>::carve(counting, s, tokens);
+  latent_memory<bf16>::carve(counting, s, tokens, form, false);
   host::buffer scratch(counting.used());
   arena over(scratch.data(), scratch.size());
-  auto const work = latent_memory<bf16>::carve(over, s, tokens);
+  auto const work = latent_memory<bf16>::carve(over, s, tokens, form, false);
   auto const q = rows(tokens, s.heads * s.key_dim());
   auto out = rows(tokens, s.heads * s.value_dim);
   for (auto _ : state) {

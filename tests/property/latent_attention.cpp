@@ -12,6 +12,7 @@
 #include <doctest/doctest.h>
 #include <moesaic/config/random_source.hpp>
 #include <moesaic/host/host.hpp>
+#include <moesaic/layer/block.hpp>
 #include <moesaic/layer/latent_attention.hpp>
 #include <support/compare.hpp>
 #include <support/levels.hpp>
@@ -124,10 +125,10 @@ struct layer {
   matrix<scalar> operator()(host::pool& where, matrix<scalar> const& x, std::vector<std::int32_t> const& sequence, std::vector<std::int32_t> const& position,
                             Cache const& cache, Tap&& tap = {}) const {
     arena counting;
-    kind::carve(counting, x.rows);
+    kind::template carve<host::pool>(counting, x.rows);
     host::buffer scratch(counting.used());
     arena over(scratch.data(), scratch.size());
-    auto const s = kind::carve(over, x.rows);
+    auto const s = kind::template carve<host::pool>(over, x.rows);
     auto const done = kind::forward(where, w, x.view(), {sequence, position}, cache, s, tap);
     if (!done) throw error(to_string(done));
     matrix<scalar> y(x.rows, s.out.columns);
@@ -382,6 +383,25 @@ TEST_CASE("A form is chosen by its FLOPs") {
   CHECK(latent_form_of(wide_shape, latent_form::by_shape, 127, 127) == latent_form::expanded);
   CHECK(latent_form_of(wide_shape, latent_form::by_shape, 1, 127) == latent_form::absorbed);
   static_assert(latent_attention<invariant>::form == latent_form::absorbed && latent_attention<wide>::form == latent_form::by_shape);
+}
+
+TEST_CASE("Memory of a call on the host has room for one block of slots, that of a device for as many as 8") {
+  constexpr latent_shape deepseek{128, 128, 64, 128, 512};
+  auto const bytes = [&](std::int64_t tokens, latent_form form, bool on_device) {
+    arena counting;
+    latent_memory<bf16>::carve(counting, deepseek, tokens, form, on_device);
+    return static_cast<std::int64_t>(counting.used());
+  };
+  // Keys, values and the latents of a slot; and the plan.
+  constexpr std::int64_t sums = 4 * 128 * (192 + 128), narrow = 2 * 512, plan = 4 * (4 * 512 + 2 * 8 + 6);
+  for (auto const form : {latent_form::by_shape, latent_form::expanded}) {
+    auto const more = bytes(512, form, true) - bytes(512, form, false), said = 448 * sums + (1024 - 64) * narrow + plan;
+    CHECK(more >= said);
+    CHECK(more < said + 64);
+  }
+  CHECK(bytes(512, latent_form::absorbed, true) == bytes(512, latent_form::absorbed, false));
+  constexpr std::int64_t any = block<wide>::workspace_bytes(130), host_alone = block<wide>::workspace_bytes<no_tap, host::pool>(130);
+  static_assert(host_alone < any && block<invariant>::workspace_bytes<no_tap, host::pool>(130) == block<invariant>::workspace_bytes(130));
 }
 
 /// Calls of single tokens, and of pieces that cut sequences and blocks.

@@ -41,19 +41,22 @@ constexpr latent_shape latent_shape_of(block_config const& c) {
   return {s.heads, s.head_dim, c.attention.latent.rope_dim, s.value_dim, c.attention.latent.kv_rank};
 }
 
-/// FLOPs of the last `tokens` tokens of a sequence of `slots`, of both projections and of all that meets the cache; a multiply-add is two.
-constexpr double latent_flops(latent_shape const& s, latent_form form, double tokens, double slots) {
+/// Multiply-adds of a head for the last `tokens` tokens of a sequence of `slots`: of both projections and of all that meets the cache.
+template <class Number>
+MOESAIC_FN constexpr Number latent_products(latent_shape const& s, latent_form form, Number tokens, Number slots) {
+  bool const expanded = form == latent_form::expanded;
   auto const visits = tokens * slots - tokens * (tokens - 1) / 2;            // pairs of a token and a slot that it sees
-  auto const up = (form == latent_form::expanded ? slots : tokens) * (s.head_dim + s.value_dim) * s.rank;
-  auto const width = form == latent_form::expanded ? s.head_dim + s.rope_dim + s.value_dim : 2 * s.rank + s.rope_dim;
-  return 2 * s.heads * (up + visits * width);
+  auto const projected = static_cast<Number>(s.head_dim + s.value_dim) * s.rank;    // of a token or slot
+  return (expanded ? slots : tokens) * projected + visits * (expanded ? s.key_dim() + s.value_dim : s.slot_dim() + s.rank);
+}
+/// FLOPs of all heads; a multiply-add is two.
+constexpr double latent_flops(latent_shape const& s, latent_form form, double tokens, double slots) {
+  return 2 * s.heads * latent_products(s, form, tokens, slots);
 }
 /// The form that by_shape stands for: of the fewer FLOPs, in whole numbers, so that host and device agree.
 MOESAIC_FN constexpr latent_form latent_form_of(latent_shape const& s, latent_form form, std::int64_t tokens, std::int64_t slots) {
   if (form != latent_form::by_shape) return form;
-  auto const visits = tokens * slots - tokens * (tokens - 1) / 2;
-  auto const projected = std::int64_t{s.head_dim + s.value_dim} * s.rank;    // of a token or slot
-  auto const expanded = slots * projected + visits * (s.key_dim() + s.value_dim), absorbed = tokens * projected + visits * (s.slot_dim() + s.rank);
+  auto const expanded = latent_products(s, latent_form::expanded, tokens, slots), absorbed = latent_products(s, latent_form::absorbed, tokens, slots);
   return expanded < absorbed ? latent_form::expanded : latent_form::absorbed;
 }
 
@@ -82,19 +85,20 @@ struct latent_memory {
   }
   static constexpr std::int64_t plan_words(std::int64_t all_tokens) { return 4 * all_tokens + 2 * packed::ceil_div(all_tokens, tokens) + 6; }
 
-  /// What a form does not need stays empty.
-  static constexpr latent_memory carve(arena& memory, latent_shape const& s, std::int64_t all_tokens, latent_form form = latent_form::by_shape) {
+  /// What a form does not need stays empty. on_device: for a device, whose memory serves the host too; else for the host alone.
+  static constexpr latent_memory carve(arena& memory, latent_shape const& s, std::int64_t all_tokens, latent_form form = latent_form::by_shape,
+                                       bool on_device = true) {
     auto const at_once = all_tokens < tokens ? all_tokens : tokens;
     latent_memory m{};
     m.query = memory.take<sum>(at_once, std::int64_t{s.heads} * s.slot_dim());
     m.latent = memory.take<sum>(at_once, s.heads * state_width(s.rank));
     if (form == latent_form::absorbed) return m;
-    auto const expanded = slots_at_once(all_tokens);
+    auto const expanded = on_device ? slots_at_once(all_tokens) : slots;
     m.keys = memory.take<sum>(expanded, std::int64_t{s.heads} * s.key_dim());
     m.values = memory.take<sum>(expanded, std::int64_t{s.heads} * s.value_dim);
-    m.narrow = memory.take<T>(expanded * static_cast<std::int64_t>(sizeof(sum) / sizeof(T)), s.rank);
+    m.narrow = memory.take<T>(expanded * (on_device ? static_cast<std::int64_t>(sizeof(sum) / sizeof(T)) : 1), s.rank);
     m.state = memory.take<sum>(all_tokens, s.heads * state_width(s.value_dim));
-    m.plan = memory.take<std::int32_t>(plan_words(all_tokens));
+    m.plan = memory.take<std::int32_t>(on_device ? plan_words(all_tokens) : 0);
     return m;
   }
 };

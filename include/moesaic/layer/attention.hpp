@@ -44,6 +44,7 @@ struct attention {
     typename experts::scratch mixture;
     typename inputs::memory codes;       // of x, then of heads
   };
+  template <class /*Where*/ = void>
   static constexpr scratch carve(arena& memory, std::int64_t tokens) {
     auto const rows = [&](std::int64_t width) { return memory.take<scalar>(tokens, width); };
     return {rows(shape.qkv_width), rows(shape.heads_width), rows(shape.hidden), experts::carve(memory, tokens),

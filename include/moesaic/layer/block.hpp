@@ -71,10 +71,10 @@ struct block {
       if (auto fits = state_fits<policy_of<Spec>>(config.router, state, tokens); !fits) return fits;
     if (auto fits = check_weights(where, w); !fits) return fits;
     arena memory(workspace.data, static_cast<std::size_t>(workspace.size));
-    auto const s = carve<std::remove_cvref_t<Tap>>(memory, tokens);
+    auto const s = carve<std::remove_cvref_t<Tap>, Where>(memory, tokens);
     if (!memory.fits())
       return {status_code::workspace_too_small, "the workspace must have workspace_bytes(tokens) bytes",
-              static_cast<std::int64_t>(workspace_bytes<std::remove_cvref_t<Tap>>(tokens)), workspace.size};
+              static_cast<std::int64_t>(workspace_bytes<std::remove_cvref_t<Tap>, Where>(tokens)), workspace.size};
     clear(where, s.flags);
     auto const done = tokens == 0 ? status{} : run(where, w, rows, cache, y, s, state, tap, 0);
     auto const late = finish(where);                       // also where a step returned early: nothing is left for the next call
@@ -144,21 +144,22 @@ struct block {
     return true;
   }
 
-  /// Bytes that `forward` needs for a batch of so many rows (of a tap's kind: a tap looks at more). 64 of them are for alignment.
-  template <class Tap = no_tap>
+  /// Bytes that `forward` needs for a batch of so many rows (of a tap's kind: a tap looks at more), on any backend; on that of Where alone, of latent
+  /// attention on a host::pool they are fewer. 64 of them are for alignment.
+  template <class Tap = no_tap, class Where = void>
   static constexpr std::size_t workspace_bytes(std::int64_t tokens) {
     arena counting;
-    carve<Tap>(counting, tokens);
+    carve<Tap, Where>(counting, tokens);
     return counting.used() + arena::alignment;
   }
-  template <class Tap = no_tap>
+  template <class Tap = no_tap, class Where = void>
   static constexpr scratch carve(arena& memory, std::int64_t tokens) {
     scratch s{};
     s.flags = memory.take<call_flags>(1).data;             // first, where `check` finds it
     s.normed = memory.take<scalar>(tokens, shape.hidden);
     s.stream = memory.take<scalar>(tokens, shape.hidden);
     auto rest = memory;                                    // attention's scratch is free when the feed-forward starts
-    s.attention = attention_of<Spec>::carve(memory, tokens);
+    s.attention = attention_of<Spec>::template carve<Where>(memory, tokens);
     s.ffn = moe<Spec>::template carve<Tap>(rest, tokens);
     memory = memory.used() > rest.used() ? memory : rest;
     return s;

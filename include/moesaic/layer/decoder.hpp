@@ -66,10 +66,10 @@ struct decoder {
     if (auto fits = check_weights(where, w); !fits) return fits;
     arena memory(workspace.data, static_cast<std::size_t>(workspace.size));
     auto const start = memory;
-    auto const s = carve<viewer>(memory, count, wanted);
+    auto const s = carve<viewer, Where>(memory, count, wanted);
     if (!memory.fits())
       return {status_code::workspace_too_small, "the workspace must have workspace_bytes(tokens, rows) bytes",
-              static_cast<std::int64_t>(workspace_bytes<viewer>(count, wanted)), workspace.size};
+              static_cast<std::int64_t>(workspace_bytes<viewer, Where>(count, wanted)), workspace.size};
     clear(where, s.flags);
     if (count == 0) return {};
 
@@ -78,7 +78,7 @@ struct decoder {
     for_each_layer<layer_list>([&]<class Spec>(int layer) {
       if (!done) return;
       auto at = start;
-      auto const layer_scratch = block<Spec>::template carve<viewer>(at, count);
+      auto const layer_scratch = block<Spec>::template carve<viewer, Where>(at, count);
       batch<scalar> const rows_of_layer{s.stream, tokens.sequence, tokens.position, s.carried};
       done = block<Spec>::run(where, w.layers[static_cast<std::size_t>(layer)], rows_of_layer, cache.layer(layer), s.stream, layer_scratch,
                               state_of<Spec>(states, layer), tap, layer);
@@ -109,15 +109,15 @@ struct decoder {
     view<scalar> picked;                 // [rows, hidden]
     view<scalar> carried;                // [tokens, hidden] of a mixture, over the next layer; empty without shortcuts
   };
-  /// Bytes that `forward` needs for so many tokens, and logits of so many of them.
-  template <class Tap = no_tap>
+  /// Bytes that `forward` needs for so many tokens, and logits of so many of them; Where as block's.
+  template <class Tap = no_tap, class Where = void>
   static constexpr std::size_t workspace_bytes(std::int64_t tokens, std::int64_t rows) {
     arena counting;
-    carve<Tap>(counting, tokens, rows);
+    carve<Tap, Where>(counting, tokens, rows);
     return counting.used() + arena::alignment;
   }
   // The layers' scratch comes first, all layers in the same place, so that the flags of the whole call are each layer's.
-  template <class Tap = no_tap>
+  template <class Tap = no_tap, class Where = void>
   static constexpr scratch carve(arena& memory, std::int64_t tokens, std::int64_t rows) {
     auto const start = memory;
     auto flags = start;
@@ -126,7 +126,7 @@ struct decoder {
     for_each_layer<specs_of<layer_list>>([&]<class Spec>(int) {
       carries = carries || block<Spec>::opens;
       auto at = start;
-      block<Spec>::template carve<Tap>(at, tokens);
+      block<Spec>::template carve<Tap, Where>(at, tokens);
       if (at.used() > memory.used()) memory = at;
     });
     s.stream = memory.take<scalar>(tokens, hidden);

@@ -13,7 +13,7 @@ namespace moesaic {
 
 /// The same interface as attention<Spec>, for a configuration with attention.latent (DeepSeek-V2, arXiv:2405.04434). The cache keeps a token's
 /// normalised latent (times kv_scale) and its rotated key: kv_rank + rope_dim elements. A Spec may have `static constexpr latent_form attention_form`,
-/// to be computed in that form alone; a layer whose purpose is batch_invariant is always absorbed.
+/// to be computed in that form alone: without it by_shape, or absorbed where purpose is batch_invariant, which does not compile with by_shape.
 template <class Spec>
 struct latent_attention {
   static constexpr auto whole = validated<Spec>::config;
@@ -53,10 +53,12 @@ struct latent_attention {
     std::int64_t const width = shape.heads_width > shape.hidden ? shape.heads_width : shape.hidden;
     return width > latent.q_rank ? width : latent.q_rank;
   }();
+  template <class Where = void>
   static constexpr scratch carve(arena& memory, std::int64_t tokens) {
+    constexpr bool on_device = std::is_void_v<Where> || requires { requires Where::on_device; };
     auto const rows = [&](std::int64_t width) { return memory.take<scalar>(tokens, width); };
     return {rows(q_columns + heads.slot_dim()), rows(low_rank_q ? shape.q_width : 0), rows(shape.heads_width), rows(shape.hidden),
-            latent_memory<scalar>::carve(memory, heads, tokens, form), inputs::carve(memory, tokens * widest)};
+            latent_memory<scalar>::carve(memory, heads, tokens, form, on_device), inputs::carve(memory, tokens * widest)};
   }
 
   /// x [tokens, hidden], normalised -> s.out = attention(x). The tokens' latents and keys are in the cache afterwards.
