@@ -13,7 +13,7 @@ function(moesaic_watch_races compiled)
   find_program(MOESAIC_CLANG NAMES clang++ clang++-19 clang++-14)
   if(CMAKE_CXX_COMPILER_ID MATCHES Clang OR (MOESAIC_CLANG AND NOT arg_SAME_COMPILER))
     # It leaves the reading of `x += 1` out, which may be of bytes that nobody has written.
-    target_compile_options(${compiled} PRIVATE "SHELL:-mllvm -tsan-instrument-read-before-write=1" "SHELL:-Xclang -fno-pch-timestamp")
+    target_compile_options(${compiled} PRIVATE "SHELL:-mllvm -tsan-instrument-read-before-write=1" "SHELL:-Xclang -fno-pch-timestamp" -Wno-unknown-warning-option)
     if(NOT CMAKE_CXX_COMPILER_ID MATCHES Clang)
       set_target_properties(${compiled} PROPERTIES CXX_COMPILER_LAUNCHER
                             "sh;${PROJECT_SOURCE_DIR}/cmake/with_compiler.sh;${MOESAIC_CLANG};${CMAKE_CXX_COMPILER_LAUNCHER};--")
