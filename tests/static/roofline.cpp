@@ -118,6 +118,22 @@ static_assert(prints(microseconds(roofline(h200, published, {.sequences = 16, .k
 
 static_assert(operand_type(dtype::bf16, dtype::e4m3, input_codes::e4m3) == dtype::e4m3 && operand_type(dtype::bf16, dtype::int4, input_codes::e4m3) == dtype::bf16);
 static_assert(operand_type(dtype::bf16, dtype::e4m3) == dtype::bf16 && operand_type(dtype::fp64, dtype::bf16) == dtype::fp64);
+// Latents on their way up to keys and values are no codes.
+struct v3_attention {
+  static constexpr block_config config{.hidden = 7168, .attention = {.heads = 128, .head_dim = 128, .latent = {.kv_rank = 512, .q_rank = 1536, .rope_dim = 64}},
+                                       .expert = {.intermediate = 18432},
+                                       .storage = {.weights = dtype::e4m3, .activations = dtype::bf16, .inputs = input_codes::e4m3}};
+};
+constexpr roof v3_projections(input_codes inputs) {
+  auto c = v3_attention::config;
+  c.storage.inputs = inputs;
+  return roofline(h200, c, prefilling(4096)).projections;
+}
+constexpr double v3_up = 4096.0 * 2 * 128 * (128 + 128) * 512, v3_codes = 4096.0 * 2 * (7168.0 * (1536 + 576) + 1536.0 * 128 * 192 + 128 * 128 * 7168.0);
+constexpr auto coded_v3 = v3_projections(input_codes::e4m3), plain_v3 = v3_projections(input_codes::none);
+static_assert(coded_v3.flops == v3_up + v3_codes && plain_v3.flops == coded_v3.flops && coded_v3.bytes == plain_v3.bytes);
+static_assert(prints(microseconds(coded_v3.computing), microseconds(v3_codes / 1979e12 + v3_up / rate(h200, dtype::bf16)), 6) && coded_v3.seconds == coded_v3.computing);
+static_assert(prints(microseconds(plain_v3.computing), microseconds((v3_codes + v3_up) / rate(h200, dtype::bf16)), 6));
 static_assert(rate(h200, dtype::e4m3) == 1979e12 && rate(a100_80gb, dtype::e4m3) == 312e12);   // no unit for fp8: widened to bf16
 static_assert(rate(machine{.bandwidth = 1, .peak = {.fp32 = 7}}, dtype::bf16) == 7 && rate(machine{.peak = {.fp32 = 7}}, dtype::int8) == 7);
 static_assert(prints(ridge(h100, dtype::bf16), 295, 0) && prints(ridge(devices::zen4_core, dtype::bf16), 8, 0));

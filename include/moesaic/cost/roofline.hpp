@@ -52,6 +52,12 @@ constexpr double seconds(double amount, double a_second) {
 }
 }  // namespace detail
 
+/// One operator's parts, whatever multiplies each: all are read while all are computed.
+constexpr roof together(roof of, roof const& other) {
+  of += other;
+  of.seconds = of.reading > of.computing ? of.reading : of.computing;
+  return of;
+}
 constexpr roof under_roof(machine const& d, double bytes, double flops, dtype operands) {
   roof r{bytes, flops, detail::seconds(bytes, d.bandwidth), detail::seconds(flops, rate(d, operands))};
   r.seconds = r.reading > r.computing ? r.reading : r.computing;
@@ -100,6 +106,12 @@ struct decoder_time {
 };
 
 namespace detail {
+// Of a token's latent on its way up to keys and values, in both forms; projections count it.
+constexpr double latent_up_flops(block_config const& c) {
+  if (c.attention.latent.kv_rank == 0) return 0;
+  auto const shape = latent_shape_of(c);
+  return 2.0 * shape.heads * (shape.head_dim + shape.value_dim) * shape.rank;
+}
 // Of all tokens and the keys they see. Latent attention in the form of fewer FLOPs: what it expands beyond the tokens' own latents, which
 // their projections count already, is counted here.
 constexpr double attention_flops(block_config const& c, workload const& w) {
@@ -111,8 +123,7 @@ constexpr double attention_flops(block_config const& c, workload const& w) {
   auto const tokens = static_cast<double>(w.tokens), keys = static_cast<double>(w.keys);
   if (w.keys <= 0) return 0;
   auto const form = latent_form_of(shape, latent_form::by_shape, w.tokens, w.keys);
-  auto const counted = 2.0 * shape.heads * (shape.head_dim + shape.value_dim) * shape.rank * tokens;
-  return static_cast<double>(w.sequences) * (latent_flops(shape, form, tokens, keys) - counted);
+  return static_cast<double>(w.sequences) * (latent_flops(shape, form, tokens, keys) - latent_up_flops(c) * tokens);
 }
 }  // namespace detail
 
@@ -133,7 +144,9 @@ constexpr layer_time roofline(machine const& d, block_config const& c, workload 
   auto const each = [&](auto of_one) { return rows * static_cast<double>(of_one); };
   layer_time t;
   t.norms = of(bytes.norm, 0, shape.activations);
-  t.projections = of(bytes.attention_with(distinct_experts(c.attention.router, w.rows())), each(work.projections), attention);
+  auto const up = detail::latent_up_flops(c);            // of latents, which are no codes
+  t.projections = together(of(bytes.attention_with(distinct_experts(c.attention.router, w.rows())), each(static_cast<double>(work.projections) - up), attention),
+                           of(0, each(up), shape.activations));
   t.scores = of(w.sequences * keys_read(c.attention, w.tokens, w.keys) * cache_bytes(c), detail::attention_flops(c, w), shape.activations);
   t.attention_router = of(bytes.attention_router, each(work.attention_router), dtype::fp32);
   t.router = of(bytes.router, each(work.router), dtype::fp32);
