@@ -32,7 +32,7 @@ struct rungs {
 };
 
 /// A tuning whose sums all have one order, however many rows there are: a row's result has the same bits in every batch. On one of the older rungs, with
-/// a tile between those for few slots and for many; prompts are attended to token by token.
+/// a tile between those for few slots and for many; prompts are attended to token by token. Absorbed latent attention keeps its clusters, which join in one order.
 ///   cuda::basic_stream_ref<cuda::in_one_order<>> where(stream);
 template <class Tuning = default_tuning>
 struct in_one_order : Tuning {
