@@ -2,10 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <cstddef>
 #include <cstdint>
-#include <string>
-#include <utility>
 
 #include <moesaic/base/status.hpp>
 #include <moesaic/config/shapes.hpp>
@@ -16,31 +13,12 @@
 
 namespace moesaic::cuda {
 
-/// A layer's cache and its memory. Converts to the view that forward calls take.
-class owned_kv_cache {
- public:
-  owned_kv_cache(stream& where, kv_cache shape)
-      : memory_(where, bytes(shape)), first_position_(where, static_cast<std::size_t>(shape.sequences) * sizeof(std::int32_t)), view_(shape) {
-    view_.data = memory_.data();
-    view_.first_position = reinterpret_cast<std::int32_t const*>(first_position_.data());
-  }
-
-  operator kv_cache const&() const { return view_; }
-  /// The position of the first token that a sequence keeps: 0 unless set before its tokens come. Set-up: waits for the copy.
-  status set_first_position(stream& where, int sequence, std::int32_t position) {
-    return copy_to_device(where, first_position_.data() + static_cast<std::size_t>(sequence) * sizeof position, &position, sizeof position);
-  }
-
- private:
-  buffer memory_, first_position_;
-  kv_cache view_;
-};
+using owned_kv_cache = owned_cache<kv_cache>;
 
 /// An empty cache for a layer of these shapes: `sequences` sequences of up to max_tokens tokens.
 template <class T>
 owned_kv_cache make_kv_cache(stream& where, block_shapes const& s, int sequences, int max_tokens) {
-  if (sequences < 1 || max_tokens < 1)
-    throw error("cache: expected at least one sequence and one token, found " + std::to_string(sequences) + " and " + std::to_string(max_tokens));
+  check_cache(sequences, max_tokens);
   return owned_kv_cache(where, kv_cache{s.cache, sequences, s.kv_heads, s.key_dim, s.value_dim, max_tokens, nullptr, nullptr});
 }
 

@@ -58,6 +58,33 @@ inline buffer move_staged(stream& where, moesaic::buffer&& staged) {
   return memory;
 }
 
+/// A layer's cache of keys and values or of latents, and its memory. Converts to the view that forward calls take.
+template <class View>
+class owned_cache {
+ public:
+  owned_cache(stream& where, View shape)
+      : memory_(where, bytes(shape)), first_position_(where, static_cast<std::size_t>(shape.sequences) * sizeof(std::int32_t)), view_(shape) {
+    view_.data = memory_.data();
+    view_.first_position = reinterpret_cast<std::int32_t const*>(first_position_.data());
+  }
+
+  operator View const&() const { return view_; }
+  /// The position of the first token that a sequence keeps: 0 unless set before its tokens come. Set-up: waits for the copy.
+  status set_first_position(stream& where, int sequence, std::int32_t position) {
+    return copy_to_device(where, first_position_.data() + static_cast<std::size_t>(sequence) * sizeof position, &position, sizeof position);
+  }
+
+ private:
+  buffer memory_, first_position_;
+  View view_;
+};
+
+/// Throws where a cache would hold nothing.
+inline void check_cache(int sequences, int max_tokens) {
+  if (sequences < 1 || max_tokens < 1)
+    throw error("cache: expected at least one sequence and one token, found " + std::to_string(sequences) + " and " + std::to_string(max_tokens));
+}
+
 /// What the host cannot look at before a call, since it lies on the device: kernels find it and raise a flag.
 inline status check_rows(stream&, list<const std::int32_t> /*rows*/, std::int64_t /*count*/) { return {}; }
 inline bool same_values(stream&, double const* /*kept*/, double const* /*expected*/, int /*count*/) { return true; }
