@@ -488,7 +488,8 @@ struct plan_latents {
     auto const before = sum_before(memory, begun, runs);
     for (auto t = first, r = std::int64_t{before}; t < last; ++t)
       if (begins(t)) plan.first_token[r] = static_cast<std::int32_t>(t), plan.slots[r] = 0, ++r;
-    for (auto c = static_cast<std::int64_t>(thread); c * p.together < p.tokens; c += threads) plan.absorbed[2 * c] = plan.absorbed[2 * c + 1] = 0;
+    // Turned round, since nvcc 13 takes `together <` for a list of template arguments.
+    for (auto c = static_cast<std::int64_t>(thread); p.tokens > c * p.together; c += threads) plan.absorbed[2 * c] = plan.absorbed[2 * c + 1] = 0;
     if (thread == 0) plan.first_token[runs] = static_cast<std::int32_t>(p.tokens), plan.runs[0] = runs, plan.blocks[0] = 0;
     device::block_sync();
     // The slots that some token of a run sees.
